@@ -1,1 +1,4 @@
-//! girih.
+//! girih's verbs: from a model file to one instruction stream per die.
+#![forbid(unsafe_code)]
+
+pub mod import;

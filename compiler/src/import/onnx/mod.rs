@@ -1,0 +1,5 @@
+//! The ONNX front end.
+
+pub mod limits;
+pub mod proto;
+pub mod tensor;
