@@ -1,4 +1,15 @@
-//! girih's nouns.
+//! girih's nouns: types, ops, the tensor graph, targets, programs, and the independent checker of programs.
+//!
+//! **Invariant:** this crate knows no pass, no kernel and no thread; everything else depends on it.
 #![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod axes;
+pub mod fused;
+pub mod graph;
 pub mod ids;
+pub mod literal;
+pub mod ops;
+pub mod scalar;
+pub mod tensor;
 pub mod types;
