@@ -1,1 +1,22 @@
-//! girih.
+//! Arithmetic on slices: the kernels that every die and the host run.
+//!
+//! A kernel takes element slices plus [`Layout`](girih_ir::types::Layout)s that say how to walk them, and an [`Isa`] that says which
+//! instruction set to use.
+//! The layouts are validated once, at the entry; after that nothing can go out of bounds.
+//! Results do not depend on the instruction set, on how a call is cut into smaller calls, or on the number of threads: the order in
+//! which the terms of every output element are summed is fixed, and it is written down at [`gemm`](mod@gemm).
+//! Intrinsics live in `arch` alone, behind safe functions on slices, each with a scalar twin that gives the same bits.
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)]
+mod arch;
+pub mod conv;
+pub mod element;
+pub mod error;
+pub mod gemm;
+pub mod isa;
+pub mod scratch;
+
+pub use error::KernelError;
+pub use isa::Isa;
+pub use scratch::Scratch;

@@ -1,0 +1,138 @@
+//! AVX-512: up to 6 × 64 accumulators in 24 registers, masks on the column edge.
+
+use super::Tile;
+use std::arch::x86_64::{
+    __m512, __mmask16, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+
+const LANES: usize = 16;
+
+fn mask(lanes: usize) -> __mmask16 {
+    if lanes >= LANES { !0 } else { (1 << lanes) - 1 }
+}
+
+/// Dispatches on the tile's extents.
+///
+/// # Safety
+/// The processor has AVX-512 F, and `Tile::check` holds.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn tile(t: &Tile<'_>, c: &mut [f32], c_rows: &[usize]) {
+    macro_rules! by_rows {
+        ($vectors:literal) => {
+            // SAFETY: the caller's promise, passed on.
+            unsafe {
+                match c_rows.len() {
+                    1 => run::<1, $vectors>(t, c, c_rows),
+                    2 => run::<2, $vectors>(t, c, c_rows),
+                    3 => run::<3, $vectors>(t, c, c_rows),
+                    4 => run::<4, $vectors>(t, c, c_rows),
+                    5 => run::<5, $vectors>(t, c, c_rows),
+                    _ => run::<6, $vectors>(t, c, c_rows),
+                }
+            }
+        };
+    }
+    match t.cols.div_ceil(LANES) {
+        1 => by_rows!(1),
+        2 => by_rows!(2),
+        3 => by_rows!(3),
+        _ => by_rows!(4),
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F; `Tile::check` holds; `c_rows` has `ROWS` entries and `t.cols` fills `VECTORS` vectors, the last perhaps partly.
+#[target_feature(enable = "avx512f")]
+unsafe fn run<const ROWS: usize, const VECTORS: usize>(t: &Tile<'_>, c: &mut [f32], c_rows: &[usize]) {
+    let edge = mask(t.cols - (VECTORS - 1) * LANES);
+    let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+    let (row, step, b_step) = (t.a_row, t.a_step, t.b_step);
+    let mut a = t.a.as_ptr().wrapping_add(t.a_base);
+    let mut b = t.b.as_ptr().wrapping_add(t.b_base);
+    for _ in 0..t.k {
+        let mut line = [_mm512_setzero_ps(); VECTORS];
+        // SAFETY: `check` proved that (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the mask hides the rest.
+        unsafe {
+            for (v, x) in line.iter_mut().enumerate().take(VECTORS - 1) {
+                *x = _mm512_loadu_ps(b.add(v * LANES));
+            }
+            line[VECTORS - 1] = _mm512_maskz_loadu_ps(edge, b.wrapping_add((VECTORS - 1) * LANES));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*a.offset(i as isize * row));
+                for (sum, y) in sums.iter_mut().zip(&line) {
+                    *sum = _mm512_fmadd_ps(x, *y, *sum);
+                }
+            }
+        }
+        a = a.wrapping_offset(step);
+        b = b.wrapping_offset(b_step);
+    }
+    let alpha = _mm512_set1_ps(t.alpha);
+    for (sums, at) in sums.iter().zip(c_rows) {
+        let out = c.as_mut_ptr().wrapping_add(*at);
+        for (v, sum) in sums.iter().enumerate() {
+            let lanes = if v + 1 == VECTORS { edge } else { !0 };
+            let place = out.wrapping_add(v * LANES);
+            // SAFETY: `check` proved that `cols` elements from each entry of `c_rows` are inside the output; the mask hides the rest.
+            unsafe {
+                let value = if t.accumulate {
+                    _mm512_fmadd_ps(alpha, *sum, _mm512_maskz_loadu_ps(lanes, place))
+                } else {
+                    _mm512_mul_ps(alpha, *sum)
+                };
+                _mm512_mask_storeu_ps(place, lanes, value);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F; `rows` ≤ 16 rows of `k` elements can be read, `k` lines of 16 elements, `ld` apart, can be written.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn transpose16(src: *const f32, row: isize, rows: usize, k: usize, dst: *mut f32, ld: usize) {
+    for p in (0..k).step_by(LANES) {
+        let lanes = mask(k - p);
+        let mut block = [_mm512_setzero_ps(); LANES];
+        for (i, line) in block.iter_mut().enumerate().take(rows) {
+            // SAFETY: row i is readable from 0 to k; the mask hides what lies past k.
+            *line = unsafe { _mm512_maskz_loadu_ps(lanes, src.wrapping_offset(i as isize * row).wrapping_add(p)) };
+        }
+        let block = transpose(block);
+        for (i, line) in block.iter().enumerate().take(k - p) {
+            // SAFETY: line p + i < k is writable over 16 elements.
+            unsafe { _mm512_storeu_ps(dst.add((p + i) * ld), *line) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn transpose(x: [__m512; 16]) -> [__m512; 16] {
+    let mut y = x;
+    for i in (0..16).step_by(2) {
+        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+    let mut z = y;
+    for i in (0..16).step_by(4) {
+        for h in 0..2 {
+            let (p, q) = (_mm512_castps_pd(y[i + h]), _mm512_castps_pd(y[i + h + 2]));
+            z[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(p, q));
+            z[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(p, q));
+        }
+    }
+    // z[4g + c] holds, in 128-bit lane l, column 4l + c of rows 4g … 4g + 3.
+    let mut out = z;
+    for c in 0..4 {
+        let low = _mm512_shuffle_f32x4::<0x88>(z[c], z[4 + c]);
+        let high = _mm512_shuffle_f32x4::<0xdd>(z[c], z[4 + c]);
+        let low2 = _mm512_shuffle_f32x4::<0x88>(z[8 + c], z[12 + c]);
+        let high2 = _mm512_shuffle_f32x4::<0xdd>(z[8 + c], z[12 + c]);
+        out[c] = _mm512_shuffle_f32x4::<0x88>(low, low2);
+        out[4 + c] = _mm512_shuffle_f32x4::<0x88>(high, high2);
+        out[8 + c] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
+        out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
+    }
+    out
+}

@@ -1,0 +1,274 @@
+//! GEMM against a naive f64 loop, across instruction sets, layouts and splits.
+
+use super::{Gemm, gemm, gemm_generic};
+use crate::{Isa, KernelError, Scratch};
+use girih_ir::types::{Dims, Layout};
+
+/// A small deterministic generator (splitmix64).
+pub(crate) struct Rng(pub u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    pub(crate) fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.unit()).collect()
+    }
+}
+
+/// A random layout of these extents: permuted in memory, gaps, reversed dimensions, an offset; `free` dimensions may have stride 0.
+pub(crate) fn random_layout(rng: &mut Rng, dims: &[usize], free: usize) -> (Layout, usize) {
+    let mut order: Vec<usize> = (0..dims.len()).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, rng.below(i + 1));
+    }
+    let mut layout = Layout::dense(dims);
+    let mut step = if rng.below(4) == 0 { 2 } else { 1 };
+    let mut base = rng.below(5);
+    for dim in order {
+        if dim < free && rng.below(3) == 0 {
+            layout.strides[dim] = 0;
+            continue;
+        }
+        layout.strides[dim] = step as isize;
+        if rng.below(6) == 0 {
+            layout.strides[dim] = -(step as isize);
+            base += step * dims[dim].saturating_sub(1);
+        }
+        step = step * dims[dim].max(1) + if rng.below(4) == 0 { 3 } else { 0 };
+    }
+    layout.base = base;
+    let len = layout.extent().map_or(0, |r| r.end).max(base) + rng.below(3);
+    (layout, len)
+}
+
+pub(crate) fn position(l: &Layout, index: &[usize]) -> usize {
+    (l.base as isize + index.iter().zip(&l.strides).map(|(i, s)| *i as isize * s).sum::<isize>()) as usize
+}
+
+pub(crate) fn indices(dims: &[usize]) -> Vec<Dims> {
+    let total: usize = dims.iter().product();
+    (0..total)
+        .map(|mut flat| {
+            let mut index = Dims::from_elem(0, dims.len());
+            for d in (0..dims.len()).rev() {
+                index[d] = flat % dims[d];
+                flat /= dims[d];
+            }
+            index
+        })
+        .collect()
+}
+
+pub(crate) fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+/// The expected output and, per element, the sum of magnitudes that bounds the rounding error.
+fn naive(g: &Gemm, a: &[f32], b: &[f32], before: &[f32]) -> Vec<(usize, f64, f64)> {
+    let rank = g.out.dims.len();
+    let k = g.a.dims[rank - 1];
+    indices(&g.out.dims)
+        .into_iter()
+        .map(|index| {
+            let (mut x, mut y) = (index.clone(), index.clone());
+            let (mut sum, mut size) = (0.0, 0.0);
+            for p in 0..k {
+                x[rank - 1] = p;
+                y[rank - 2] = p;
+                let term = a[position(&g.a, &x)] as f64 * b[position(&g.b, &y)] as f64;
+                sum += term;
+                size += term.abs();
+            }
+            let place = position(&g.out, &index);
+            let old = if g.accumulate { before[place] as f64 } else { 0.0 };
+            (place, old + g.alpha as f64 * sum, old.abs() + (g.alpha as f64).abs() * size)
+        })
+        .collect()
+}
+
+fn random_gemm(rng: &mut Rng) -> (Gemm, usize, usize, usize) {
+    let sizes = [0, 1, 2, 3, 5, 6, 7, 11, 13, 16, 17, 31, 37, 64, 65, 70, 97];
+    let (mut m, mut n, mut k) = (rng.pick(&sizes), rng.pick(&sizes), rng.pick(&sizes));
+    match rng.below(8) {
+        0 => k = rng.pick(&[255, 256, 257, 300, 512, 600]),
+        1 => m = rng.pick(&[239, 240, 241, 260]),
+        2 => n = rng.pick(&[127, 128, 129, 200]),
+        _ => {}
+    }
+    let batch: Vec<usize> = (0..rng.below(3)).map(|_| rng.pick(&[1, 2, 3])).collect();
+    let dims = |x, y| batch.iter().copied().chain([x, y]).collect::<Vec<_>>();
+    let (a, a_len) = random_layout(rng, &dims(m, k), batch.len());
+    let (b, b_len) = random_layout(rng, &dims(k, n), batch.len());
+    let (out, out_len) = random_layout(rng, &dims(m, n), 0);
+    let g = Gemm { a, b, out, alpha: rng.pick(&[1.0, 1.0, 0.25, -1.3]), accumulate: rng.below(2) == 0 };
+    (g, a_len, b_len, out_len)
+}
+
+#[test]
+fn equals_naive_on_random_layouts_with_the_same_bits_on_every_isa() {
+    let mut rng = Rng(1);
+    let mut scratch = Scratch::new();
+    for case in 0..300 {
+        let (g, a_len, b_len, out_len) = random_gemm(&mut rng);
+        let (a, b, before) = (rng.floats(a_len), rng.floats(b_len), rng.floats(out_len));
+        let mut first: Option<Vec<f32>> = None;
+        for isa in Isa::available() {
+            let mut out = before.clone();
+            gemm(isa, &g, &a, &b, &mut out, &mut scratch).unwrap();
+            match &first {
+                None => {
+                    let expect = naive(&g, &a, &b, &before);
+                    let mut untouched = vec![true; out_len];
+                    for (place, want, size) in expect {
+                        untouched[place] = false;
+                        let error = (out[place] as f64 - want).abs();
+                        assert!(error <= 1e-6 * size + 1e-12, "case {case}: {g:?}: at {place}: {} is not {want}", out[place]);
+                    }
+                    for (place, untouched) in untouched.iter().enumerate() {
+                        assert!(
+                            !untouched || out[place].to_bits() == before[place].to_bits(),
+                            "case {case}: wrote outside the view at {place}"
+                        );
+                    }
+                    first = Some(out);
+                }
+                Some(first) => assert_eq!(bits(first), bits(&out), "case {case} on {}: {g:?}", isa.name()),
+            }
+        }
+    }
+}
+
+#[test]
+fn splitting_keeps_the_bits() {
+    let mut rng = Rng(2);
+    let mut scratch = Scratch::new();
+    for case in 0..80 {
+        let (g, a_len, b_len, out_len) = random_gemm(&mut rng);
+        let (a, b, before) = (rng.floats(a_len), rng.floats(b_len), rng.floats(out_len));
+        let isa = Isa::detect();
+        let mut whole = before.clone();
+        gemm(isa, &g, &a, &b, &mut whole, &mut scratch).unwrap();
+        for parts in [1, 2, 3, 7] {
+            let mut out = before.clone();
+            let pieces = g.split(parts);
+            assert_eq!(pieces.len(), parts);
+            for piece in pieces.iter().flatten() {
+                gemm(isa, piece, &a, &b, &mut out, &mut scratch).unwrap();
+            }
+            assert_eq!(bits(&whole), bits(&out), "case {case} in {parts} parts");
+        }
+    }
+}
+
+#[test]
+fn splits_of_a_dense_output_are_contiguous_balanced_and_in_order() {
+    let g = Gemm::new(Layout::dense(&[3, 2, 5, 4]), Layout::dense(&[3, 2, 4, 7]), Layout::dense(&[3, 2, 5, 7]));
+    for parts in 1..40 {
+        let mut at = 0;
+        for list in g.split(parts) {
+            let begin = at;
+            for piece in list {
+                let range = piece.out.extent().unwrap();
+                assert_eq!(range.start, at);
+                assert_eq!(range.len(), piece.out.elements());
+                at = range.end;
+            }
+            assert!((at - begin) / 7 <= 30usize.div_ceil(parts));
+        }
+        assert_eq!(at, g.out.elements());
+    }
+}
+
+#[test]
+fn tall_products_keep_their_bits_in_every_transposition() {
+    let (m, n, k) = (70, 130, 530);
+    let mut rng = Rng(3);
+    let (a, b) = (rng.floats(m * k), rng.floats(k * n));
+    let transposed =
+        |x: &[f32], rows: usize, cols: usize| -> Vec<f32> { (0..rows * cols).map(|i| x[(i % rows) * cols + i / rows]).collect() };
+    let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
+    let flip = |rows: usize, cols: usize| Layout { strides: [1, rows as isize].as_slice().into(), ..Layout::dense(&[rows, cols]) };
+    let mut scratch = Scratch::new();
+    for isa in Isa::available() {
+        let mut nn = vec![0.0; m * n];
+        gemm(isa, &Gemm::new(Layout::dense(&[m, k]), Layout::dense(&[k, n]), Layout::dense(&[m, n])), &a, &b, &mut nn, &mut scratch)
+            .unwrap();
+        for (la, xa) in [(Layout::dense(&[m, k]), &a), (flip(m, k), &at)] {
+            for (lb, xb) in [(Layout::dense(&[k, n]), &b), (flip(k, n), &bt)] {
+                let mut out = vec![0.0; m * n];
+                gemm(isa, &Gemm::new(la.clone(), lb.clone(), Layout::dense(&[m, n])), xa, xb, &mut out, &mut scratch).unwrap();
+                assert_eq!(bits(&nn), bits(&out));
+                gemm(isa, &Gemm::new(la.clone(), lb.clone(), flip(m, n)), xa, xb, &mut out, &mut scratch).unwrap();
+                assert_eq!(bits(&transposed(&nn, m, n)), bits(&out));
+            }
+        }
+    }
+}
+
+#[test]
+fn generic_equals_naive_and_wraps() {
+    let mut rng = Rng(4);
+    for _ in 0..60 {
+        let (g, a_len, b_len, out_len) = random_gemm(&mut rng);
+        let (a, b, before) = (rng.floats(a_len), rng.floats(b_len), rng.floats(out_len));
+        let wide = |x: &[f32]| x.iter().map(|v| *v as f64).collect::<Vec<_>>();
+        let mut out = wide(&before);
+        gemm_generic(&g, &wide(&a), &wide(&b), &mut out).unwrap();
+        for (place, want, size) in naive(&g, &a, &b, &before) {
+            assert!((out[place] - want).abs() <= 1e-13 * size + 1e-300);
+        }
+        let narrow = |x: &[f32]| x.iter().map(|v| half::bf16::from_f32(*v)).collect::<Vec<_>>();
+        let (a16, b16, mut out16) = (narrow(&a), narrow(&b), narrow(&before));
+        let back = |x: &[half::bf16]| x.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+        let expect = naive(&g, &back(&a16), &back(&b16), &back(&out16));
+        gemm_generic(&g, &a16, &b16, &mut out16).unwrap();
+        for (place, want, size) in expect {
+            assert!((out16[place].to_f64() - want).abs() <= want.abs() / 128.0 + 1e-5 * size);
+        }
+    }
+    let g = Gemm::new(Layout::dense(&[1, 2]), Layout::dense(&[2, 1]), Layout::dense(&[1, 1]));
+    let mut out = [0i32];
+    gemm_generic(&g, &[i32::MAX, 2], &[2, 5], &mut out).unwrap();
+    assert_eq!(out, [8]);
+    let mut out = [0u8];
+    gemm_generic(&g, &[200u8, 3], &[2, 5], &mut out).unwrap();
+    assert_eq!(out, [159]);
+}
+
+#[test]
+fn refuses_what_does_not_fit() {
+    let mut scratch = Scratch::new();
+    let good = Gemm::new(Layout::dense(&[2, 3]), Layout::dense(&[3, 4]), Layout::dense(&[2, 4]));
+    let run = |g: &Gemm, scratch: &mut Scratch| gemm(Isa::detect(), g, &[1.0; 6], &[1.0; 12], &mut [0.0; 8], scratch);
+    assert_eq!(run(&good, &mut scratch), Ok(()));
+    let mut far = good.clone();
+    far.b.base = 1;
+    assert!(matches!(run(&far, &mut scratch), Err(KernelError::OutOfBounds { operand: "b", len: 12, .. })));
+    let mut aliased = good.clone();
+    aliased.out.strides[0] = 0;
+    assert_eq!(run(&aliased, &mut scratch), Err(KernelError::Aliased { dim: 0, extent: 2 }));
+    let mut odd = good.clone();
+    odd.a = Layout::dense(&[2, 2]);
+    assert!(matches!(run(&odd, &mut scratch), Err(KernelError::Shape { operand: "b", .. })));
+    let mut flat = good;
+    flat.out = Layout::dense(&[8]);
+    assert!(matches!(run(&flat, &mut scratch), Err(KernelError::Shape { operand: "out", .. })));
+}

@@ -1,0 +1,66 @@
+//! Working memory that a worker keeps between kernel calls, so that a step in steady state allocates nothing.
+
+use crate::gemm::operand::Segment;
+
+/// One cache line of f32; gives the buffers their alignment.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// A growable f32 buffer that starts on a cache line.
+#[derive(Default)]
+pub(crate) struct Buffer(Vec<Line>);
+
+impl Buffer {
+    /// The first `len` elements, growing the buffer when it is shorter. What they hold is unspecified.
+    pub(crate) fn take(&mut self, len: usize) -> &mut [f32] {
+        let lines = len.div_ceil(16);
+        if self.0.len() < lines {
+            self.0.resize(lines, Line([0.0; 16]));
+        }
+        &mut bytemuck::cast_slice_mut::<Line, f32>(&mut self.0)[..len]
+    }
+
+    /// The elements as they were left by the last writer.
+    pub(crate) fn held(&self) -> &[f32] {
+        bytemuck::cast_slice::<Line, f32>(&self.0)
+    }
+}
+
+/// Reusable buffers of one worker: packed panels and index tables.
+///
+/// Contents never carry meaning from one call to the next.
+#[derive(Default)]
+pub struct Scratch {
+    /// Packed block of the broadcast operand.
+    pub(crate) a: Buffer,
+    /// Packed panels of the vector operand.
+    pub(crate) b: Buffer,
+    /// Rows on their way into a transposed panel; also the planes of the depthwise path.
+    pub(crate) stage: Buffer,
+    /// A tile whose columns are not neighbors in the output.
+    pub(crate) tile: Buffer,
+    /// Offsets of output rows and columns in the current block.
+    pub(crate) out_rows: Vec<isize>,
+    /// See `out_rows`.
+    pub(crate) out_cols: Vec<isize>,
+    /// Absolute output positions of the rows of one tile block.
+    pub(crate) c_rows: Vec<usize>,
+    /// Runs along the rows and along the reduction of the operand that is being packed.
+    pub(crate) segments: [Vec<Segment>; 3],
+}
+
+impl Scratch {
+    /// Empty scratch memory; it grows to what the calls need.
+    pub fn new() -> Self {
+        Scratch::default()
+    }
+
+    /// Bytes held at present.
+    pub fn bytes(&self) -> usize {
+        let lines = self.a.0.len() + self.b.0.len() + self.stage.0.len() + self.tile.0.len();
+        lines * size_of::<Line>()
+            + (self.out_rows.capacity() + self.out_cols.capacity() + self.c_rows.capacity()) * size_of::<usize>()
+            + self.segments.iter().map(|s| s.capacity() * size_of::<Segment>()).sum::<usize>()
+    }
+}
