@@ -16,7 +16,7 @@ pub enum KernelError {
         /// Elements in the slice.
         len: usize,
         /// The offending layout.
-        layout: Layout,
+        layout: Box<Layout>,
     },
     /// Extents that do not fit together.
     #[error("E0902: {what}: operand `{operand}` has {have:?}, the others call for {want:?}")]
@@ -53,7 +53,7 @@ pub enum KernelError {
 /// Checks that `layout` stays inside a slice of `len` elements, and that its strides are as many as its extents.
 pub(crate) fn check_bounds(operand: &'static str, layout: &Layout, len: usize) -> Result<(), KernelError> {
     let inside = layout.strides.len() == layout.dims.len() && layout.extent().is_some_and(|r| r.end <= len || r.is_empty());
-    if inside { Ok(()) } else { Err(KernelError::OutOfBounds { operand, len, layout: layout.clone() }) }
+    if inside { Ok(()) } else { Err(KernelError::OutOfBounds { operand, len, layout: Box::new(layout.clone()) }) }
 }
 
 /// Checks that `layout` can be written: inside the slice, and no stride 0.

@@ -11,7 +11,7 @@
 mod contract;
 pub(crate) mod operand;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use contract::KC;
 pub(crate) use contract::{Contract, OutStrides};

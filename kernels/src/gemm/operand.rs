@@ -131,7 +131,7 @@ impl<'a> Operand<'a> {
         for axis in self.rows.iter().chain(&self.terms).filter(|a| a.spatial != PLAIN) {
             reach[axis.spatial] += (axis.size as isize - 1) * axis.step;
         }
-        if (0..3).all(|d| self.origin[d] >= 0 && self.origin[d] + reach[d] < self.extent[d].max(1)) {
+        if (0..3).all(|d| self.origin[d] >= 0 && self.origin[d] + reach[d] < self.extent[d]) {
             for axis in self.rows.iter_mut().chain(&mut self.terms) {
                 *axis = Axis::plain(axis.size, axis.stride);
             }
@@ -142,8 +142,11 @@ impl<'a> Operand<'a> {
 
     /// Base, row stride and term stride, when the operand is a plain matrix with one axis each.
     pub(crate) fn plain(&self) -> Option<(usize, isize, isize)> {
+        let whole = self.origin == [0; 3] && self.extent == [1; 3];
         match (self.rows.as_slice(), self.terms.as_slice()) {
-            ([row], [term]) if row.spatial == PLAIN && term.spatial == PLAIN => Some((self.base as usize, row.stride, term.stride)),
+            ([row], [term]) if row.spatial == PLAIN && term.spatial == PLAIN && whole => {
+                Some((self.base as usize, row.stride, term.stride))
+            }
             _ => None,
         }
     }
