@@ -154,13 +154,26 @@ macro_rules! ops {
 }
 
 pub mod broadcast;
+pub mod composite;
 pub mod constant;
 pub mod dot_general;
 pub mod elementwise;
+pub mod gelu;
+pub mod gelu_grad;
 pub mod input;
+pub mod layer_norm;
+pub mod layer_norm_grad;
+pub mod log_softmax;
+pub mod log_softmax_grad;
 pub mod proj;
 pub mod reduce;
 pub mod reshape;
+pub mod rms_norm;
+pub mod rms_norm_grad;
+pub mod silu;
+pub mod silu_grad;
+pub mod softmax;
+pub mod softmax_grad;
 pub mod transpose;
 
 ops! {
@@ -171,6 +184,18 @@ ops! {
         reduce::Reduce, dot_general::DotGeneral,
     }
     composite {
+        softmax::Softmax,
+        softmax_grad::SoftmaxGrad,
+        log_softmax::LogSoftmax,
+        log_softmax_grad::LogSoftmaxGrad,
+        layer_norm::LayerNorm,
+        layer_norm_grad::LayerNormGrad,
+        rms_norm::RmsNorm,
+        rms_norm_grad::RmsNormGrad,
+        gelu::Gelu,
+        gelu_grad::GeluGrad,
+        silu::Silu,
+        silu_grad::SiluGrad,
     }
 }
 
