@@ -11,5 +11,6 @@ pub mod ids;
 pub mod literal;
 pub mod ops;
 pub mod scalar;
+pub mod target;
 pub mod tensor;
 pub mod types;
