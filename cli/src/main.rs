@@ -1,1 +1,3 @@
+//! The `girih` command.
+
 fn main() {}
