@@ -100,8 +100,13 @@ attr_value!(Dims, "a list of non-negative integers", |s| Attr::Ints(s.iter().map
 attr_value!(Vec<bool>, "a list of 0 and 1", |s| Attr::Ints(s.iter().map(|v| i64::from(*v)).collect()),
     Attr::Ints(v) => v.iter().map(|x| match x { 0 => Some(false), 1 => Some(true), _ => None }).collect());
 attr_value!(Vec<Vec<usize>>, "a list of lists of non-negative integers",
-    |s| Attr::Lists(s.iter().map(|l| l.iter().map(|v| *v as i64).collect()).collect()),
-    Attr::Lists(v) => v.iter().map(|l| l.iter().map(|x| usize::try_from(*x).ok()).collect()).collect());
+|s| Attr::Lists(s.iter().map(|l| l.iter().map(|v| *v as i64).collect()).collect()),
+a @ (Attr::Lists(_) | Attr::Ints(_)) => match a {
+    Attr::Lists(v) => v.iter().map(|l| l.iter().map(|x| usize::try_from(*x).ok()).collect()).collect(),
+    // The text form of no lists at all.
+    Attr::Ints(v) if v.is_empty() => Some(Vec::new()),
+    _ => None,
+});
 attr_value!(DType, "an element type", |s| Attr::DType(*s), Attr::DType(v) => Some(*v));
 attr_value!(Literal, "a dense tensor", |s| Attr::Literal(s.clone()), Attr::Literal(v) => Some(v.clone()));
 attr_value!(Arc<FusedProgram>, "a fused program", |s| Attr::Program(s.clone()), Attr::Program(v) => Some(v.clone()));

@@ -4,6 +4,7 @@
 //! Every node is typed when it is added, so an ill-typed graph cannot be built.
 
 pub mod build;
+pub mod random;
 
 use crate::newtype_id;
 use crate::ops::{InferError, Op};
@@ -96,12 +97,20 @@ pub struct Graph {
     #[serde(skip)]
     interned: FxHashMap<(Op, SmallVec<[ValueId; 4]>), ValueId>,
     #[serde(skip)]
+    origin_ids: FxHashMap<String, OriginId>,
+    #[serde(skip)]
     current_origin: Option<OriginId>,
 }
 
+/// Equal names, ops, operands, types, inputs, outputs and origins.
 impl PartialEq for Graph {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        let key = |g: &Graph| (g.name.clone(), g.inputs.clone(), g.outputs.clone());
+        let same = |a: ValueId| {
+            let (x, y) = (self.node(a), other.node(a));
+            x.op == y.op && x.operands == y.operands && x.ty == y.ty && self.origin(a) == other.origin(a)
+        };
+        self.nodes.len() == other.nodes.len() && key(self) == key(other) && self.values().all(same)
     }
 }
 impl Eq for Graph {}
@@ -115,7 +124,9 @@ impl Ord for Graph {
         let key = |g: &Graph| {
             let nodes: Vec<_> = g.nodes.iter().map(|n| (n.op.clone(), n.operands.clone(), n.ty.clone())).collect();
             let inputs: Vec<_> = g.inputs.iter().map(|i| (i.name.clone(), i.value, i.role)).collect();
-            (g.name.clone(), nodes, inputs, g.outputs.iter().map(|o| (o.name.clone(), o.value)).collect::<Vec<_>>())
+            let outputs: Vec<_> = g.outputs.iter().map(|o| (o.name.clone(), o.value)).collect();
+            let origins: Vec<_> = g.values().map(|v| g.origin(v).to_string()).collect();
+            (g.name.clone(), nodes, inputs, outputs, origins)
         };
         key(self).cmp(&key(other))
     }
@@ -133,10 +144,6 @@ impl Graph {
     /// An empty graph.
     pub fn new(name: impl Into<String>) -> Self {
         Graph { name: name.into(), ..Graph::default() }
-    }
-
-    fn key(&self) -> (&str, &[Node], &[GraphInput], &[GraphOutput], &[String]) {
-        (&self.name, &self.nodes, &self.inputs, &self.outputs, &self.origins)
     }
 
     /// Adds a named input.
@@ -177,11 +184,21 @@ impl Graph {
     }
 
     fn intern_origin(&mut self, text: &str) -> OriginId {
-        if let Some(i) = self.origins.iter().rposition(|o| o == text) {
-            return OriginId::new(i);
+        if self.origin_ids.len() != self.origins.len() {
+            self.origin_ids = self.origins.iter().enumerate().map(|(i, o)| (o.clone(), OriginId::new(i))).collect();
         }
+        if let Some(id) = self.origin_ids.get(text) {
+            return *id;
+        }
+        let id = OriginId::new(self.origins.len());
         self.origins.push(text.to_string());
-        OriginId::new(self.origins.len() - 1)
+        self.origin_ids.insert(text.to_string(), id);
+        id
+    }
+
+    /// Nodes added from now on come from nowhere in particular.
+    pub fn clear_origin(&mut self) {
+        self.current_origin = None;
     }
 
     /// Nodes added from now on come from this place of the source model.
