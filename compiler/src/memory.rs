@@ -1,0 +1,158 @@
+//! memory: where each buffer lies in its die's SRAM. Buffers that can share bytes are unified first (state updated in place, maps
+//! that overwrite a dying operand), then live ranges are packed. What does not fit is data, not a failure of the pass.
+
+mod pack;
+mod unify;
+
+use crate::place::{BufferId, Storage};
+use crate::schedule::Schedule;
+use girih_ir::target::{DieId, Target};
+use rayon::prelude::*;
+
+/// Bytes to which every buffer is aligned.
+pub const ALIGNMENT: u64 = 64;
+
+/// A schedule with an address for every buffer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MemoryPlan {
+    /// The schedule, less the copies that unification made needless.
+    pub schedule: Schedule,
+    /// Byte address of each buffer.
+    pub offsets: Vec<u64>,
+    /// What each logical die needs.
+    pub dies: Vec<DieMemory>,
+}
+
+/// Memory of one die.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DieMemory {
+    /// Bytes up to the highest address used.
+    pub peak: u64,
+    /// The most bytes that are live at once: no plan can be smaller.
+    pub lower_bound: u64,
+    /// Bytes of state among them.
+    pub state: u64,
+}
+
+/// A live range on one die: half-open in positions of the die's stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Live {
+    buffer: BufferId,
+    bytes: u64,
+    start: u32,
+    end: u32,
+    state: bool,
+}
+
+/// One live region of a fit report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LiveRegion {
+    /// The tensor's name in the model or the text form.
+    pub tensor: String,
+    /// Bytes on the die.
+    pub bytes: u64,
+    /// Where in the source model it comes from.
+    pub origin: String,
+    /// Whether it is state that stays between steps.
+    pub state: bool,
+}
+
+/// A plan that does not fit.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("E0901: die {die} needs {need} bytes of SRAM but has {have}; the peak is at {at}")]
+pub struct DoesNotFit {
+    /// The die.
+    pub die: DieId,
+    /// Bytes that the best plan needs.
+    pub need: u64,
+    /// Bytes that the die has.
+    pub have: u64,
+    /// The task at the peak, with its origin.
+    pub at: String,
+    /// The ten largest live regions at the peak.
+    pub live: Vec<LiveRegion>,
+}
+
+/// Plans the memory of every die.
+pub fn plan(mut schedule: Schedule, target: &Target) -> Result<MemoryPlan, std::boxed::Box<DoesNotFit>> {
+    unify::unify(&mut schedule);
+    let streams = streams(&schedule);
+    let packed: Vec<(Vec<(BufferId, u64)>, DieMemory)> = streams.par_iter().map(|stream| pack::pack(&live_ranges(&schedule, stream))).collect();
+    let have = target.sram_bytes();
+    let mut offsets = vec![0u64; schedule.placed.buffers.len()];
+    let mut dies = Vec::with_capacity(packed.len());
+    for (die, (placements, memory)) in packed.into_iter().enumerate() {
+        if memory.peak > have {
+            return Err(std::boxed::Box::new(report(&schedule, &streams[die], die, memory.peak, have)));
+        }
+        placements.into_iter().for_each(|(b, offset)| offsets[b.index()] = offset);
+        dies.push(memory);
+    }
+    for i in 0..offsets.len() {
+        offsets[i] = offsets[schedule.placed.root(BufferId::new(i)).index()];
+    }
+    Ok(MemoryPlan { schedule, offsets, dies })
+}
+
+/// The tasks of each die in issue order.
+pub(crate) fn streams(schedule: &Schedule) -> Vec<Vec<u32>> {
+    let mut streams = vec![Vec::new(); schedule.placed.dies.len()];
+    for t in &schedule.order {
+        streams[schedule.placed.tasks[*t as usize].die as usize].push(*t);
+    }
+    streams
+}
+
+fn live_ranges(schedule: &Schedule, stream: &[u32]) -> Vec<Live> {
+    let placed = &schedule.placed;
+    let mut index: rustc_hash::FxHashMap<BufferId, usize> = rustc_hash::FxHashMap::default();
+    let mut live: Vec<Live> = Vec::new();
+    let Some(die) = stream.first().map(|t| placed.tasks[*t as usize].die) else { return live };
+    let length = stream.len() as u32;
+    for (i, buffer) in placed.buffers.iter().enumerate() {
+        if buffer.die == die && matches!(buffer.storage, Storage::State(_)) {
+            index.insert(BufferId::new(i), live.len());
+            live.push(Live { buffer: BufferId::new(i), bytes: buffer.bytes(), start: 0, end: length + 1, state: true });
+        }
+    }
+    for (at, t) in stream.iter().enumerate() {
+        let task = &placed.tasks[*t as usize];
+        for view in task.reads.iter().chain(&task.writes).filter(|v| v.buffer.0 != u32::MAX) {
+            let root = placed.root(view.buffer);
+            let next = live.len();
+            let slot = *index.entry(root).or_insert(next);
+            if slot == next {
+                let bytes = placed.buffers[root.index()].bytes();
+                live.push(Live { buffer: root, bytes, start: at as u32, end: at as u32 + 1, state: false });
+            }
+            live[slot].end = live[slot].end.max(at as u32 + 1);
+        }
+    }
+    live
+}
+
+fn report(schedule: &Schedule, stream: &[u32], die: usize, need: u64, have: u64) -> DoesNotFit {
+    let placed = &schedule.placed;
+    let graph = &placed.sharded.step.graph;
+    let live = live_ranges(schedule, stream);
+    let peak = pack::peak_position(&live);
+    let mut at_peak: Vec<&Live> = live.iter().filter(|l| l.start <= peak && peak < l.end).collect();
+    at_peak.sort_by_key(|l| (std::cmp::Reverse(l.bytes), l.buffer));
+    let region = |l: &&Live| {
+        let buffer = &placed.buffers[l.buffer.index()];
+        let input = graph.inputs.iter().find(|i| i.value == buffer.value);
+        LiveRegion {
+            tensor: input.map_or_else(|| format!("{} ({})", buffer.value, graph.node(buffer.value).op.name()), |i| i.name.clone()),
+            bytes: l.bytes,
+            origin: graph.origin(buffer.value).to_string(),
+            state: matches!(buffer.storage, Storage::State(_)),
+        }
+    };
+    let at = match stream.get(peak as usize).map(|t| &placed.tasks[*t as usize].kind) {
+        Some(crate::place::TaskKind::Compute { node, .. }) => {
+            format!("{node} = {} {}", graph.node(*node).op.name(), graph.origin(*node)).trim_end().to_string()
+        }
+        _ => "a transfer".to_string(),
+    };
+    DoesNotFit { die: placed.dies[die], need, have, at, live: at_peak.iter().take(10).map(region).collect() }
+}

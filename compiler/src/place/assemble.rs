@@ -1,0 +1,460 @@
+//! The placer: who holds which part of which value, and the tasks that bring a part to where it is needed.
+
+use super::PlaceError;
+use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
+use crate::sharded::{Shard, ShardedGraph};
+use girih_ir::axes::{Axes, Box, LoopKind, box_contains, box_dims, box_intersect, box_is_empty, full_box};
+use girih_ir::graph::ValueId;
+use girih_ir::ops::Op;
+use girih_ir::scalar::Monoid;
+use girih_ir::target::{LinkId, LogicalMesh, Router, Target};
+use girih_ir::types::element_count;
+use rustc_hash::FxHashMap;
+#[cfg(test)]
+use smallvec::smallvec;
+use std::ops::Range;
+
+/// Partial results below this many bytes are combined on one die; larger ones are combined in pieces, one a die.
+const SPLIT_COMBINE_BYTES: usize = 2048;
+
+/// A complete part of a value on a die.
+#[derive(Clone, Debug)]
+struct Holding {
+    die: u32,
+    buffer: BufferId,
+    part: Box,
+}
+
+/// A value component after `proj` is looked through.
+type Key = (ValueId, u32);
+
+pub(super) struct Placer<'a> {
+    sharded: &'a ShardedGraph,
+    mesh: &'a LogicalMesh,
+    router: Router<'a>,
+    buffers: Vec<Buffer>,
+    tasks: Vec<Task>,
+    messages: Vec<Message>,
+    holdings: FxHashMap<Key, Vec<Holding>>,
+    local: FxHashMap<(u32, Key), Vec<(BufferId, Box)>>,
+    routes: FxHashMap<(u32, u32), Vec<LinkId>>,
+    /// For each graph input: its state pair.
+    pair_of_input: Vec<Option<u32>>,
+    /// State buffers by pair.
+    state: Vec<Vec<BufferId>>,
+}
+
+impl<'a> Placer<'a> {
+    pub(super) fn new(sharded: &'a ShardedGraph, mesh: &'a LogicalMesh, target: &'a Target) -> Self {
+        let mut pair_of_input = vec![None; sharded.step.graph.inputs.len()];
+        sharded.step.state.iter().enumerate().for_each(|(p, s)| pair_of_input[s.input] = Some(p as u32));
+        Placer {
+            sharded,
+            mesh,
+            router: target.router(),
+            buffers: Vec::new(),
+            tasks: Vec::new(),
+            messages: Vec::new(),
+            holdings: FxHashMap::default(),
+            local: FxHashMap::default(),
+            routes: FxHashMap::default(),
+            pair_of_input,
+            state: vec![Vec::new(); sharded.step.state.len()],
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<Buffer>, Vec<Task>, Vec<Message>) {
+        (self.buffers, self.tasks, self.messages)
+    }
+
+    fn dies(&self) -> u32 {
+        self.sharded.mesh.count() as u32
+    }
+
+    /// The value component behind chains of `proj`.
+    fn resolve(&self, value: ValueId) -> Key {
+        let node = self.sharded.step.graph.node(value);
+        match &node.op {
+            Op::Proj(p) => (node.operands[0], p.index as u32),
+            _ => (value, 0),
+        }
+    }
+
+    fn shape(&self, key: Key) -> &'a [usize] {
+        &self.sharded.step.graph.ty(key.0).components()[key.1 as usize].shape
+    }
+
+    fn buffer(&mut self, die: u32, key: Key, part: Box, storage: Storage) -> BufferId {
+        let dtype = self.sharded.step.graph.ty(key.0).components()[key.1 as usize].dtype;
+        self.buffers.push(Buffer { die, value: key.0, component: key.1, part, dtype, storage });
+        BufferId::new(self.buffers.len() - 1)
+    }
+
+    /// Makes it known that `buffer` holds a complete `part` of a value.
+    fn hold(&mut self, die: u32, key: Key, buffer: BufferId, part: Box, origin: bool) {
+        self.local.entry((die, key)).or_default().push((buffer, part.clone()));
+        if origin {
+            self.holdings.entry(key).or_default().push(Holding { die, buffer, part });
+        }
+    }
+
+    /// Places one node: a task on every die that has a share of it.
+    pub(super) fn node(&mut self, value: ValueId, axes: &Axes) -> Result<(), PlaceError> {
+        let node = self.sharded.step.graph.node(value);
+        if matches!(node.op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_)) {
+            return Ok(());
+        }
+        let mut partials = Vec::new();
+        for die in 0..self.dies() {
+            let Some(shard) = self.sharded.shard(value, axes, die as usize) else { continue };
+            let mut reads = Vec::with_capacity(node.operands.len());
+            for (k, operand) in node.operands.iter().enumerate() {
+                let key = self.resolve(*operand);
+                let part = axes.operand_box(k, self.shape(key), &shard.ranges);
+                reads.push(if box_is_empty(&part) { View { buffer: BufferId(u32::MAX), part } } else { self.demand(die, key, part)? });
+            }
+            if let Some(alias) = self.reshape_alias(value, die, &shard, &reads) {
+                let part = shard.results[0].clone();
+                self.hold(die, (value, 0), alias, part.clone(), true);
+                let kind = TaskKind::Compute { node: value, ranges: shard.ranges };
+                self.tasks.push(Task { die, kind, reads, writes: vec![View { buffer: alias, part }] });
+                continue;
+            }
+            let mut writes = Vec::with_capacity(shard.results.len());
+            for (c, part) in shard.results.iter().enumerate() {
+                let buffer = self.buffer(die, (value, c as u32), part.clone(), Storage::Own);
+                writes.push(View { buffer, part: part.clone() });
+                if !shard.partial {
+                    self.hold(die, (value, c as u32), buffer, part.clone(), true);
+                }
+            }
+            if shard.partial {
+                partials.push((die, writes.clone()));
+            }
+            self.tasks.push(Task { die, kind: TaskKind::Compute { node: value, ranges: shard.ranges }, reads, writes });
+        }
+        if partials.is_empty() { Ok(()) } else { self.combine(value, axes, partials) }
+    }
+
+    /// A reshape whose share is exactly the elements of a whole buffer only gives the bytes another name: they are already in order.
+    fn reshape_alias(&mut self, value: ValueId, die: u32, shard: &Shard, reads: &[View]) -> Option<BufferId> {
+        if !matches!(self.sharded.step.graph.node(value).op, Op::Reshape(_)) {
+            return None;
+        }
+        let (view, result) = (&reads[0], &shard.results[0]);
+        if view.buffer.0 == u32::MAX || self.buffers[view.buffer.index()].part != view.part {
+            return None;
+        }
+        let exact = element_count(&box_dims(&view.part)) == element_count(&box_dims(result));
+        exact.then(|| self.buffer(die, (value, 0), result.clone(), Storage::Alias(view.buffer)))
+    }
+
+    /// A view of `part` of a value on `die`, brought there when it is not.
+    pub(super) fn demand(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
+        self.prepare(key)?;
+        if let Some((buffer, _)) = self.local.get(&(die, key)).and_then(|held| held.iter().find(|(_, b)| box_contains(b, &part))) {
+            return Ok(View { buffer: *buffer, part });
+        }
+        let graph = &self.sharded.step.graph;
+        match &graph.node(key.0).op {
+            Op::Input(input) => match self.pair_of_input[input.index] {
+                Some(pair) if self.state[pair as usize].is_empty() || self.is_frozen(pair) => {
+                    let buffer = self.buffer(die, key, part.clone(), Storage::State(pair));
+                    self.state[pair as usize].push(buffer);
+                    self.hold(die, key, buffer, part.clone(), true);
+                    return Ok(View { buffer, part });
+                }
+                Some(_) => {}
+                None => {
+                    let buffer = self.buffer(die, key, part.clone(), Storage::Own);
+                    self.hold(die, key, buffer, part.clone(), true);
+                    let view = View { buffer, part };
+                    self.tasks.push(Task { die, kind: TaskKind::Load(input.index as u32), reads: vec![], writes: vec![view.clone()] });
+                    return Ok(view);
+                }
+            },
+            Op::Constant(_) | Op::Iota(_) => {
+                let buffer = self.buffer(die, key, part.clone(), Storage::Own);
+                self.hold(die, key, buffer, part.clone(), true);
+                let view = View { buffer, part };
+                let kind = TaskKind::Compute { node: key.0, ranges: view.part.to_vec() };
+                self.tasks.push(Task { die, kind, reads: vec![], writes: vec![view.clone()] });
+                return Ok(view);
+            }
+            _ => {}
+        }
+        self.gather(die, key, part)
+    }
+
+    /// State that is updated each step gets its home before its first use: where its new value is made.
+    fn prepare(&mut self, key: Key) -> Result<(), PlaceError> {
+        let graph = &self.sharded.step.graph;
+        let Op::Input(input) = &graph.node(key.0).op else { return Ok(()) };
+        let Some(pair) = self.pair_of_input[input.index] else { return Ok(()) };
+        if self.is_frozen(pair) || !self.state[pair as usize].is_empty() {
+            return Ok(());
+        }
+        for (die, part) in self.homes(pair) {
+            let buffer = self.buffer(die, key, part.clone(), Storage::State(pair));
+            self.state[pair as usize].push(buffer);
+            self.hold(die, key, buffer, part, true);
+        }
+        Ok(())
+    }
+
+    fn is_frozen(&self, pair: u32) -> bool {
+        let graph = &self.sharded.step.graph;
+        let state = &self.sharded.step.state[pair as usize];
+        match state.output {
+            None => true,
+            Some(output) => self.resolve(graph.outputs[output].value).0 == graph.inputs[state.input].value,
+        }
+    }
+
+    /// Where the shards of an updated state pair live: on the dies that make its new value.
+    fn homes(&self, pair: u32) -> Vec<(u32, Box)> {
+        let graph = &self.sharded.step.graph;
+        let state = &self.sharded.step.state[pair as usize];
+        let key = self.resolve(graph.outputs[state.output.unwrap_or_default()].value);
+        let whole = || vec![(0, full_box(self.shape(key)))];
+        if matches!(graph.node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_)) {
+            return whole();
+        }
+        let axes = crate::sharded::axes_of(graph, key.0);
+        let shards: Vec<(u32, Shard)> =
+            (0..self.dies()).filter_map(|d| self.sharded.shard(key.0, &axes, d as usize).map(|s| (d, s))).collect();
+        if shards.is_empty() || shards.iter().any(|(_, s)| s.partial) {
+            return whole();
+        }
+        shards.into_iter().map(|(d, mut s)| (d, s.results.swap_remove(key.1 as usize))).collect()
+    }
+
+    /// Assembles a part in a new buffer: local pieces are copied, the rest comes from the nearest holders.
+    fn gather(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
+        let target = self.buffer(die, key, part.clone(), Storage::Own);
+        let mut sources = self.holdings.get(&key).cloned().unwrap_or_default();
+        if let Some(held) = self.local.get(&(die, key)) {
+            sources.extend(held.iter().map(|(buffer, part)| Holding { die, buffer: *buffer, part: part.clone() }));
+        }
+        let distance = |a: u32, b: u32| {
+            let cols = self.sharded.mesh.cols as u32;
+            (a / cols).abs_diff(b / cols) + (a % cols).abs_diff(b % cols)
+        };
+        sources.sort_by_key(|h| (distance(h.die, die), h.die, h.buffer));
+        let mut missing: Vec<Box> = vec![part.clone()];
+        for source in sources {
+            if missing.is_empty() {
+                break;
+            }
+            let mut rest = Vec::new();
+            for want in missing {
+                match box_intersect(&want, &source.part) {
+                    None => rest.push(want),
+                    Some(piece) => {
+                        subtract(&want, &piece, &mut rest);
+                        let from = View { buffer: source.buffer, part: piece.clone() };
+                        let to = View { buffer: target, part: piece };
+                        if source.die == die {
+                            self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![from], writes: vec![to] });
+                        } else {
+                            self.transfer(from, to, None)?;
+                        }
+                    }
+                }
+            }
+            missing = rest;
+        }
+        debug_assert!(missing.is_empty(), "no die holds {missing:?} of {} ({key:?})", self.sharded.step.graph.node(key.0).op.name());
+        self.hold(die, key, target, part.clone(), false);
+        Ok(View { buffer: target, part })
+    }
+
+    fn transfer(&mut self, from: View, to: View, combine: Option<Monoid>) -> Result<(), PlaceError> {
+        let (source, dest) = (self.buffers[from.buffer.index()].die, self.buffers[to.buffer.index()].die);
+        let route = match self.routes.get(&(source, dest)) {
+            Some(route) => route.clone(),
+            None => {
+                let (a, b) = (self.mesh.dies()[source as usize], self.mesh.dies()[dest as usize]);
+                let route = self.router.route(a, b).ok_or(PlaceError::NoRoute { from: a.to_string(), to: b.to_string() })?;
+                self.routes.insert((source, dest), route.clone());
+                route
+            }
+        };
+        let message = self.messages.len() as u32;
+        let bytes = element_count(&box_dims(&from.part)) as u64 * self.buffers[from.buffer.index()].dtype.size() as u64;
+        self.messages.push(Message { from: source, to: dest, route, bytes });
+        self.tasks.push(Task { die: source, kind: TaskKind::Send(message), reads: vec![from], writes: vec![] });
+        self.tasks.push(Task { die: dest, kind: TaskKind::Recv(message, combine), reads: vec![], writes: vec![to] });
+        Ok(())
+    }
+
+    /// Combines partial results along the mesh axes that cut the reducing loops. Every group of dies on such a line combines for
+    /// itself, in ascending die order, each member one piece: the order, and so the bits, are fixed by the program.
+    fn combine(&mut self, value: ValueId, axes: &Axes, partials: Vec<(u32, Vec<View>)>) -> Result<(), PlaceError> {
+        let strategy = &self.sharded.strategies[value.index()];
+        let (mut cut, mut monoid) = (0u8, Monoid::Sum);
+        for (split, l) in strategy.iter().zip(&axes.loops) {
+            if let (LoopKind::Reduce(m), true) = (l.kind, split.axes.0 != 0) {
+                cut |= split.axes.0;
+                monoid = m;
+            }
+        }
+        let rest = crate::sharded::AxisSet(3 & !cut);
+        let mut groups: std::collections::BTreeMap<usize, Vec<(u32, Vec<View>)>> = std::collections::BTreeMap::new();
+        for (die, views) in partials {
+            groups.entry(self.sharded.mesh.part(rest, die as usize)).or_default().push((die, views));
+        }
+        for members in groups.into_values() {
+            for c in 0..members[0].1.len() {
+                let part = members[0].1[c].part.clone();
+                for (owner, piece) in pieces(&part, members.len(), self.buffers[members[0].1[c].buffer.index()].dtype.size()) {
+                    let (die, home) = (members[owner].0, members[owner].1[c].buffer);
+                    for (i, (_, views)) in members.iter().enumerate() {
+                        if i != owner {
+                            let from = View { buffer: views[c].buffer, part: piece.clone() };
+                            self.transfer(from, View { buffer: home, part: piece.clone() }, Some(monoid))?;
+                        }
+                    }
+                    self.hold(die, (value, c as u32), home, piece, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings new state home and results to host memory.
+    pub(super) fn finish(&mut self) -> Result<(), PlaceError> {
+        let step = &self.sharded.step;
+        let graph = &step.graph;
+        for (p, pair) in step.state.iter().enumerate() {
+            let input = (graph.inputs[pair.input].value, 0);
+            let Some(output) = pair.output else {
+                if self.state[p].is_empty() {
+                    self.demand(0, input, full_box(self.shape(input)))?;
+                }
+                continue;
+            };
+            let key = self.resolve(graph.outputs[output].value);
+            self.prepare(input)?;
+            if self.is_frozen(p as u32) {
+                if self.state[p].is_empty() {
+                    self.demand(0, input, full_box(self.shape(input)))?;
+                }
+                continue;
+            }
+            for home in self.state[p].clone() {
+                let (die, part) = (self.buffers[home.index()].die, self.buffers[home.index()].part.clone());
+                if box_is_empty(&part) {
+                    continue;
+                }
+                let view = self.demand(die, key, part.clone())?;
+                let to = View { buffer: home, part };
+                self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![view], writes: vec![to] });
+            }
+        }
+        for (k, output) in graph.outputs.iter().enumerate() {
+            if step.state.iter().any(|s| s.output == Some(k)) {
+                continue;
+            }
+            self.store(k as u32, self.resolve(output.value))?;
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, output: u32, key: Key) -> Result<(), PlaceError> {
+        let whole = full_box(self.shape(key));
+        let lazy = matches!(&self.sharded.step.graph.node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_));
+        let sources: Vec<(u32, View)> = if lazy || box_is_empty(&whole) {
+            if box_is_empty(&whole) {
+                return Ok(());
+            }
+            vec![(0, self.demand(0, key, whole)?)]
+        } else {
+            let mut missing = vec![whole];
+            let mut held = self.holdings.get(&key).cloned().unwrap_or_default();
+            held.sort_by_key(|h| (h.die, h.buffer));
+            let mut sources = Vec::new();
+            for h in held {
+                let mut rest = Vec::new();
+                for want in missing {
+                    match box_intersect(&want, &h.part) {
+                        None => rest.push(want),
+                        Some(piece) => {
+                            subtract(&want, &piece, &mut rest);
+                            sources.push((h.die, View { buffer: h.buffer, part: piece }));
+                        }
+                    }
+                }
+                missing = rest;
+            }
+            sources
+        };
+        for (die, view) in sources {
+            self.tasks.push(Task { die, kind: TaskKind::Store(output), reads: vec![view], writes: vec![] });
+        }
+        Ok(())
+    }
+}
+
+/// Appends `from` minus `piece` (a part of it) as disjoint boxes.
+fn subtract(from: &Box, piece: &Box, out: &mut Vec<Box>) {
+    let mut rest = from.clone();
+    for d in 0..from.len() {
+        for side in [rest[d].start..piece[d].start, piece[d].end..rest[d].end] {
+            if side.start < side.end {
+                let mut b = rest.clone();
+                b[d] = side;
+                out.push(b);
+            }
+        }
+        rest[d] = piece[d].clone();
+    }
+}
+
+/// Which group member combines which piece of a part.
+fn pieces(part: &[Range<usize>], members: usize, element: usize) -> Vec<(usize, Box)> {
+    let dims = box_dims(part);
+    let whole: Box = part.iter().cloned().collect();
+    let bytes = element_count(&dims) * element;
+    let longest = (0..dims.len()).rev().max_by_key(|d| dims[*d]);
+    match longest {
+        Some(d) if bytes >= SPLIT_COMBINE_BYTES && members > 1 => {
+            let at = |i: usize| part[d].start + i * dims[d] / members;
+            let cut = |i: usize| {
+                let mut b = whole.clone();
+                b[d] = at(i)..at(i + 1);
+                b
+            };
+            (0..members).map(|i| (i, cut(i))).filter(|(_, b)| !box_is_empty(b)).collect()
+        }
+        _ => vec![(members / 2, whole)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subtraction_leaves_a_disjoint_cover() {
+        let from: Box = smallvec![0..4, 0..6];
+        let piece: Box = smallvec![1..3, 2..6];
+        let mut rest = Vec::new();
+        subtract(&from, &piece, &mut rest);
+        let count: usize = rest.iter().map(|b| element_count(&box_dims(b))).sum();
+        assert_eq!(count, 24 - 8);
+        assert!(rest.iter().all(|b| box_intersect(b, &piece).is_none()));
+        for (i, a) in rest.iter().enumerate() {
+            assert!(rest[i + 1..].iter().all(|b| box_intersect(a, b).is_none()));
+        }
+    }
+
+    #[test]
+    fn pieces_cover_a_part() {
+        let part: Box = smallvec![0..3, 10..1034];
+        let cut = pieces(&part, 5, 4);
+        assert_eq!(cut.len(), 5);
+        assert_eq!(cut.iter().map(|(_, b)| element_count(&box_dims(b))).sum::<usize>(), 3 * 1024);
+        assert_eq!(pieces(&part[..1], 5, 4), vec![(2, smallvec![0..3])]);
+    }
+}

@@ -1,0 +1,157 @@
+//! Sharded graphs: a training step whose every node says which of its loops are split over which axes of a logical mesh.
+//!
+//! How each value lies over the dies follows from the node that makes it; what each consumer needs follows from the consumer.
+//! Where the two differ, `place` moves data. **Invariant:** nothing here knows a physical die.
+
+use girih_ir::axes::{Axes, Box, LoopKind, box_is_empty};
+use girih_ir::graph::{Graph, ValueId};
+use girih_ir::step::TrainStep;
+use girih_ir::types::Type;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+use std::fmt;
+use std::ops::Range;
+
+/// A set of axes of the logical mesh.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct AxisSet(pub u8);
+
+impl AxisSet {
+    /// No axis: not split.
+    pub const NONE: AxisSet = AxisSet(0);
+    /// Rows of the mesh (the `y` axis).
+    pub const Y: AxisSet = AxisSet(1);
+    /// Columns of the mesh (the `x` axis).
+    pub const X: AxisSet = AxisSet(2);
+    /// Both axes, rows outermost.
+    pub const YX: AxisSet = AxisSet(3);
+
+    /// Whether it holds all axes of `other`.
+    pub fn has(self, other: AxisSet) -> bool {
+        self.0 & other.0 == other.0
+    }
+    /// The name in the text form.
+    pub fn name(self) -> &'static str {
+        match self.0 & 3 {
+            0 => "-",
+            1 => "y",
+            2 => "x",
+            _ => "yx",
+        }
+    }
+    /// The set of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::NONE, Self::Y, Self::X, Self::YX].into_iter().find(|a| a.name() == name)
+    }
+}
+
+impl fmt::Display for AxisSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The extents of the logical mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MeshShape {
+    /// Rows: the `y` axis.
+    pub rows: usize,
+    /// Columns: the `x` axis.
+    pub cols: usize,
+}
+
+impl MeshShape {
+    /// Number of logical dies.
+    pub fn count(self) -> usize {
+        self.rows * self.cols
+    }
+    /// How many parts a loop on these axes is cut into.
+    pub fn parts(self, axes: AxisSet) -> usize {
+        (if axes.has(AxisSet::Y) { self.rows } else { 1 }) * (if axes.has(AxisSet::X) { self.cols } else { 1 })
+    }
+    /// Which of those parts a logical die (row-major) has.
+    pub fn part(self, axes: AxisSet, die: usize) -> usize {
+        let (row, col) = (die / self.cols, die % self.cols);
+        match (axes.has(AxisSet::Y), axes.has(AxisSet::X)) {
+            (true, true) => die,
+            (true, false) => row,
+            (false, true) => col,
+            (false, false) => 0,
+        }
+    }
+}
+
+/// How one loop is split.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct LoopSplit {
+    /// The mesh axes it is split over.
+    pub axes: AxisSet,
+    /// Boundaries lie at multiples of this; at least 1.
+    pub grain: usize,
+}
+
+impl LoopSplit {
+    /// Not split.
+    pub const WHOLE: LoopSplit = LoopSplit { axes: AxisSet::NONE, grain: 1 };
+
+    /// The range of a die. Parts differ by at most one grain; some are empty when there are fewer grains than parts.
+    pub fn range(self, extent: usize, mesh: MeshShape, die: usize) -> Range<usize> {
+        let parts = mesh.parts(self.axes);
+        if parts <= 1 {
+            return 0..extent;
+        }
+        let grains = extent.div_ceil(self.grain);
+        let at = |i: usize| (i * grains / parts * self.grain).min(extent);
+        let i = mesh.part(self.axes, die);
+        at(i)..at(i + 1)
+    }
+}
+
+/// How a node's loop nest is split: one entry a loop of its [`Axes`].
+pub type Strategy = SmallVec<[LoopSplit; 4]>;
+
+/// A training step with a strategy a node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ShardedGraph {
+    /// The step; its graph is fused.
+    pub step: TrainStep,
+    /// The logical mesh.
+    pub mesh: MeshShape,
+    /// One strategy a node; empty for dead nodes.
+    pub strategies: Vec<Strategy>,
+    /// Estimated picoseconds of the step.
+    pub cost: u64,
+}
+
+/// The loop nest of a node.
+pub fn axes_of(graph: &Graph, value: ValueId) -> Axes {
+    let node = graph.node(value);
+    let types: SmallVec<[&Type; 4]> = node.operands.iter().map(|o| graph.ty(*o)).collect();
+    node.op.axes(&types, &node.ty)
+}
+
+/// What one die does of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shard {
+    /// One range a loop.
+    pub ranges: Vec<Range<usize>>,
+    /// The part of each result component that is made.
+    pub results: SmallVec<[Box; 1]>,
+    /// Whether reducing loops are cut, so that the result waits to be combined.
+    pub partial: bool,
+}
+
+impl ShardedGraph {
+    /// What a logical die does of a node with these axes; `None` when its share is empty.
+    pub fn shard(&self, value: ValueId, axes: &Axes, die: usize) -> Option<Shard> {
+        let strategy = &self.strategies[value.index()];
+        let split = |i: usize| strategy.get(i).copied().unwrap_or(LoopSplit::WHOLE);
+        let ranges: Vec<Range<usize>> = axes.loops.iter().enumerate().map(|(i, l)| split(i).range(l.extent, self.mesh, die)).collect();
+        let components = self.step.graph.ty(value).components();
+        let results: SmallVec<[Box; 1]> = components.iter().enumerate().map(|(k, t)| axes.result_box(k, &t.shape, &ranges)).collect();
+        let partial = axes.loops.iter().zip(&ranges).any(|(l, r)| matches!(l.kind, LoopKind::Reduce(_)) && (r.end - r.start) < l.extent);
+        let idle = axes.loops.iter().zip(&ranges).any(|(l, r)| r.is_empty() && l.extent > 0)
+            || (results.iter().all(|b| box_is_empty(b)) && components.iter().any(|t| t.elements() > 0));
+        (!idle).then_some(Shard { ranges, results, partial })
+    }
+}
