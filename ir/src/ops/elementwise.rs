@@ -64,14 +64,16 @@ fn alike<'a>(op: &'static str, ins: &[&'a TensorType], count: usize) -> Result<&
     }
 }
 
-fn wides(t: &Tensor) -> Vec<Wide> {
+/// The elements of a tensor as wide scalars.
+pub(super) fn wides(t: &Tensor) -> Vec<Wide> {
     match t.data() {
         Data::Float(v) => v.iter().map(|x| Wide::F(*x)).collect(),
         Data::Int(v) => v.iter().map(|x| Wide::I(*x)).collect(),
     }
 }
 
-fn tensor(ty: &TensorType, values: Vec<Wide>) -> Tensor {
+/// A tensor from wide scalars, rounded to its type.
+pub(super) fn tensor(ty: &TensorType, values: Vec<Wide>) -> Tensor {
     if ty.dtype.is_float() {
         Tensor::new_float(ty.clone(), values.into_iter().map(Wide::float).collect())
     } else {

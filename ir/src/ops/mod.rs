@@ -155,26 +155,37 @@ macro_rules! ops {
 
 pub mod broadcast;
 pub mod composite;
+pub mod concat;
 pub mod constant;
+pub mod convolution;
 pub mod dot_general;
 pub mod elementwise;
+pub mod gather;
 pub mod gelu;
 pub mod gelu_grad;
 pub mod input;
+pub mod iota;
 pub mod layer_norm;
 pub mod layer_norm_grad;
 pub mod log_softmax;
 pub mod log_softmax_grad;
+pub mod pad;
 pub mod proj;
 pub mod reduce;
+pub mod reduce_window;
 pub mod reshape;
+pub mod reverse;
 pub mod rms_norm;
 pub mod rms_norm_grad;
+pub mod scatter;
+pub mod select_and_scatter;
 pub mod silu;
 pub mod silu_grad;
+pub mod slice;
 pub mod softmax;
 pub mod softmax_grad;
 pub mod transpose;
+pub mod window;
 
 ops! {
     primitive {
@@ -182,6 +193,9 @@ ops! {
         elementwise::Unary, elementwise::Binary, elementwise::Compare, elementwise::Select, elementwise::Convert,
         broadcast::Broadcast, reshape::Reshape, transpose::Transpose,
         reduce::Reduce, dot_general::DotGeneral,
+        slice::Slice, pad::Pad, concat::Concat, reverse::Reverse, iota::Iota,
+        convolution::Convolution, reduce_window::ReduceWindow, select_and_scatter::SelectAndScatter,
+        gather::Gather, scatter::Scatter,
     }
     composite {
         softmax::Softmax,
