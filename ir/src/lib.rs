@@ -12,6 +12,7 @@ pub mod interp;
 pub mod literal;
 pub mod ops;
 pub mod scalar;
+pub mod step;
 pub mod target;
 pub mod tensor;
 pub mod text;
