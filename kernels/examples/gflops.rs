@@ -1,6 +1,7 @@
 //! Prints the measured rate of the GEMM and convolution kernels on one thread: `cargo run --release -p girih-kernels --example gflops`.
 
 use girih_ir::types::Layout;
+use girih_kernels::conv::{Conv, ConvDims, ConvWindow, conv};
 use girih_kernels::{
     Isa, Scratch,
     gemm::{Gemm, gemm},
@@ -53,10 +54,115 @@ fn gemms(isa: Isa, scratch: &mut Scratch) {
     println!("96b 256x64x256 nn {:7.1}", g.flops() as f64 / seconds / 1e9);
 }
 
+/// A layout of `[a, b, spatial…]`, dense with `b` innermost when `last`.
+fn shape(dims: &[usize], last: bool) -> Layout {
+    let mut layout = Layout::dense(dims);
+    if last {
+        let mut step = 1;
+        for d in [1, 3, 2, 0] {
+            layout.strides[d] = step as isize;
+            step *= dims[d];
+        }
+    }
+    layout
+}
+
+fn swapped(l: &Layout) -> Layout {
+    let mut l = l.clone();
+    l.dims.swap(0, 1);
+    l.strides.swap(0, 1);
+    l
+}
+
+/// Forward, input gradient and kernel gradient of one layer.
+struct Layer {
+    batch: usize,
+    inputs: usize,
+    outputs: usize,
+    size: usize,
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+}
+
+impl Layer {
+    fn passes(&self, last: bool) -> [Conv; 3] {
+        let Layer { batch, inputs, outputs, size, kernel, stride, groups } = *self;
+        let pad = (kernel - 1) / 2;
+        let result = (size + 2 * pad - kernel) / stride + 1;
+        let x = shape(&[batch, inputs, size, size], last);
+        let y = shape(&[batch, outputs, result, result], last);
+        // Kernels are [kh, kw, c_in, c_out] in memory when channels are last.
+        let mut w = shape(&[outputs, inputs / groups, kernel, kernel], false);
+        if last {
+            let per = (inputs / groups * outputs) as isize;
+            w.strides = [1, outputs as isize, per * kernel as isize, per].as_slice().into();
+        }
+        let both = |w: ConvWindow, features, batches| {
+            let mut dims = ConvDims::new(&[w, w]);
+            (dims.feature_groups, dims.batch_groups) = (features, batches);
+            dims
+        };
+        let forward = ConvWindow { stride, pad_low: pad as isize, pad_high: pad as isize, ..ConvWindow::default() };
+        let low = (kernel - 1 - pad) as isize;
+        let high = (size + kernel - 1) as isize - low - ((result - 1) * stride + 1) as isize;
+        let back = ConvWindow { pad_low: low, pad_high: high, lhs_dilation: stride, reverse: true, ..ConvWindow::default() };
+        let high = (kernel + (result - 1) * stride) as isize - size as isize - pad as isize;
+        let filter = ConvWindow { pad_low: pad as isize, pad_high: high, rhs_dilation: stride, ..ConvWindow::default() };
+        let wide = Conv { lhs: x.clone(), rhs: w.clone(), out: y.clone(), dims: both(forward, groups, 1), accumulate: false };
+        let dw = Conv { lhs: swapped(&x), rhs: swapped(&y), out: swapped(&w), dims: both(filter, 1, groups), accumulate: false };
+        let mut back_w = swapped(&w);
+        if groups > 1 {
+            // [c_in, c_out / groups]: depthwise layers only, where both orders are the same channels.
+            back_w.dims[0] = inputs;
+            back_w.strides[0] = w.strides[0];
+            back_w.dims[1] = outputs / groups;
+        }
+        let dx = Conv { lhs: y, rhs: back_w, out: x, dims: both(back, groups, 1), accumulate: false };
+        [wide, dx, dw]
+    }
+}
+
+fn convs(isa: Isa, scratch: &mut Scratch) {
+    let layer = |batch, inputs, outputs, size, kernel, stride, groups| Layer { batch, inputs, outputs, size, kernel, stride, groups };
+    let layers = [
+        layer(8, 3, 64, 224, 7, 2, 1),
+        layer(8, 64, 64, 56, 3, 1, 1),
+        layer(8, 64, 256, 56, 1, 1, 1),
+        layer(8, 64, 128, 56, 3, 2, 1),
+        layer(8, 64, 128, 56, 1, 2, 1),
+        layer(8, 128, 128, 28, 3, 1, 1),
+        layer(8, 256, 256, 14, 3, 1, 1),
+        layer(8, 512, 512, 7, 3, 1, 1),
+        layer(8, 16, 32, 28, 3, 1, 1),
+        layer(8, 96, 96, 56, 3, 1, 96),
+        layer(8, 192, 192, 28, 5, 2, 192),
+    ];
+    println!("{:>34} {:>23} {:>23}  GFLOP/s, {}", "convolution", "nchw fwd dx dw", "nhwc fwd dx dw", isa.name());
+    for l in &layers {
+        let name = format!("{}x{} {}->{} k{} s{} g{}", l.batch, l.size, l.inputs, l.outputs, l.kernel, l.stride, l.groups);
+        let mut rates = Vec::new();
+        for last in [false, true] {
+            for c in l.passes(last) {
+                let (lhs, rhs) = (vec![0.5f32; c.lhs.elements()], vec![0.25f32; c.rhs.elements()]);
+                let mut out = vec![0.0f32; c.out.elements()];
+                let seconds = best(|| conv(isa, &c, &lhs, &rhs, &mut out, scratch).expect("the layouts are dense"));
+                let useful =
+                    2 * l.batch * l.outputs * (l.inputs / l.groups) * l.kernel * l.kernel * (l.size / l.stride) * (l.size / l.stride);
+                rates.push(format!("{:7.1}", useful as f64 / seconds / 1e9));
+            }
+        }
+        println!("{name:>34} {} {}", rates[..3].join(" "), rates[3..].join(" "));
+    }
+}
+
 fn main() {
     let mut scratch = Scratch::new();
     let isas: Vec<Isa> = if std::env::args().any(|a| a == "--all") { vec![Isa::Avx2, Isa::Avx512] } else { vec![Isa::detect()] };
     for isa in isas {
-        gemms(isa, &mut scratch);
+        if !std::env::args().any(|a| a == "--conv") {
+            gemms(isa, &mut scratch);
+        }
+        convs(isa, &mut scratch);
     }
 }

@@ -1,5 +1,6 @@
 //! Working memory that a worker keeps between kernel calls, so that a step in steady state allocates nothing.
 
+use crate::arch::Terms;
 use crate::gemm::operand::Segment;
 
 /// One cache line of f32; gives the buffers their alignment.
@@ -44,8 +45,10 @@ pub struct Scratch {
     pub(crate) out_rows: Vec<isize>,
     /// See `out_rows`.
     pub(crate) out_cols: Vec<isize>,
-    /// Absolute output positions of the rows of one tile block.
-    pub(crate) c_rows: Vec<usize>,
+    /// Where the terms and the outputs of the grouped convolution lie in its staged planes.
+    pub(crate) terms: Terms,
+    /// See `terms`.
+    pub(crate) places: Vec<u32>,
     /// Runs along the rows and along the reduction of the operand that is being packed.
     pub(crate) segments: [Vec<Segment>; 3],
 }
@@ -60,7 +63,9 @@ impl Scratch {
     pub fn bytes(&self) -> usize {
         let lines = self.a.0.len() + self.b.0.len() + self.stage.0.len() + self.tile.0.len();
         lines * size_of::<Line>()
-            + (self.out_rows.capacity() + self.out_cols.capacity() + self.c_rows.capacity()) * size_of::<usize>()
+            + (self.out_rows.capacity() + self.out_cols.capacity()) * size_of::<isize>()
+            + self.terms.bytes()
+            + self.places.capacity() * size_of::<u32>()
             + self.segments.iter().map(|s| s.capacity() * size_of::<Segment>()).sum::<usize>()
     }
 }

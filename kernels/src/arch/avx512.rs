@@ -1,6 +1,6 @@
 //! AVX-512: up to 6 × 64 accumulators in 24 registers, masks on the column edge.
 
-use super::Tile;
+use super::{LaneTile, Tile};
 use std::arch::x86_64::{
     __m512, __mmask16, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
     _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
@@ -135,4 +135,52 @@ fn transpose(x: [__m512; 16]) -> [__m512; 16] {
         out[12 + c] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
     }
     out
+}
+
+/// # Safety
+/// The processor has AVX-512 F, and the assertions of `super::lanes` hold.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn lanes(t: &LaneTile<'_>, terms: &[[u32; 2]], sums: &mut [f32]) {
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        match t.at.len() {
+            1 => run_lanes::<1>(t, terms, sums),
+            2 => run_lanes::<2>(t, terms, sums),
+            3 => run_lanes::<3>(t, terms, sums),
+            4 => run_lanes::<4>(t, terms, sums),
+            5 => run_lanes::<5>(t, terms, sums),
+            6 => run_lanes::<6>(t, terms, sums),
+            7 => run_lanes::<7>(t, terms, sums),
+            8 => run_lanes::<8>(t, terms, sums),
+            9 => run_lanes::<9>(t, terms, sums),
+            10 => run_lanes::<10>(t, terms, sums),
+            11 => run_lanes::<11>(t, terms, sums),
+            _ => run_lanes::<12>(t, terms, sums),
+        }
+    }
+}
+
+/// # Safety
+/// As [`lanes`]; `t.at` has `OUTPUTS` entries.
+#[target_feature(enable = "avx512f")]
+unsafe fn run_lanes<const OUTPUTS: usize>(t: &LaneTile<'_>, terms: &[[u32; 2]], sums: &mut [f32]) {
+    let mut acc = [_mm512_setzero_ps(); OUTPUTS];
+    let mut lines = [t.x.as_ptr(); OUTPUTS];
+    let y = t.y.as_ptr().wrapping_add(t.y_base);
+    // SAFETY: `sums` has 16 elements for each of the `OUTPUTS` outputs; every line `at[i] + x` and `y` of a term is inside its plane.
+    unsafe {
+        for i in 0..OUTPUTS {
+            acc[i] = _mm512_loadu_ps(sums.as_ptr().add(i * LANES));
+            lines[i] = t.x.as_ptr().add(t.at[i] as usize);
+        }
+        for [dx, dy] in terms {
+            let factor = _mm512_loadu_ps(y.add(*dy as usize));
+            for i in 0..OUTPUTS {
+                acc[i] = _mm512_fmadd_ps(_mm512_loadu_ps(lines[i].add(*dx as usize)), factor, acc[i]);
+            }
+        }
+        for (i, acc) in acc.iter().enumerate() {
+            _mm512_storeu_ps(sums.as_mut_ptr().add(i * LANES), *acc);
+        }
+    }
 }

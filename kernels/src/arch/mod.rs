@@ -108,3 +108,76 @@ pub(crate) fn transpose16(isa: Isa, src: &[f32], base: usize, row: isize, rows: 
         _ => scalar::transpose16(src, base, row, rows, k, dst, ld),
     }
 }
+
+/// Lanes of [`lanes`]: groups that are computed side by side.
+pub(crate) const LANES: usize = 16;
+/// Outputs of one [`lanes`] call.
+pub(crate) const LANE_OUTPUTS: usize = 12;
+
+/// The terms of a sum over two planes of 16-lane lines: for each, an offset in either plane.
+#[derive(Default)]
+pub(crate) struct Terms {
+    list: Vec<[u32; 2]>,
+    reach: [usize; 2],
+}
+
+impl Terms {
+    /// Forgets all terms.
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.reach = [0; 2];
+    }
+
+    /// Appends a term.
+    pub(crate) fn push(&mut self, term: [u32; 2]) {
+        self.list.push(term);
+        self.reach = [self.reach[0].max(term[0] as usize), self.reach[1].max(term[1] as usize)];
+    }
+
+    /// Number of terms.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.list.capacity() * size_of::<[u32; 2]>()
+    }
+}
+
+/// One call of the grouped microkernel: `sums[i][l] += Σ_t x[at[i] + t.0 + l] · y[y_base + t.1 + l]` over `terms[start..end]`, in order,
+/// one fused multiply-add a term.
+pub(crate) struct LaneTile<'a> {
+    /// First plane.
+    pub x: &'a [f32],
+    /// Where each output starts in it.
+    pub at: &'a [u32],
+    /// Second plane.
+    pub y: &'a [f32],
+    /// Where it starts.
+    pub y_base: usize,
+    /// The terms.
+    pub terms: &'a Terms,
+    /// First term.
+    pub start: usize,
+    /// One past the last term.
+    pub end: usize,
+}
+
+/// Runs one grouped tile; `sums` has 16 lanes for each entry of `at`.
+pub(crate) fn lanes(isa: Isa, t: &LaneTile<'_>, sums: &mut [f32]) {
+    let furthest = t.at.iter().copied().max().unwrap_or(0) as usize;
+    assert!((1..=LANE_OUTPUTS).contains(&t.at.len()) && sums.len() == t.at.len() * LANES, "grouped tile extents exceed the microkernel");
+    assert!(furthest + t.terms.reach[0] + LANES <= t.x.len(), "grouped tile reads outside its first plane");
+    assert!(t.y_base + t.terms.reach[1] + LANES <= t.y.len(), "grouped tile reads outside its second plane");
+    let terms = &t.terms.list[t.start..t.end];
+    match isa.usable() {
+        // SAFETY: `usable` says that the processor has the features; the assertions bound every line that a term of the list can reach.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::lanes(t, terms, sums) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2::lanes(t, terms, sums) },
+        _ => scalar::lanes(t, terms, sums),
+    }
+}

@@ -49,6 +49,8 @@ pub(super) struct Phase {
     pub rhs: (isize, isize, isize, isize),
     /// Output: position of the first element, strides of group, batch and channel.
     pub out: (isize, isize, isize, isize),
+    /// Whether the sum runs over channels first and over kernel positions inside.
+    pub channels_first: bool,
     /// Add to the output.
     pub accumulate: bool,
 }
@@ -100,6 +102,8 @@ pub(super) fn for_each_phase(c: &Conv, run: &mut dyn FnMut(&Phase)) {
     } else {
         (c.lhs.dims[1], batch as isize * c.lhs.strides[0])
     };
+    let near = (2..c.lhs.dims.len()).filter(|d| c.lhs.dims[*d] > 1).map(|d| c.lhs.strides[d].unsigned_abs()).min();
+    let channels_first = near.is_some_and(|near| near < c.lhs.strides[1].unsigned_abs());
     let total: usize = choices.iter().map(Vec::len).product();
     for flat in 0..total {
         let (mut rest, mut lhs_at, mut rhs_at, mut out_at) = (flat, c.lhs.base as isize, c.rhs.base as isize, c.out.base as isize);
@@ -122,6 +126,7 @@ pub(super) fn for_each_phase(c: &Conv, run: &mut dyn FnMut(&Phase)) {
             lhs: (lhs_at, lhs_group, c.lhs.strides[0], c.lhs.strides[1]),
             rhs: (rhs_at, outputs as isize * c.rhs.strides[0], c.rhs.strides[0], c.rhs.strides[1]),
             out: (out_at, outputs as isize * c.out.strides[1], c.out.strides[0], c.out.strides[1]),
+            channels_first,
             accumulate: c.accumulate,
         });
     }
@@ -132,6 +137,11 @@ pub(super) fn contract(isa: Isa, phase: &Phase, lhs: &[f32], rhs: &[f32], out: &
     let (mut image_rows, mut image_terms, mut kernel_terms) = (Axes::new(), Axes::new(), Axes::new());
     let mut image_out = OutStrides::new();
     let (mut origin, mut extent) = ([0; 3], [1; 3]);
+    let channels_first = phase.channels_first;
+    if channels_first {
+        image_terms.push(Axis::plain(phase.inputs, phase.lhs.3));
+        kernel_terms.push(Axis::plain(phase.inputs, phase.rhs.3));
+    }
     image_rows.push(Axis::plain(phase.batch, phase.lhs.2));
     image_out.push(phase.out.2);
     for (d, dim) in phase.dims.iter().enumerate() {
@@ -142,8 +152,10 @@ pub(super) fn contract(isa: Isa, phase: &Phase, lhs: &[f32], rhs: &[f32], out: &
         kernel_terms.push(Axis::plain(dim.taps, dim.rhs));
         (origin[d], extent[d]) = (dim.origin, dim.extent as isize);
     }
-    image_terms.push(Axis::plain(phase.inputs, phase.lhs.3));
-    kernel_terms.push(Axis::plain(phase.inputs, phase.rhs.3));
+    if !channels_first {
+        image_terms.push(Axis::plain(phase.inputs, phase.lhs.3));
+        kernel_terms.push(Axis::plain(phase.inputs, phase.rhs.3));
+    }
     let kernel_rows = Axes::from_slice(&[Axis::plain(phase.outputs, phase.rhs.2)]);
     for group in 0..phase.groups as isize {
         let image = Operand {

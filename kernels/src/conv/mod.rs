@@ -5,8 +5,9 @@
 //! it is lowered to the blocked contraction under [`gemm`](mod@crate::gemm), with im2col happening inside the packing, and one
 //! contraction for every phase of a dilated input, so that its zeros are never multiplied.
 //!
-//! **Numerical contract.** An output element sums its terms in the order (kernel positions row-major, input channels innermost), in
-//! blocks of [`KC`](crate::gemm::KC) as GEMM does. Kernel positions that fall between the samples of a dilated input are no terms;
+//! **Numerical contract.** An output element sums its terms in the order (kernel positions row-major, input channels innermost), or
+//! (input channels, kernel positions innermost) when the positions of `lhs` lie closer together in memory than its channels;
+//! in blocks of [`KC`](crate::gemm::KC) as GEMM does. Kernel positions that fall between the samples of a dilated input are no terms;
 //! those that fall into the padding are terms with the value 0. The bits do not depend on the instruction set nor on the cutting of batch,
 //! output channels or output positions into calls.
 

@@ -1,6 +1,6 @@
 //! Convolution against the definition, across instruction sets, layouts, attributes and splits.
 
-use super::{Conv, ConvDims, ConvWindow, conv, conv_reference};
+use super::{Conv, ConvDims, ConvWindow, conv, conv_reference, grouped, lower};
 use crate::gemm::tests::{Rng, bits, indices, position, random_layout};
 use crate::{Isa, KernelError, Scratch};
 use girih_ir::types::{Dims, Layout};
@@ -150,6 +150,74 @@ fn equals_the_definition_on_random_attributes_with_the_same_bits_on_every_isa() 
     }
 }
 
+/// Depthwise layers, their gradients and layers with a few channels a group, in both orders of memory.
+fn grouped_cases(rng: &mut Rng) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (groups, inputs, outputs, size, kernel, stride, batch) in
+        [(4, 1, 1, 9, 3, 1, 2), (33, 1, 2, 11, 3, 2, 3), (16, 3, 1, 8, 5, 1, 2), (20, 2, 4, 20, 3, 2, 4), (17, 1, 1, 19, 3, 1, 5)]
+    {
+        let pad = kernel as isize / 2;
+        let forward = ConvWindow { stride, pad_low: pad, pad_high: pad, ..ConvWindow::default() };
+        let result = forward.out_extent(size, kernel);
+        let back = ConvWindow { lhs_dilation: stride, stride: 1, reverse: true, ..forward };
+        let high = (kernel + (result - 1) * stride) as isize - size as isize - pad;
+        let filter = ConvWindow { pad_low: pad, pad_high: high, rhs_dilation: stride, ..ConvWindow::default() };
+        for (w, n, image, taps, by_batch) in
+            [(forward, batch, size, kernel, false), (back, batch, result, kernel, false), (filter, batch, size, result, true)]
+        {
+            let out = w.out_extent(image, taps);
+            let (features, batches) = if by_batch { (1, groups) } else { (groups, 1) };
+            let dims = ConvDims { feature_groups: features, batch_groups: batches, ..ConvDims::new(&[w, w]) };
+            // In a kernel gradient the batch takes the place of the input channels.
+            let (items, channels) = if by_batch { (inputs, n) } else { (n, inputs) };
+            let shapes = [
+                [items * batches, channels * features, image, image],
+                [outputs * groups, channels, taps, taps],
+                [items, outputs * groups, out, out],
+            ];
+            for last in [false, true] {
+                let layouts = shapes.map(|s| match (last, by_batch) {
+                    (false, false) => Layout::dense(&s),
+                    (true, false) => channels_last(&s).0,
+                    (false, true) => swapped(&Layout::dense(&[s[1], s[0], s[2], s[3]])),
+                    (true, true) => swapped(&channels_last(&[s[1], s[0], s[2], s[3]]).0),
+                });
+                let [lhs, rhs, out] = layouts;
+                let [a, b, c] = [&lhs, &rhs, &out].map(|l| rng.floats(l.elements()));
+                let conv = Conv { lhs, rhs, out, dims: dims.clone(), accumulate: rng.below(2) == 0 };
+                cases.push(Case { conv, lhs: a, rhs: b, out: c });
+            }
+        }
+    }
+    cases
+}
+
+fn swapped(l: &Layout) -> Layout {
+    let mut l = l.clone();
+    l.dims.swap(0, 1);
+    l.strides.swap(0, 1);
+    l
+}
+
+#[test]
+fn the_grouped_path_equals_the_definition_and_the_contraction_to_the_bit() {
+    let mut rng = Rng(14);
+    let mut scratch = Scratch::new();
+    let mut taken = 0;
+    for (i, case) in grouped_cases(&mut rng).iter().enumerate() {
+        check(case, &format!("grouped case {i}"), &mut scratch);
+        let mut by_contraction = case.out.clone();
+        let mut out = case.out.clone();
+        lower::for_each_phase(&case.conv, &mut |phase| {
+            taken += usize::from(grouped::suits(phase));
+            lower::contract(Isa::detect(), phase, &case.lhs, &case.rhs, &mut by_contraction, &mut scratch);
+        });
+        conv(Isa::detect(), &case.conv, &case.lhs, &case.rhs, &mut out, &mut scratch).unwrap();
+        assert_eq!(bits(&by_contraction), bits(&out), "grouped case {i}: {:?}", case.conv);
+    }
+    assert!(taken >= 30, "only {taken} phases took the grouped path");
+}
+
 #[test]
 fn splitting_keeps_the_bits() {
     let mut rng = Rng(12);
@@ -207,12 +275,6 @@ fn gradients_are_convolutions_of_the_same_kind() {
     let (image, kernel, grad) = (rng.floats(n * ci * x * x), rng.floats(co * ci * k * k), rng.floats(n * co * y * y));
     let (xl, wl, yl) = (Layout::dense(&[n, ci, x, x]), Layout::dense(&[co, ci, k, k]), Layout::dense(&[n, co, y, y]));
     let both = |w: ConvWindow| ConvDims::new(&[w, w]);
-    let swap = |l: &Layout| {
-        let mut l = l.clone();
-        l.dims.swap(0, 1);
-        l.strides.swap(0, 1);
-        l
-    };
     let forward = ConvWindow { stride, pad_low: pad as isize, pad_high: pad as isize, ..ConvWindow::default() };
     let mut out = vec![0.0; grad.len()];
     let c = Conv { lhs: xl.clone(), rhs: wl.clone(), out: yl.clone(), dims: both(forward), accumulate: false };
@@ -224,14 +286,14 @@ fn gradients_are_convolutions_of_the_same_kind() {
     let high = (x + k - 1) as isize - low - ((y - 1) * stride + 1) as isize;
     let back = ConvWindow { pad_low: low, pad_high: high, lhs_dilation: stride, reverse: true, ..ConvWindow::default() };
     let mut dx = vec![0.0; image.len()];
-    let c = Conv { lhs: yl.clone(), rhs: swap(&wl), out: xl.clone(), dims: both(back), accumulate: false };
+    let c = Conv { lhs: yl.clone(), rhs: swapped(&wl), out: xl.clone(), dims: both(back), accumulate: false };
     conv(Isa::detect(), &c, &grad, &kernel, &mut dx, &mut scratch).unwrap();
     assert!((inner(&dx, &image) - want).abs() < 1e-4 * want.abs().max(1.0));
 
     let high = ((k - 1) + (y - 1) * stride + 1) as isize - x as isize - pad as isize;
     let filter = ConvWindow { pad_low: pad as isize, pad_high: high, rhs_dilation: stride, ..ConvWindow::default() };
     let mut dw = vec![0.0; kernel.len()];
-    let c = Conv { lhs: swap(&xl), rhs: swap(&yl), out: swap(&wl), dims: both(filter), accumulate: false };
+    let c = Conv { lhs: swapped(&xl), rhs: swapped(&yl), out: swapped(&wl), dims: both(filter), accumulate: false };
     conv(Isa::detect(), &c, &image, &grad, &mut dw, &mut scratch).unwrap();
     assert!((inner(&dw, &kernel) - want).abs() < 1e-4 * want.abs().max(1.0));
 }

@@ -20,6 +20,9 @@ const PANEL_BYTES: usize = 8 << 20;
 /// Widest block of columns when the panels of all terms do not fit.
 const NC: usize = 2048;
 
+/// Base, row stride and term stride of an operand that is read in place.
+type InPlace = Option<(usize, isize, isize)>;
+
 /// Output strides, parallel to an operand's row axes.
 pub(crate) type OutStrides = SmallVec<[isize; 6]>;
 
@@ -55,7 +58,7 @@ impl Contract<'_> {
         }
         self.normalize();
         if terms == 0 {
-            self.clear(out);
+            self.clear(out, scratch);
             return;
         }
         if self.vector_score(true) > self.vector_score(false) {
@@ -98,15 +101,17 @@ impl Contract<'_> {
         self.b.terms = terms.iter().map(|t| t.1).collect();
     }
 
-    fn clear(&self, out: &mut [f32]) {
+    /// The result of no terms.
+    fn clear(&self, out: &mut [f32], scratch: &mut Scratch) {
         if self.accumulate {
             return;
         }
-        let (mut rows, mut cols) = (Vec::new(), Vec::new());
-        offsets(&self.a.rows, &self.out_a, Span { start: 0, len: count(&self.a.rows) }, &mut rows);
-        offsets(&self.b.rows, &self.out_b, Span { start: 0, len: count(&self.b.rows) }, &mut cols);
-        for r in rows {
-            for c in &cols {
+        offsets(&self.a.rows, &self.out_a, Span { start: 0, len: count(&self.a.rows) }, &mut scratch.out_rows);
+        offsets(&self.b.rows, &self.out_b, Span { start: 0, len: count(&self.b.rows) }, &mut scratch.out_cols);
+        let by_rows = self.out_a.last().map_or(0, |s| s.unsigned_abs()) >= self.out_b.last().map_or(0, |s| s.unsigned_abs());
+        let (outer, inner) = if by_rows { (&scratch.out_rows, &scratch.out_cols) } else { (&scratch.out_cols, &scratch.out_rows) };
+        for r in outer {
+            for c in inner {
                 out[(self.out_base as isize + r + c) as usize] = 0.0;
             }
         }
@@ -155,7 +160,7 @@ impl Contract<'_> {
     }
 
     /// The vector operand can be read in place when its columns are neighbors and it is too small, or used too rarely, to repay packing.
-    fn direct_b(&self, rows: usize, terms: usize) -> Option<(usize, isize, isize)> {
+    fn direct_b(&self, rows: usize, terms: usize) -> InPlace {
         let (base, row, term) = self.b.plain()?;
         let near = term.unsigned_abs().saturating_mul(terms.min(KC)) <= 8192;
         (row == 1 && (rows <= 2 * MR || (near && terms <= KC))).then_some((base, row, term))
@@ -203,7 +208,7 @@ impl Contract<'_> {
         cols: Span,
         terms: Span,
         packed_from: usize,
-        (direct_a, direct_b): (Option<(usize, isize, isize)>, Option<(usize, isize, isize)>),
+        (direct_a, direct_b): (InPlace, InPlace),
         out: &mut [f32],
         scratch: &mut Scratch,
     ) {
@@ -265,19 +270,32 @@ impl Contract<'_> {
 /// Runs a tile whose columns are not neighbors in the output, through a dense copy.
 fn scattered(isa: Isa, tile: &Tile<'_>, places: &[isize], starts: &[usize], out: &mut [f32], dense: &mut [f32]) {
     let local = [0, 64, 128, 192, 256, 320];
-    let place = |row: usize, c: &isize| (starts[row] as isize + c - places[0]) as usize;
     if tile.accumulate {
-        for row in 0..starts.len() {
-            for (x, c) in dense[local[row]..].iter_mut().zip(places) {
-                *x = out[place(row, c)];
+        each_run(places, |at, len, offset| {
+            for (row, start) in starts.iter().enumerate() {
+                let from = start.wrapping_add_signed(offset);
+                let (to, from) = (&mut dense[local[row] + at..][..len], &out[from..from + len]);
+                to.iter_mut().zip(from).for_each(|(d, s)| *d = *s);
             }
-        }
+        });
     }
     arch::tile(isa, tile, dense, &local[..starts.len()]);
-    for row in 0..starts.len() {
-        for (x, c) in dense[local[row]..].iter().zip(places) {
-            out[place(row, c)] = *x;
+    each_run(places, |at, len, offset| {
+        for (row, start) in starts.iter().enumerate() {
+            let to = start.wrapping_add_signed(offset);
+            let (to, from) = (&mut out[to..to + len], &dense[local[row] + at..][..len]);
+            to.iter_mut().zip(from).for_each(|(d, s)| *d = *s);
         }
+    });
+}
+
+/// Calls `run` on every maximal run of neighbors: where it starts in the tile, its length, its distance from the first column.
+fn each_run(places: &[isize], mut run: impl FnMut(usize, usize, isize)) {
+    let mut at = 0;
+    while at < places.len() {
+        let len = 1 + places[at..].windows(2).take_while(|w| w[1] - w[0] == 1).count();
+        run(at, len, places[at] - places[0]);
+        at += len;
     }
 }
 

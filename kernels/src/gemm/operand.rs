@@ -174,8 +174,8 @@ impl<'a> Operand<'a> {
             for i in 0..run.len {
                 let offset = self.base + run.offset + i as isize * outer.stride;
                 let mut coord = self.origin;
-                for d in 0..3 {
-                    coord[d] += run.coord[d] + if outer.spatial == d { i as isize * outer.step } else { 0 };
+                for (d, at) in coord.iter_mut().enumerate() {
+                    *at += run.coord[d] + if outer.spatial == d { i as isize * outer.step } else { 0 };
                 }
                 let line = &mut dst[(run.start + i) * ld..][..inner_span.len];
                 let whole = (0..3).all(|d| coord[d] + low[d] >= 0 && coord[d] + high[d] < self.extent[d]);
@@ -193,6 +193,7 @@ impl<'a> Operand<'a> {
     }
 
     /// Copies the part of a run that lies in the image, and zeros for the rest.
+    #[inline]
     fn copy_clipped(&self, offset: isize, coord: [isize; 3], s: &Segment, inner: Axis, dst: &mut [f32]) {
         let (mut from, mut to) = (0, s.len as isize);
         for d in 0..3 {
@@ -211,24 +212,35 @@ impl<'a> Operand<'a> {
         }
         let to = to.max(0) as usize;
         let from = (from as usize).min(to);
-        dst[..from].fill(0.0);
-        dst[to..].fill(0.0);
+        for x in &mut dst[..from] {
+            *x = 0.0;
+        }
+        for x in &mut dst[to..] {
+            *x = 0.0;
+        }
         if from < to {
             copy(self.data, offset + s.offset + from as isize * inner.stride, inner.stride, &mut dst[from..to]);
         }
     }
 }
 
-/// Copies a strided run.
+/// Copies a strided run. Runs are short, so a call to the library's copy would cost more than the copy.
+#[inline]
 fn copy(src: &[f32], at: isize, stride: isize, dst: &mut [f32]) {
     if stride == 1 {
         let src = &src[at as usize..at as usize + dst.len()];
-        if dst.len() < 16 {
-            for (d, s) in dst.iter_mut().zip(src) {
-                *d = *s;
-            }
-        } else {
-            dst.copy_from_slice(src);
+        let (to, to_tail) = dst.as_chunks_mut::<16>();
+        let (from, from_tail) = src.as_chunks::<16>();
+        for (d, s) in to.iter_mut().zip(from) {
+            *d = *s;
+        }
+        let (to, to_tail) = to_tail.as_chunks_mut::<4>();
+        let (from, from_tail) = from_tail.as_chunks::<4>();
+        for (d, s) in to.iter_mut().zip(from) {
+            *d = *s;
+        }
+        for (d, s) in to_tail.iter_mut().zip(from_tail) {
+            *d = *s;
         }
     } else {
         let mut at = at;
