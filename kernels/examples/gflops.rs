@@ -142,8 +142,14 @@ fn convs(isa: Isa, scratch: &mut Scratch) {
     for l in &layers {
         let name = format!("{}x{} {}->{} k{} s{} g{}", l.batch, l.size, l.inputs, l.outputs, l.kernel, l.stride, l.groups);
         let mut rates = Vec::new();
+        if std::env::args().any(|a| a.starts_with("--only=") && !name.contains(&a[7..])) {
+            continue;
+        }
         for last in [false, true] {
-            for c in l.passes(last) {
+            for (pass, c) in l.passes(last).into_iter().enumerate() {
+                if std::env::args().any(|a| a.starts_with("--pass=") && a[7..] != format!("{}{pass}", if last { "nhwc" } else { "nchw" })) {
+                    continue;
+                }
                 let (lhs, rhs) = (vec![0.5f32; c.lhs.elements()], vec![0.25f32; c.rhs.elements()]);
                 let mut out = vec![0.0f32; c.out.elements()];
                 let seconds = best(|| conv(isa, &c, &lhs, &rhs, &mut out, scratch).expect("the layouts are dense"));
@@ -152,7 +158,7 @@ fn convs(isa: Isa, scratch: &mut Scratch) {
                 rates.push(format!("{:7.1}", useful as f64 / seconds / 1e9));
             }
         }
-        println!("{name:>34} {} {}", rates[..3].join(" "), rates[3..].join(" "));
+        println!("{name:>34} {}", rates.join(" "));
     }
 }
 

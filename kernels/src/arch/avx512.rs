@@ -184,3 +184,21 @@ unsafe fn run_lanes<const OUTPUTS: usize>(t: &LaneTile<'_>, terms: &[[u32; 2]], 
         }
     }
 }
+
+/// # Safety
+/// The processor has AVX-512 F; `len` elements can be read from `src` and written to `dst`, which do not overlap.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn copy(src: *const f32, dst: *mut f32, len: usize) {
+    let mut at = 0;
+    // SAFETY: whole vectors end at or before `len`; the mask hides what lies past it.
+    unsafe {
+        while at + LANES <= len {
+            _mm512_storeu_ps(dst.add(at), _mm512_loadu_ps(src.add(at)));
+            at += LANES;
+        }
+        if at < len {
+            let rest = mask(len - at);
+            _mm512_mask_storeu_ps(dst.add(at), rest, _mm512_maskz_loadu_ps(rest, src.add(at)));
+        }
+    }
+}

@@ -109,6 +109,18 @@ pub(crate) fn transpose16(isa: Isa, src: &[f32], base: usize, row: isize, rows: 
     }
 }
 
+/// Copies a short run of equal length; the library's copy costs more than runs of a few dozen elements do.
+#[inline]
+pub(crate) fn copy(isa: Isa, src: &[f32], dst: &mut [f32]) {
+    assert_eq!(src.len(), dst.len(), "a copy keeps its length");
+    match isa {
+        // SAFETY: both slices have `dst.len()` elements; the packing functions are called with a usable instruction set, checked here again.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if Isa::detect() == Isa::Avx512 => unsafe { avx512::copy(src.as_ptr(), dst.as_mut_ptr(), dst.len()) },
+        _ => dst.copy_from_slice(src),
+    }
+}
+
 /// Lanes of [`lanes`]: groups that are computed side by side.
 pub(crate) const LANES: usize = 16;
 /// Outputs of one [`lanes`] call.

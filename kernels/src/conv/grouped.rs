@@ -94,7 +94,7 @@ fn stage(isa: Isa, src: &[f32], base: isize, group: isize, lanes: usize, grid: &
         if group == 1 && lanes == LANES {
             for (i, cell) in dst.chunks_exact_mut(LANES).enumerate() {
                 let at = (at + i as isize * cols.stride) as usize;
-                cell.copy_from_slice(&src[at..at + LANES]);
+                arch::copy(isa, &src[at..at + LANES], cell);
             }
         } else if cols.stride == 1 {
             arch::transpose16(isa, src, at as usize, group, lanes, to - from, dst, LANES);
@@ -271,7 +271,7 @@ fn store(isa: Isa, phase: &Phase, first: usize, lanes: usize, batch: isize, out:
         if group == 1 {
             for (i, cell) in sums.chunks_exact(LANES).enumerate() {
                 let at = (base + i as isize * step) as usize;
-                out[at..at + lanes].copy_from_slice(&cell[..lanes]);
+                arch::copy(isa, &cell[..lanes], &mut out[at..at + lanes]);
             }
         } else if step == 1 {
             for (block, sums) in sums.chunks(LANES * LANES).enumerate() {
@@ -279,7 +279,7 @@ fn store(isa: Isa, phase: &Phase, first: usize, lanes: usize, batch: isize, out:
                 arch::transpose16(isa, sums, 0, LANES as isize, cells, LANES, &mut turned, LANES);
                 for (lane, row) in turned.chunks_exact(LANES).enumerate().take(lanes) {
                     let at = (base + (block * LANES) as isize + lane as isize * group) as usize;
-                    out[at..at + cells].copy_from_slice(&row[..cells]);
+                    arch::copy(isa, &row[..cells], &mut out[at..at + cells]);
                 }
             }
         } else {

@@ -123,9 +123,16 @@ impl Contract<'_> {
         let rows = count(&operand.rows);
         let terms = count(&operand.terms).min(KC) as f64;
         let filled = rows as f64 / (rows.next_multiple_of(16)) as f64;
-        let stores = match (out.last(), operand.rows.last()) {
-            (Some(1), Some(axis)) if axis.size >= 16 || axis.size == rows => 1.0,
-            (Some(1), Some(axis)) if axis.size >= 4 => terms / (terms + 24.0),
+        let mut run = 1;
+        for (axis, stride) in operand.rows.iter().zip(out).rev() {
+            if *stride != run as isize {
+                break;
+            }
+            run *= axis.size;
+        }
+        let stores = match run {
+            _ if run >= 16 || run == rows => 1.0,
+            4.. => terms / (terms + 24.0),
             _ => terms / (terms + 64.0),
         };
         filled * stores
@@ -180,7 +187,7 @@ impl Contract<'_> {
                 let at = cols.start + panel * width;
                 let span = Span { start: at, len: width.min(cols.start + cols.len - at) };
                 if along_rows {
-                    self.b.pack(span, block, true, dst, width, &mut scratch.segments);
+                    self.b.pack(isa, span, block, true, dst, width, &mut scratch.segments);
                     continue;
                 }
                 for lane in (0..span.len).step_by(16) {
@@ -192,7 +199,7 @@ impl Contract<'_> {
                         }
                         _ => {
                             let stage = scratch.stage.take(16 * KC);
-                            self.b.pack(group, block, false, stage, kc, &mut scratch.segments);
+                            self.b.pack(isa, group, block, false, stage, kc, &mut scratch.segments);
                             arch::transpose16(isa, stage, 0, kc as isize, group.len, kc, &mut dst[lane..], width);
                         }
                     }
@@ -218,12 +225,12 @@ impl Contract<'_> {
             Some((base, row, step)) => (self.a.data, base as isize + rows.start as isize * row + terms.start as isize * step, row, step),
             None if self.a.runs_along_rows(false) => {
                 let ld = MC + 16;
-                self.a.pack(rows, terms, true, scratch.a.take(ld * kc), ld, &mut scratch.segments);
+                self.a.pack(isa, rows, terms, true, scratch.a.take(ld * kc), ld, &mut scratch.segments);
                 (scratch.a.held(), 0, 1, ld as isize)
             }
             None => {
                 let ld = kc + 16;
-                self.a.pack(rows, terms, false, scratch.a.take(ld * rows.len), ld, &mut scratch.segments);
+                self.a.pack(isa, rows, terms, false, scratch.a.take(ld * rows.len), ld, &mut scratch.segments);
                 (scratch.a.held(), 0, ld as isize, 1)
             }
         };

@@ -5,6 +5,8 @@
 //! The address is linear in all of them, so one packing routine serves transposed matrices and im2col alike; the only extra is the window,
 //! which turns positions in the padding into zeros.
 
+use crate::arch;
+use crate::isa::Isa;
 use smallvec::SmallVec;
 
 /// Not a spatial axis.
@@ -66,23 +68,38 @@ pub(crate) struct Segment {
 /// Cuts `[start, end)` of an index space into runs along its innermost axis.
 fn segments(axes: &[Axis], start: usize, end: usize, out: &mut Vec<Segment>) {
     out.clear();
+    let mut index: SmallVec<[usize; 6]> = SmallVec::from_elem(0, axes.len());
+    let (mut rest, mut offset, mut coord) = (start, 0, [0; 3]);
+    let mut shift = |offset: &mut isize, axis: &Axis, by: isize| {
+        *offset += by * axis.stride;
+        if axis.spatial != PLAIN {
+            coord[axis.spatial] += by * axis.step;
+        }
+        coord
+    };
+    let mut at_coord = [0; 3];
+    for (i, axis) in axes.iter().enumerate().rev() {
+        index[i] = rest % axis.size;
+        rest /= axis.size;
+        at_coord = shift(&mut offset, axis, index[i] as isize);
+    }
+    let Some(inner) = axes.len().checked_sub(1) else { return };
     let mut at = start;
     while at < end {
-        let (mut rest, mut offset, mut coord, mut room) = (at, 0, [0; 3], 1);
-        for (i, axis) in axes.iter().enumerate().rev() {
-            let index = rest % axis.size;
-            rest /= axis.size;
-            offset += index as isize * axis.stride;
-            if axis.spatial != PLAIN {
-                coord[axis.spatial] += index as isize * axis.step;
-            }
-            if i + 1 == axes.len() {
-                room = axis.size - index;
-            }
-        }
-        let len = room.min(end - at);
-        out.push(Segment { start: at - start, len, offset, coord });
+        let len = (axes[inner].size - index[inner]).min(end - at);
+        out.push(Segment { start: at - start, len, offset, coord: at_coord });
         at += len;
+        index[inner] += len;
+        at_coord = shift(&mut offset, &axes[inner], len as isize);
+        for i in (1..axes.len()).rev() {
+            if index[i] < axes[i].size {
+                break;
+            }
+            index[i] = 0;
+            shift(&mut offset, &axes[i], -(axes[i].size as isize));
+            index[i - 1] += 1;
+            at_coord = shift(&mut offset, &axes[i - 1], 1);
+        }
     }
 }
 
@@ -161,7 +178,16 @@ impl<'a> Operand<'a> {
     }
 
     /// Packs a block: `dst[row·ld + term]`, or `dst[term·ld + row]` when `along_rows` (the copied runs then follow the rows).
-    pub(crate) fn pack(&self, rows: Span, terms: Span, along_rows: bool, dst: &mut [f32], ld: usize, tables: &mut [Vec<Segment>; 3]) {
+    pub(crate) fn pack(
+        &self,
+        isa: Isa,
+        rows: Span,
+        terms: Span,
+        along_rows: bool,
+        dst: &mut [f32],
+        ld: usize,
+        tables: &mut [Vec<Segment>; 3],
+    ) {
         let [outer_runs, inner_runs, joined] = tables;
         let (outer, outer_span, inner, inner_span) =
             if along_rows { (&self.terms, terms, &self.rows, rows) } else { (&self.rows, rows, &self.terms, terms) };
@@ -181,11 +207,11 @@ impl<'a> Operand<'a> {
                 let whole = (0..3).all(|d| coord[d] + low[d] >= 0 && coord[d] + high[d] < self.extent[d]);
                 if whole {
                     for s in joined.iter() {
-                        copy(self.data, offset + s.offset, inner.stride, &mut line[s.start..s.start + s.len]);
+                        copy(isa, self.data, offset + s.offset, inner.stride, &mut line[s.start..s.start + s.len]);
                     }
                 } else {
                     for s in inner_runs.iter() {
-                        self.copy_clipped(offset, coord, s, *inner, &mut line[s.start..s.start + s.len]);
+                        self.copy_clipped(isa, offset, coord, s, *inner, &mut line[s.start..s.start + s.len]);
                     }
                 }
             }
@@ -194,7 +220,7 @@ impl<'a> Operand<'a> {
 
     /// Copies the part of a run that lies in the image, and zeros for the rest.
     #[inline]
-    fn copy_clipped(&self, offset: isize, coord: [isize; 3], s: &Segment, inner: Axis, dst: &mut [f32]) {
+    fn copy_clipped(&self, isa: Isa, offset: isize, coord: [isize; 3], s: &Segment, inner: Axis, dst: &mut [f32]) {
         let (mut from, mut to) = (0, s.len as isize);
         for d in 0..3 {
             let (at, extent) = (coord[d] + s.coord[d], self.extent[d]);
@@ -219,29 +245,16 @@ impl<'a> Operand<'a> {
             *x = 0.0;
         }
         if from < to {
-            copy(self.data, offset + s.offset + from as isize * inner.stride, inner.stride, &mut dst[from..to]);
+            copy(isa, self.data, offset + s.offset + from as isize * inner.stride, inner.stride, &mut dst[from..to]);
         }
     }
 }
 
-/// Copies a strided run. Runs are short, so a call to the library's copy would cost more than the copy.
+/// Copies a strided run.
 #[inline]
-fn copy(src: &[f32], at: isize, stride: isize, dst: &mut [f32]) {
+fn copy(isa: Isa, src: &[f32], at: isize, stride: isize, dst: &mut [f32]) {
     if stride == 1 {
-        let src = &src[at as usize..at as usize + dst.len()];
-        let (to, to_tail) = dst.as_chunks_mut::<16>();
-        let (from, from_tail) = src.as_chunks::<16>();
-        for (d, s) in to.iter_mut().zip(from) {
-            *d = *s;
-        }
-        let (to, to_tail) = to_tail.as_chunks_mut::<4>();
-        let (from, from_tail) = from_tail.as_chunks::<4>();
-        for (d, s) in to.iter_mut().zip(from) {
-            *d = *s;
-        }
-        for (d, s) in to_tail.iter_mut().zip(from_tail) {
-            *d = *s;
-        }
+        arch::copy(isa, &src[at as usize..at as usize + dst.len()], dst);
     } else {
         let mut at = at;
         for d in dst {
