@@ -153,13 +153,18 @@ macro_rules! ops {
     };
 }
 
+pub mod arg_reduce;
 pub mod broadcast;
 pub mod composite;
 pub mod concat;
 pub mod constant;
 pub mod convolution;
+pub mod cumulative;
 pub mod dot_general;
+pub mod dynamic_slice;
+pub mod dynamic_update_slice;
 pub mod elementwise;
+pub mod fused;
 pub mod gather;
 pub mod gelu;
 pub mod gelu_grad;
@@ -171,6 +176,7 @@ pub mod log_softmax;
 pub mod log_softmax_grad;
 pub mod pad;
 pub mod proj;
+pub mod random;
 pub mod reduce;
 pub mod reduce_window;
 pub mod reshape;
@@ -184,6 +190,8 @@ pub mod silu_grad;
 pub mod slice;
 pub mod softmax;
 pub mod softmax_grad;
+pub mod sort;
+pub mod top_k;
 pub mod transpose;
 pub mod window;
 
@@ -195,7 +203,9 @@ ops! {
         reduce::Reduce, dot_general::DotGeneral,
         slice::Slice, pad::Pad, concat::Concat, reverse::Reverse, iota::Iota,
         convolution::Convolution, reduce_window::ReduceWindow, select_and_scatter::SelectAndScatter,
-        gather::Gather, scatter::Scatter,
+        gather::Gather, scatter::Scatter, dynamic_slice::DynamicSlice, dynamic_update_slice::DynamicUpdateSlice,
+        arg_reduce::ArgReduce, cumulative::Cumulative, sort::Sort, top_k::TopK,
+        random::Random, fused::Fused,
     }
     composite {
         softmax::Softmax,
