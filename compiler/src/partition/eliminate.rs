@@ -1,0 +1,276 @@
+//! Exact minimization of a sum of small tables by variable elimination, min-degree order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Tables above this many entries are avoided by fixing a variable first.
+const TABLE_LIMIT: usize = 1 << 18;
+
+/// A term of the sum: one cost for every assignment of its variables, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Factor {
+    /// Variables, each once.
+    pub vars: Vec<usize>,
+    /// Costs.
+    pub table: Vec<u64>,
+}
+
+/// The result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elimination {
+    /// One choice a variable.
+    pub choice: Vec<usize>,
+    /// The sum at that choice.
+    pub cost: u64,
+    /// The most neighbors that a variable had when it was eliminated.
+    pub width: usize,
+    /// Variables that were fixed greedily.
+    pub fixed: usize,
+}
+
+/// How an eliminated variable follows from its neighbors.
+struct Step {
+    var: usize,
+    neighbors: Vec<usize>,
+    best: Vec<u16>,
+}
+
+/// Minimizes the sum of the factors over variables with the given numbers of options.
+pub fn solve(sizes: &[usize], factors: Vec<Factor>) -> Elimination {
+    let mut s = Solver::new(sizes, &factors);
+    while let Some(&(degree, var)) = s.queue.first() {
+        let neighbors = s.neighbors(var);
+        let entries = neighbors.iter().fold(sizes[var], |n, v| n.saturating_mul(sizes[*v]));
+        if entries > TABLE_LIMIT {
+            // Fix the neighbor with the most neighbors of its own; its tables shrink by one dimension.
+            let hub = neighbors.iter().copied().max_by_key(|v| (s.adjacent[*v].len(), std::cmp::Reverse(*v))).unwrap_or(var);
+            s.fix(hub);
+            continue;
+        }
+        s.width = s.width.max(degree);
+        s.eliminate(var, neighbors, entries);
+    }
+    let mut choice = vec![0usize; sizes.len()];
+    for step in s.steps.iter().rev() {
+        let at = step.neighbors.iter().fold(0, |p, v| p * sizes[*v] + choice[*v]);
+        choice[step.var] = step.best[at] as usize;
+    }
+    let cost = factors.iter().map(|f| f.table[f.vars.iter().fold(0, |p, v| p * sizes[*v] + choice[*v])]).fold(0u64, u64::saturating_add);
+    Elimination { choice, cost, width: s.width, fixed: s.fixed }
+}
+
+struct Solver<'a> {
+    sizes: &'a [usize],
+    live: BTreeMap<usize, Factor>,
+    next: usize,
+    factors_of: Vec<BTreeSet<usize>>,
+    adjacent: Vec<BTreeSet<usize>>,
+    queue: BTreeSet<(usize, usize)>,
+    steps: Vec<Step>,
+    width: usize,
+    fixed: usize,
+}
+
+impl<'a> Solver<'a> {
+    fn new(sizes: &'a [usize], factors: &[Factor]) -> Self {
+        let mut s = Solver {
+            sizes,
+            live: BTreeMap::new(),
+            next: 0,
+            factors_of: vec![BTreeSet::new(); sizes.len()],
+            adjacent: vec![BTreeSet::new(); sizes.len()],
+            queue: BTreeSet::new(),
+            steps: Vec::new(),
+            width: 0,
+            fixed: 0,
+        };
+        // Terms over the same variables are one table.
+        let mut merged: BTreeMap<Vec<usize>, Vec<u64>> = BTreeMap::new();
+        for f in factors {
+            let (vars, table) = if f.vars.len() == 2 && f.vars[0] > f.vars[1] {
+                let (n, m) = (sizes[f.vars[0]], sizes[f.vars[1]]);
+                let t = (0..n * m).map(|i| f.table[(i % n) * m + i / n]).collect();
+                (vec![f.vars[1], f.vars[0]], t)
+            } else {
+                (f.vars.clone(), f.table.clone())
+            };
+            match merged.get_mut(&vars) {
+                Some(t) => t.iter_mut().zip(table).for_each(|(a, b)| *a = a.saturating_add(b)),
+                None => {
+                    merged.insert(vars, table);
+                }
+            }
+        }
+        for (vars, table) in merged {
+            s.insert(Factor { vars, table });
+        }
+        s.queue = (0..sizes.len()).map(|v| (s.adjacent[v].len(), v)).collect();
+        s
+    }
+
+    fn insert(&mut self, f: Factor) {
+        for v in &f.vars {
+            self.factors_of[*v].insert(self.next);
+            self.adjacent[*v].extend(f.vars.iter().filter(|w| *w != v));
+        }
+        self.live.insert(self.next, f);
+        self.next += 1;
+    }
+
+    fn neighbors(&self, var: usize) -> Vec<usize> {
+        self.adjacent[var].iter().copied().collect()
+    }
+
+    fn requeue(&mut self, var: usize, old: usize) {
+        if self.queue.remove(&(old, var)) {
+            self.queue.insert((self.adjacent[var].len(), var));
+        }
+    }
+
+    fn eliminate(&mut self, var: usize, neighbors: Vec<usize>, entries: usize) {
+        let size = self.sizes[var];
+        // The joint table with the variable innermost, then its minimum.
+        let mut joint = vec![0u64; entries];
+        let order: Vec<usize> = neighbors.iter().copied().chain([var]).collect();
+        for id in std::mem::take(&mut self.factors_of[var]) {
+            let Some(f) = self.live.remove(&id) else { continue };
+            let mut stride = vec![0usize; order.len()];
+            let mut weight = 1;
+            for v in f.vars.iter().rev() {
+                if let Some(i) = order.iter().position(|o| o == v) {
+                    stride[i] = weight;
+                }
+                weight *= self.sizes[*v];
+            }
+            let mut digits = vec![0usize; order.len()];
+            let mut at = 0usize;
+            for cell in joint.iter_mut() {
+                *cell = cell.saturating_add(f.table[at]);
+                for i in (0..order.len()).rev() {
+                    digits[i] += 1;
+                    at += stride[i];
+                    if digits[i] < self.sizes[order[i]] {
+                        break;
+                    }
+                    at -= stride[i] * digits[i];
+                    digits[i] = 0;
+                }
+            }
+            for v in &f.vars {
+                self.factors_of[*v].remove(&id);
+            }
+        }
+        let (mut table, mut best) = (Vec::with_capacity(entries / size.max(1)), Vec::with_capacity(entries / size.max(1)));
+        for row in joint.chunks_exact(size) {
+            let (i, c) = row.iter().enumerate().min_by_key(|(i, c)| (**c, *i)).unwrap_or((0, &0));
+            table.push(*c);
+            best.push(i as u16);
+        }
+        self.queue.remove(&(self.adjacent[var].len(), var));
+        self.adjacent[var].clear();
+        let degrees: Vec<usize> = neighbors.iter().map(|v| self.adjacent[*v].len()).collect();
+        for v in &neighbors {
+            self.adjacent[*v].remove(&var);
+        }
+        self.steps.push(Step { var, neighbors: neighbors.clone(), best });
+        if !neighbors.is_empty() {
+            self.insert(Factor { vars: neighbors.clone(), table });
+        }
+        for (v, old) in neighbors.iter().zip(degrees) {
+            self.requeue(*v, old);
+        }
+    }
+
+    /// Takes the option of a variable that minimizes its own terms, each at its best neighbors, and removes the variable.
+    fn fix(&mut self, var: usize) {
+        self.fixed += 1;
+        let size = self.sizes[var];
+        let mut own = vec![0u64; size];
+        let ids: Vec<usize> = self.factors_of[var].iter().copied().collect();
+        let strides = |s: &Self, f: &Factor| -> (usize, usize) {
+            let i = f.vars.iter().position(|v| *v == var).unwrap_or(0);
+            (i, f.vars[i + 1..].iter().map(|v| s.sizes[*v]).product())
+        };
+        for id in &ids {
+            let f = &self.live[id];
+            let (_, inner) = strides(self, f);
+            for (o, sum) in own.iter_mut().enumerate() {
+                let low = f.table.iter().enumerate().filter(|(at, _)| at / inner % size == o).map(|(_, c)| *c).min().unwrap_or(0);
+                *sum = sum.saturating_add(low);
+            }
+        }
+        let choice = own.iter().enumerate().min_by_key(|(i, c)| (**c, *i)).map_or(0, |(i, _)| i);
+        let neighbors = self.neighbors(var);
+        let degrees: Vec<usize> = neighbors.iter().map(|v| self.adjacent[*v].len()).collect();
+        for id in ids {
+            let Some(f) = self.live.remove(&id) else { continue };
+            let (i, inner) = strides(self, &f);
+            let table = f.table.iter().enumerate().filter(|(at, _)| at / inner % size == choice).map(|(_, c)| *c).collect();
+            let mut vars = f.vars.clone();
+            vars.remove(i);
+            f.vars.iter().for_each(|v| {
+                self.factors_of[*v].remove(&id);
+            });
+            if !vars.is_empty() {
+                self.insert(Factor { vars, table });
+            }
+        }
+        self.queue.remove(&(self.adjacent[var].len(), var));
+        self.adjacent[var].clear();
+        for v in &neighbors {
+            self.adjacent[*v].remove(&var);
+        }
+        self.steps.push(Step { var, neighbors: Vec::new(), best: vec![choice as u16] });
+        for (v, old) in neighbors.iter().zip(degrees) {
+            self.requeue(*v, old);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn brute(sizes: &[usize], factors: &[Factor]) -> u64 {
+        let total: usize = sizes.iter().product();
+        (0..total)
+            .map(|mut n| {
+                let choice: Vec<usize> = sizes
+                    .iter()
+                    .map(|s| {
+                        let c = n % s;
+                        n /= s;
+                        c
+                    })
+                    .collect();
+                factors.iter().map(|f| f.table[f.vars.iter().fold(0, |p, v| p * sizes[*v] + choice[*v])]).sum::<u64>()
+            })
+            .min()
+            .unwrap_or(0)
+    }
+
+    #[test]
+    fn elimination_finds_the_minimum() {
+        let mut state = 7u64;
+        let mut next = move |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % n
+        };
+        for _ in 0..200 {
+            let sizes: Vec<usize> = (0..6).map(|_| 1 + next(4) as usize).collect();
+            let mut factors = Vec::new();
+            for a in 0..6 {
+                factors.push(Factor { vars: vec![a], table: (0..sizes[a]).map(|_| next(100)).collect() });
+                for b in 0..6 {
+                    if a != b && next(3) == 0 {
+                        factors.push(Factor { vars: vec![a, b], table: (0..sizes[a] * sizes[b]).map(|_| next(100)).collect() });
+                    }
+                }
+            }
+            let found = solve(&sizes, factors.clone());
+            assert_eq!(found.cost, brute(&sizes, &factors));
+            assert_eq!(found.fixed, 0);
+        }
+    }
+}

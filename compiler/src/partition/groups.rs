@@ -1,0 +1,219 @@
+//! Decision groups: nodes that are split alike because one feeds the other dimension by dimension.
+
+use crate::sharded::{AxisSet, LoopSplit, MeshShape, Strategy, axes_of};
+use girih_ir::axes::{Axes, DimUse, LoopKind};
+use girih_ir::graph::ValueId;
+use girih_ir::ops::Op;
+use girih_ir::step::TrainStep;
+
+/// Options a group keeps; the rest are dominated or nearly so.
+const OPTIONS: usize = 14;
+/// Loops of a group that are considered for splitting, longest first.
+const SPLITTABLE: usize = 5;
+
+/// One node of a group.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub node: ValueId,
+    /// For each loop of the node: the group's dimension.
+    pub dim_of_loop: Vec<usize>,
+}
+
+/// A decision: the group's dimension on the mesh's `y` axis and on its `x` axis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Choice {
+    pub y: Option<usize>,
+    pub x: Option<usize>,
+}
+
+/// Nodes with one decision. Dimensions are the loops of the first member.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub members: Vec<Member>,
+    pub extents: Vec<usize>,
+    pub splittable: Vec<bool>,
+    pub options: Vec<Choice>,
+}
+
+/// A value that flows from one group to another.
+#[derive(Clone, Debug)]
+pub(super) struct Edge {
+    pub producer: usize,
+    pub consumer: usize,
+    pub from: Member,
+    pub component: usize,
+    pub to: Member,
+    pub operand: usize,
+    /// New state flowing to its reader in the next step.
+    pub state: bool,
+}
+
+/// All groups of a step.
+pub(super) struct Groups<'a> {
+    pub step: &'a TrainStep,
+    pub mesh: MeshShape,
+    pub axes: Vec<Option<Axes>>,
+    pub list: Vec<Group>,
+    /// Group and position in it of each node.
+    pub place: Vec<Option<(usize, usize)>>,
+    /// For each graph input that is updated state: the output value.
+    pub next_state: Vec<Option<ValueId>>,
+}
+
+/// Nodes that are made wherever they are needed.
+pub(super) fn is_free(op: &Op) -> bool {
+    matches!(op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_))
+}
+
+impl<'a> Groups<'a> {
+    pub fn of(step: &'a TrainStep, mesh: MeshShape) -> Self {
+        let graph = &step.graph;
+        let live = graph.live();
+        let count = graph.nodes().len();
+        let mut next_state = vec![None; graph.inputs.len()];
+        for pair in &step.state {
+            next_state[pair.input] = pair.output.map(|o| graph.outputs[o].value);
+        }
+        let mut groups = Groups { step, mesh, axes: vec![None; count], list: Vec::new(), place: vec![None; count], next_state };
+        for v in graph.values().filter(|v| live[v.index()] && !is_free(&graph.node(*v).op)) {
+            let axes = axes_of(graph, v);
+            groups.join(v, &axes);
+            groups.axes[v.index()] = Some(axes);
+        }
+        for g in 0..groups.list.len() {
+            groups.list[g].options = groups.options(g);
+        }
+        groups
+    }
+
+    /// The tensor-making node behind `proj`, and its component.
+    pub fn resolve(&self, v: ValueId) -> (ValueId, usize) {
+        let node = self.step.graph.node(v);
+        match &node.op {
+            Op::Proj(p) => (node.operands[0], p.index),
+            _ => (v, 0),
+        }
+    }
+
+    fn join(&mut self, v: ValueId, axes: &Axes) {
+        let own = |l: &girih_ir::axes::LoopDim| l.kind != LoopKind::Whole && l.extent > 1;
+        if let Some((g, member)) = self.host(v, axes) {
+            for (l, dim) in axes.loops.iter().zip(&member.dim_of_loop) {
+                self.list[g].splittable[*dim] &= own(l);
+            }
+            self.place[v.index()] = Some((g, self.list[g].members.len()));
+            self.list[g].members.push(member);
+            return;
+        }
+        self.place[v.index()] = Some((self.list.len(), 0));
+        self.list.push(Group {
+            members: vec![Member { node: v, dim_of_loop: (0..axes.loops.len()).collect() }],
+            extents: axes.loops.iter().map(|l| l.extent).collect(),
+            splittable: axes.loops.iter().map(own).collect(),
+            options: Vec::new(),
+        });
+    }
+
+    /// The group of the largest operand, when every loop of an elementwise node runs along one of its dimensions.
+    fn host(&self, v: ValueId, axes: &Axes) -> Option<(usize, Member)> {
+        let graph = &self.step.graph;
+        let node = graph.node(v);
+        if !matches!(node.op, Op::Fused(_) | Op::Transpose(_) | Op::Convert(_) | Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Compare(_)) {
+            return None;
+        }
+        let mut operands: Vec<usize> = (0..node.operands.len()).collect();
+        operands.sort_by_key(|k| (std::cmp::Reverse(graph.tensor_ty(node.operands[*k]).elements()), *k));
+        for k in operands {
+            let (producer, component) = self.resolve(node.operands[k]);
+            let Some((g, at)) = self.place[producer.index()] else { continue };
+            let group = &self.list[g];
+            let from = self.axes[producer.index()].as_ref()?;
+            if from.loops.iter().any(|l| matches!(l.kind, LoopKind::Reduce(_))) {
+                return None;
+            }
+            let mut dim_of_loop = vec![usize::MAX; axes.loops.len()];
+            for (use_, result) in axes.operands[k].iter().zip(&from.results[component]) {
+                if let (DimUse::Loop(l), DimUse::Loop(p)) = (use_, result) {
+                    dim_of_loop[*l] = group.members[at].dim_of_loop[*p];
+                }
+            }
+            if !dim_of_loop.contains(&usize::MAX) {
+                return Some((g, Member { node: v, dim_of_loop }));
+            }
+            return None;
+        }
+        None
+    }
+
+    fn options(&self, g: usize) -> Vec<Choice> {
+        let group = &self.list[g];
+        let mut dims: Vec<usize> = (0..group.extents.len()).filter(|d| group.splittable[*d]).collect();
+        dims.sort_by_key(|d| (std::cmp::Reverse(group.extents[*d]), *d));
+        dims.truncate(SPLITTABLE);
+        let along = |parts: usize| -> Vec<Option<usize>> {
+            if parts > 1 { std::iter::once(None).chain(dims.iter().copied().map(Some)).collect() } else { vec![None] }
+        };
+        let mut options: Vec<Choice> = Vec::new();
+        for y in along(self.mesh.rows) {
+            options.extend(along(self.mesh.cols).into_iter().map(|x| Choice { y, x }));
+        }
+        // Most parallel first; splitting nothing always stays possible.
+        options.sort_by_key(|c| self.largest_share(g, c));
+        let serial = Choice { y: None, x: None };
+        options.truncate(OPTIONS);
+        if !options.contains(&serial) {
+            options.push(serial);
+        }
+        options
+    }
+
+    /// Iterations of the busiest die, in the group's dimensions.
+    pub fn largest_share(&self, g: usize, c: &Choice) -> u64 {
+        let group = &self.list[g];
+        group.extents.iter().enumerate().fold(1u64, |n, (d, e)| n.saturating_mul(e.div_ceil(self.parts(c, d)).max(1) as u64))
+    }
+
+    /// How many parts a dimension is cut into.
+    pub fn parts(&self, c: &Choice, dim: usize) -> usize {
+        (if c.y == Some(dim) { self.mesh.rows } else { 1 }) * (if c.x == Some(dim) { self.mesh.cols } else { 1 })
+    }
+
+    /// The strategy of a member under a choice of its group.
+    pub fn member_strategy(&self, member: &Member, c: &Choice) -> Strategy {
+        let split = |dim: &usize| {
+            let y = if c.y == Some(*dim) { AxisSet::Y.0 } else { 0 };
+            let x = if c.x == Some(*dim) { AxisSet::X.0 } else { 0 };
+            LoopSplit { axes: AxisSet(y | x), grain: 1 }
+        };
+        member.dim_of_loop.iter().map(split).collect()
+    }
+
+    /// Every value that flows between groups, new state to its readers in the next step included.
+    pub fn edges(&self) -> Vec<Edge> {
+        let graph = &self.step.graph;
+        let mut edges = Vec::new();
+        for v in graph.values() {
+            let Some((consumer, at)) = self.place[v.index()] else { continue };
+            for (operand, o) in graph.node(v).operands.iter().enumerate() {
+                let (mut producer, mut component) = self.resolve(*o);
+                let mut state = false;
+                if let Op::Input(input) = &graph.node(producer).op {
+                    let Some(next) = self.next_state[input.index] else { continue };
+                    (producer, component) = self.resolve(next);
+                    state = true;
+                }
+                let Some((group, from)) = self.place[producer.index()] else { continue };
+                edges.push(Edge {
+                    producer: group,
+                    consumer,
+                    from: self.list[group].members[from].clone(),
+                    component,
+                    to: self.list[consumer].members[at].clone(),
+                    operand,
+                    state,
+                });
+            }
+        }
+        edges
+    }
+}
