@@ -1,0 +1,278 @@
+//! The order of the passes: the only file that knows it, and the only one that may loop back.
+//!
+//! `canonicalize → optimize → fuse → partition → place → schedule → memory → lower`, on a training step that `import`, `autodiff` and
+//! `train` made. When the memory plan does not fit, partitioning is repeated with a higher price of SRAM.
+
+use crate::memory::{self, DoesNotFit, MemoryPlan};
+use crate::optimize::{OptimizeOptions, OptimizeReport};
+use crate::partition::{self, PartitionOptions, PartitionReport};
+use crate::place::PlacedGraph;
+use crate::schedule::Schedule;
+use crate::sharded::ShardedGraph;
+use crate::{canonicalize, fuse, lower, optimize, place, schedule};
+use girih_ir::program::Program;
+use girih_ir::step::TrainStep;
+use girih_ir::target::{LogicalMesh, Target};
+use std::time::Instant;
+
+/// One pass: its name in `--timing`, `--emit` and `--print-after`, and what it does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pass {
+    /// The name.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+}
+
+/// Every pass behind `import`, in order.
+pub const PASSES: &[Pass] = &[
+    Pass { name: "canonicalize", about: "folds constants, drops what does nothing" },
+    Pass { name: "optimize", about: "rewrites the whole step by equality saturation" },
+    Pass { name: "fuse", about: "groups elementwise and row-wise ops into single programs" },
+    Pass { name: "partition", about: "chooses which loops are split over which axes of the mesh" },
+    Pass { name: "place", about: "gives every die its tasks and buffers, and routes what must move" },
+    Pass { name: "schedule", about: "orders the tasks" },
+    Pass { name: "memory", about: "shares and packs the SRAM of every die" },
+    Pass { name: "lower", about: "writes one instruction stream per die" },
+];
+
+/// How a step is compiled.
+#[derive(Clone, Debug)]
+pub struct CompileOptions {
+    /// Spread over exactly this many dies; `None` leaves the choice to the planner.
+    pub dies: Option<usize>,
+    /// Equality saturation; `None` skips it.
+    pub optimize: Option<OptimizeOptions>,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        CompileOptions { dies: None, optimize: Some(OptimizeOptions::default()) }
+    }
+}
+
+/// Why a step does not compile.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// Rewriting failed.
+    #[error(transparent)]
+    Optimize(#[from] optimize::OptimizeError),
+    /// The target cannot give the dies that were asked for.
+    #[error(transparent)]
+    Target(#[from] girih_ir::target::error::TargetError),
+    /// Dies cannot reach each other.
+    #[error(transparent)]
+    Place(#[from] place::PlaceError),
+    /// The step does not fit into SRAM.
+    #[error(transparent)]
+    Fit(#[from] Box<DoesNotFit>),
+    /// An op has no instruction.
+    #[error(transparent)]
+    Lower(#[from] lower::LowerError),
+}
+
+/// What one pass did.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PassReport {
+    /// The pass.
+    pub name: &'static str,
+    /// Wall-clock seconds. Never an input of a decision.
+    pub seconds: f64,
+    /// Size before: ops, or tasks, or instructions.
+    pub before: usize,
+    /// Size after.
+    pub after: usize,
+    /// One line about the result.
+    pub summary: String,
+}
+
+/// What compilation did.
+#[derive(Clone, Debug, Default)]
+pub struct CompileReport {
+    /// One entry a pass that ran, in order; a repeated pass appears again.
+    pub passes: Vec<PassReport>,
+    /// What rewriting found.
+    pub optimize: Option<OptimizeReport>,
+    /// How the split was chosen.
+    pub partition: PartitionReport,
+    /// Dies that have code.
+    pub dies_used: usize,
+    /// Highest SRAM use of a die, in bytes.
+    pub sram_peak: u64,
+}
+
+/// A level of the pipeline, handed to the observer after the pass that made it.
+#[derive(Clone, Copy, Debug)]
+pub enum Level<'a> {
+    /// A training step, after `canonicalize`, `optimize` or `fuse`.
+    Step(&'a TrainStep),
+    /// After `partition`.
+    Sharded(&'a ShardedGraph),
+    /// After `place`.
+    Placed(&'a PlacedGraph),
+    /// After `schedule`.
+    Scheduled(&'a Schedule),
+    /// After `memory`.
+    Planned(&'a MemoryPlan),
+    /// After `lower`.
+    Program(&'a Program),
+}
+
+/// A pipeline run.
+pub struct Pipeline<'a> {
+    target: &'a Target,
+    options: &'a CompileOptions,
+    observe: Box<dyn FnMut(&'static str, Level<'_>) + 'a>,
+    report: CompileReport,
+}
+
+impl std::fmt::Debug for Pipeline<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("report", &self.report).finish_non_exhaustive()
+    }
+}
+
+/// Compiles a training step for a target. The caller checks the program (`girih_ir::check`) before running it.
+pub fn compile(step: TrainStep, target: &Target, options: &CompileOptions) -> Result<(Program, CompileReport), CompileError> {
+    Pipeline::new(target, options).compile(step)
+}
+
+/// Prices of a byte of SRAM, in picoseconds, that are tried in turn until the plan fits.
+const PRICES: [f64; 5] = [0.0, 1.0, 10.0, 100.0, 1000.0];
+
+impl<'a> Pipeline<'a> {
+    /// A pipeline for a target.
+    pub fn new(target: &'a Target, options: &'a CompileOptions) -> Self {
+        Pipeline { target, options, observe: Box::new(|_, _| {}), report: CompileReport::default() }
+    }
+
+    /// Calls `observe` with the name of each pass and the level that it made.
+    pub fn observe(mut self, observe: impl FnMut(&'static str, Level<'_>) + 'a) -> Self {
+        self.observe = Box::new(observe);
+        self
+    }
+
+    fn timed<T>(&mut self, name: &'static str, before: usize, run: impl FnOnce(&mut Self) -> (T, usize, String)) -> T {
+        let start = Instant::now();
+        let (value, after, summary) = run(self);
+        self.report.passes.push(PassReport { name, seconds: start.elapsed().as_secs_f64(), before, after, summary });
+        value
+    }
+
+    /// Runs every pass.
+    pub fn compile(mut self, step: TrainStep) -> Result<(Program, CompileReport), CompileError> {
+        let step = self.rewrite(step)?;
+        let program = self.plan(step)?;
+        Ok((program, self.report))
+    }
+
+    /// The passes on the tensor graph: canonicalize, optimize, fuse.
+    pub fn rewrite(&mut self, mut step: TrainStep) -> Result<TrainStep, CompileError> {
+        let size = |s: &TrainStep| s.graph.nodes().len();
+        let before = size(&step);
+        step.graph = self.timed("canonicalize", before, |_| {
+            let graph = canonicalize::canonicalize(&step.graph).0;
+            let n = graph.nodes().len();
+            (graph, n, String::new())
+        });
+        (self.observe)("canonicalize", Level::Step(&step));
+        if let Some(options) = &self.options.optimize {
+            let (before, start) = (size(&step), Instant::now());
+            let found = optimize::optimize(&step.graph, options)?;
+            step.graph = canonicalize::canonicalize(&found.graph).0;
+            let summary = found.report.to_string();
+            let seconds = start.elapsed().as_secs_f64();
+            self.report.passes.push(PassReport { name: "optimize", seconds, before, after: size(&step), summary });
+            self.report.optimize = Some(found.report);
+            (self.observe)("optimize", Level::Step(&step));
+        }
+        let before = size(&step);
+        step.graph = self.timed("fuse", before, |_| {
+            let (graph, report) = fuse::fuse(&step.graph);
+            let n = graph.nodes().len();
+            (graph, n, report.to_string())
+        });
+        (self.observe)("fuse", Level::Step(&step));
+        Ok(step)
+    }
+
+    /// The passes from a fused step to a program: partition, place, schedule, memory, lower.
+    pub fn plan(&mut self, step: TrainStep) -> Result<Program, CompileError> {
+        let mut failure = None;
+        for lambda in PRICES {
+            let (sharded, mesh) = self.partition(&step, lambda)?;
+            match self.memory(sharded, &mesh)? {
+                Ok(plan) => return self.lower(plan),
+                Err(report) => failure = Some(report),
+            }
+            if mesh.count() == 1 && self.options.dies == Some(1) {
+                break;
+            }
+        }
+        match failure {
+            Some(report) => Err(CompileError::Fit(report)),
+            None => unreachable!("at least one price is tried"),
+        }
+    }
+
+    fn partition(&mut self, step: &TrainStep, lambda: f64) -> Result<(ShardedGraph, LogicalMesh), CompileError> {
+        let start = Instant::now();
+        let options = PartitionOptions { dies: self.options.dies, lambda };
+        let (sharded, mesh, report) = partition::partition(step, self.target, &options)?;
+        let summary = format!("{}×{} dies, {} decisions, width {}, {} fixed", mesh.rows(), mesh.cols(), report.groups, report.width, report.fixed);
+        let n = step.graph.nodes().len();
+        let seconds = start.elapsed().as_secs_f64();
+        self.report.passes.push(PassReport { name: "partition", seconds, before: n, after: report.groups, summary });
+        self.report.partition = report;
+        (self.observe)("partition", Level::Sharded(&sharded));
+        Ok((sharded, mesh))
+    }
+
+    fn memory(&mut self, sharded: ShardedGraph, mesh: &LogicalMesh) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+        let nodes = sharded.step.graph.nodes().len();
+        let target = self.target;
+        let placed = self.timed("place", nodes, |_| {
+            let placed = place::place(sharded, mesh, target);
+            let (n, moved) = placed.as_ref().map_or((0, 0), |p| (p.tasks.len(), p.messages.iter().map(|m| m.bytes).sum::<u64>()));
+            let count = placed.as_ref().map_or(0, |p| p.messages.len());
+            (placed, n, format!("{count} transfers, {moved} bytes"))
+        })?;
+        (self.observe)("place", Level::Placed(&placed));
+        let tasks = placed.tasks.len();
+        let scheduled = self.timed("schedule", tasks, |_| {
+            let s = schedule::schedule(placed);
+            let n = s.order.len();
+            (s, n, String::new())
+        });
+        (self.observe)("schedule", Level::Scheduled(&scheduled));
+        let plan = self.timed("memory", tasks, |_| {
+            let plan = memory::plan(scheduled, target);
+            let (n, peak) = plan.as_ref().map_or((0, 0), |p| (p.schedule.order.len(), p.dies.iter().map(|d| d.peak).max().unwrap_or(0)));
+            (plan, n, format!("peak {peak} bytes"))
+        });
+        if let Ok(plan) = &plan {
+            self.report.sram_peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
+            (self.observe)("memory", Level::Planned(plan));
+        }
+        Ok(plan)
+    }
+
+    fn lower(&mut self, plan: MemoryPlan) -> Result<Program, CompileError> {
+        let tasks = plan.schedule.order.len();
+        let target = self.target;
+        let program = self.timed("lower", tasks, |_| {
+            let program = lower::lower(plan, target);
+            let n = program.as_ref().map_or(0, |p| p.dies.iter().map(|d| d.claims.len()).sum());
+            (program, n, String::new())
+        })?;
+        self.report.dies_used = program.dies.len();
+        (self.observe)("lower", Level::Program(&program));
+        Ok(program)
+    }
+
+    /// What the passes did so far.
+    pub fn report(&self) -> &CompileReport {
+        &self.report
+    }
+}
