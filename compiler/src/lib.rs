@@ -1,4 +1,13 @@
 //! girih's verbs: from a model file to one instruction stream per die.
+//!
+//! **Invariant:** a pass reads its level and returns the next one; only `pipeline` knows the order. Nothing here executes a program.
 #![forbid(unsafe_code)]
 
 pub mod import;
+pub mod levels;
+pub mod lower;
+pub mod memory;
+pub mod partition;
+pub mod place;
+pub mod schedule;
+pub mod sharded;

@@ -8,13 +8,14 @@ use crate::memory::MemoryPlan;
 use crate::place::{TaskKind, View};
 use emit::DieEmitter;
 use girih_ir::axes::box_dims;
+use girih_ir::fused::FusedProgram;
 use girih_ir::graph::ValueId;
+use girih_ir::literal::Literal;
 use girih_ir::ops::Op;
 use girih_ir::program::{
-    Channel, ChannelId, Claim, ClaimId, DieCode, FusedId, HostId, HostTensor, HostUse, Instr, LiteralId, Program, Region, StateShard, StreamId,
+    Channel, ChannelId, Claim, ClaimId, DieCode, FusedId, HostId, HostTensor, HostUse, Instr, LiteralId, Program, Region, StateShard,
+    StreamId,
 };
-use girih_ir::fused::FusedProgram;
-use girih_ir::literal::Literal;
 use girih_ir::target::Target;
 use indexmap::{IndexMap, IndexSet};
 use std::sync::Arc;

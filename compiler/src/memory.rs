@@ -77,7 +77,8 @@ pub struct DoesNotFit {
 pub fn plan(mut schedule: Schedule, target: &Target) -> Result<MemoryPlan, std::boxed::Box<DoesNotFit>> {
     unify::unify(&mut schedule);
     let streams = streams(&schedule);
-    let packed: Vec<(Vec<(BufferId, u64)>, DieMemory)> = streams.par_iter().map(|stream| pack::pack(&live_ranges(&schedule, stream))).collect();
+    let packed: Vec<(Vec<(BufferId, u64)>, DieMemory)> =
+        streams.par_iter().map(|stream| pack::pack(&live_ranges(&schedule, stream))).collect();
     let have = target.sram_bytes();
     let mut offsets = vec![0u64; schedule.placed.buffers.len()];
     let mut dies = Vec::with_capacity(packed.len());

@@ -43,7 +43,11 @@ pub struct PartitionReport {
 }
 
 /// Chooses a logical mesh and a strategy for every node.
-pub fn partition(step: &TrainStep, target: &Target, options: &PartitionOptions) -> Result<(ShardedGraph, LogicalMesh, PartitionReport), TargetError> {
+pub fn partition(
+    step: &TrainStep,
+    target: &Target,
+    options: &PartitionOptions,
+) -> Result<(ShardedGraph, LogicalMesh, PartitionReport), TargetError> {
     let mut report = PartitionReport::default();
     let mut best: Option<(ShardedGraph, LogicalMesh)> = None;
     for mesh in candidates(target, options.dies)? {

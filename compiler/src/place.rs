@@ -17,7 +17,9 @@ use girih_ir::target::{LogicalMesh, Target};
 #[non_exhaustive]
 pub enum PlaceError {
     /// Two dies that must talk have no live path between them.
-    #[error("E0801: no live route from die {from} to die {to}: the dead dies and links cut the mesh apart; use fewer dies (`--dies`) on one side of the cut")]
+    #[error(
+        "E0801: no live route from die {from} to die {to}: the dead dies and links cut the mesh apart; use fewer dies (`--dies`) on one side of the cut"
+    )]
     NoRoute {
         /// Sender.
         from: String,

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod interp;
 pub mod literal;
 pub mod ops;
+pub mod program;
 pub mod scalar;
 pub mod step;
 pub mod target;

@@ -58,12 +58,33 @@ fn permuted(r: &Region, order: impl IntoIterator<Item = usize> + Clone) -> Regio
 }
 
 /// The instruction of a compute task.
-pub(super) fn compute(plan: &MemoryPlan, task: &Task, node: ValueId, ranges: &[Range<usize>], tables: &mut Tables) -> Result<Instr, LowerError> {
+pub(super) fn compute(
+    plan: &MemoryPlan,
+    task: &Task,
+    node: ValueId,
+    ranges: &[Range<usize>],
+    tables: &mut Tables,
+) -> Result<Instr, LowerError> {
     let graph = &plan.schedule.placed.sharded.step.graph;
     let view = |v: &View| {
-        if box_is_empty(&v.part) { Region { offset: 0, dtype: girih_ir::types::DType::U8, dims: girih_ir::axes::box_dims(&v.part), strides: SmallVec::from_elem(0, v.part.len()) } } else { region(plan, v) }
+        if box_is_empty(&v.part) {
+            Region {
+                offset: 0,
+                dtype: girih_ir::types::DType::U8,
+                dims: girih_ir::axes::box_dims(&v.part),
+                strides: SmallVec::from_elem(0, v.part.len()),
+            }
+        } else {
+            region(plan, v)
+        }
     };
-    let share = Share { task, ranges, plan, ins: task.reads.iter().map(view).collect(), outs: task.writes.iter().map(|v| region(plan, v)).collect() };
+    let share = Share {
+        task,
+        ranges,
+        plan,
+        ins: task.reads.iter().map(view).collect(),
+        outs: task.writes.iter().map(|v| region(plan, v)).collect(),
+    };
     let s = &share;
     let op = &graph.node(node).op;
     Ok(match op {
@@ -156,13 +177,9 @@ pub(super) fn compute(plan: &MemoryPlan, task: &Task, node: ValueId, ranges: &[R
             let origin = s.part(0).iter().zip(operand).map(|(r, e)| (r.start as u64, *e as u64)).collect();
             Instr::Gather { out: s.out(), operand: s.input(), indices: s.ins[1].clone(), dims, origin }
         }
-        Op::Scatter(sc) => Instr::Scatter {
-            out: s.out(),
-            operand: s.input(),
-            indices: s.ins[1].clone(),
-            updates: s.ins[2].clone(),
-            dims: sc.clone(),
-        },
+        Op::Scatter(sc) => {
+            Instr::Scatter { out: s.out(), operand: s.input(), indices: s.ins[1].clone(), updates: s.ins[2].clone(), dims: sc.clone() }
+        }
         Op::DynamicSlice(_) => Instr::DynamicSlice { out: s.out(), operand: s.input(), starts: s.ins[1..].to_vec() },
         Op::DynamicUpdateSlice(_) => {
             Instr::DynamicUpdateSlice { out: s.out(), operand: s.input(), update: s.ins[1].clone(), starts: s.ins[2..].to_vec() }
@@ -171,16 +188,11 @@ pub(super) fn compute(plan: &MemoryPlan, task: &Task, node: ValueId, ranges: &[R
             let rank = s.ins[0].dims.len();
             let order: Vec<usize> = (0..rank).filter(|d| *d != a.dim).chain([a.dim]).collect();
             let origin = s.part(0)[a.dim].start as u64;
-            Instr::ArgReduce { max: a.max, last: a.select_last, out: s.out(), input: permuted(&s.ins[0], order), origin }
+            Instr::ArgReduce { max: a.max(), last: a.select_last, out: s.out(), input: permuted(&s.ins[0], order), origin }
         }
-        Op::Cumulative(c) => Instr::Scan {
-            monoid: c.monoid,
-            dim: c.dim as u32,
-            exclusive: c.exclusive,
-            reverse: c.reverse,
-            out: s.out(),
-            input: s.input(),
-        },
+        Op::Cumulative(c) => {
+            Instr::Scan { monoid: c.monoid, dim: c.dim as u32, exclusive: c.exclusive, reverse: c.reverse, out: s.out(), input: s.input() }
+        }
         Op::Sort(so) => Instr::Sort { dim: so.dim as u32, descending: so.descending, outs: s.outs.clone(), ins: s.ins.clone() },
         Op::TopK(t) => Instr::TopK { largest: t.largest, values: s.outs[0].clone(), positions: s.outs[1].clone(), input: s.input() },
         Op::Random(r) => {

@@ -66,7 +66,8 @@ fn state_in_place(placed: &mut PlacedGraph, t: usize, order: &[Vec<u32>], positi
         return false;
     }
     let made = placed.root(from.buffer);
-    let own = placed.buffers[made.index()].storage == Storage::Own && placed.buffers[made.index()].bytes() == placed.buffers[home.index()].bytes();
+    let own = placed.buffers[made.index()].storage == Storage::Own
+        && placed.buffers[made.index()].bytes() == placed.buffers[home.index()].bytes();
     if !own || made == home {
         return false;
     }

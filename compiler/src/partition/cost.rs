@@ -123,7 +123,8 @@ impl<'a> CostModel<'a> {
         if bytes <= 0.0 {
             return 0;
         }
-        let latency = pieces as f64 * self.target.message_overhead() + self.target.hop_latency() * (self.mesh.rows + self.mesh.cols) as f64 / 2.0;
+        let latency =
+            pieces as f64 * self.target.message_overhead() + self.target.hop_latency() * (self.mesh.rows + self.mesh.cols) as f64 / 2.0;
         let seconds = bytes / self.target.link_bandwidth() + latency + 2.0 * pieces as f64 * self.target.launch_overhead() * 0.25;
         (seconds * self.move_weight * 1e12) as u64
     }

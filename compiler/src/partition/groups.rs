@@ -118,7 +118,10 @@ impl<'a> Groups<'a> {
     fn host(&self, v: ValueId, axes: &Axes) -> Option<(usize, Member)> {
         let graph = &self.step.graph;
         let node = graph.node(v);
-        if !matches!(node.op, Op::Fused(_) | Op::Transpose(_) | Op::Convert(_) | Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Compare(_)) {
+        if !matches!(
+            node.op,
+            Op::Fused(_) | Op::Transpose(_) | Op::Convert(_) | Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Compare(_)
+        ) {
             return None;
         }
         let mut operands: Vec<usize> = (0..node.operands.len()).collect();
