@@ -3,8 +3,8 @@
 use super::{LaneTile, Tile};
 use std::arch::x86_64::{
     __m512, __mmask16, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-    _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps,
+    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 const LANES: usize = 16;
@@ -200,5 +200,25 @@ pub(super) unsafe fn copy(src: *const f32, dst: *mut f32, len: usize) {
             let rest = mask(len - at);
             _mm512_mask_storeu_ps(dst.add(at), rest, _mm512_maskz_loadu_ps(rest, src.add(at)));
         }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F; elements 0 to 2·(`len` − 1) can be read from `src`, `len` written to `dst`; they do not overlap.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn copy_even(src: *const f32, dst: *mut f32, len: usize) {
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let mut at = 0;
+    while at < len {
+        let lanes = (len - at).min(LANES);
+        let (low, high) = (mask(2 * lanes.min(8) - 1), mask((2 * lanes).saturating_sub(LANES + 1)));
+        // SAFETY: the masks show the elements up to 2·(lanes − 1) of this part only, and the first `lanes` of the result.
+        unsafe {
+            let from = src.add(2 * at);
+            let both =
+                _mm512_permutex2var_ps(_mm512_maskz_loadu_ps(low, from), even, _mm512_maskz_loadu_ps(high, from.wrapping_add(LANES)));
+            _mm512_mask_storeu_ps(dst.add(at), mask(lanes), both);
+        }
+        at += LANES;
     }
 }

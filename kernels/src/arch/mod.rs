@@ -121,6 +121,18 @@ pub(crate) fn copy(isa: Isa, src: &[f32], dst: &mut [f32]) {
     }
 }
 
+/// Copies every second element of a short run: `dst[i] = src[2·i]`.
+#[inline]
+pub(crate) fn copy_even(isa: Isa, src: &[f32], dst: &mut [f32]) {
+    assert!(src.len() + 1 >= 2 * dst.len(), "a copy of every second element needs twice as many");
+    match isa {
+        // SAFETY: `src` has the elements up to 2·(len − 1); the instruction set is checked here.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if Isa::detect() == Isa::Avx512 => unsafe { avx512::copy_even(src.as_ptr(), dst.as_mut_ptr(), dst.len()) },
+        _ => dst.iter_mut().zip(src.iter().step_by(2)).for_each(|(d, s)| *d = *s),
+    }
+}
+
 /// Lanes of [`lanes`]: groups that are computed side by side.
 pub(crate) const LANES: usize = 16;
 /// Outputs of one [`lanes`] call.

@@ -209,7 +209,7 @@ fn slab_sums(
     let chunk = places.len().div_ceil(places.len().div_ceil(LANE_OUTPUTS));
     let mut start = 0;
     while start < terms.len() {
-        if done > 0 && done % KC == 0 {
+        if done > 0 && done.is_multiple_of(KC) {
             for (total, sum) in totals.iter_mut().zip(sums.iter_mut()) {
                 *total = if done == KC && !phase.accumulate { *sum } else { *total + *sum };
                 *sum = 0.0;

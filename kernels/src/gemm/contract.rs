@@ -183,11 +183,14 @@ impl Contract<'_> {
             let kc = KC.min(terms.len - q);
             let block = Span { start: terms.start + q, len: kc };
             let dst = &mut dst[q * panels * width..][..kc * panels * width];
+            let [row_runs, term_runs, joined] = &mut scratch.segments;
+            self.b.cut(false, block, term_runs);
             for (panel, dst) in dst.chunks_mut(kc * width).enumerate() {
                 let at = cols.start + panel * width;
                 let span = Span { start: at, len: width.min(cols.start + cols.len - at) };
                 if along_rows {
-                    self.b.pack(isa, span, block, true, dst, width, &mut scratch.segments);
+                    self.b.cut(true, span, row_runs);
+                    self.b.pack(isa, (row_runs, term_runs), true, dst, width, joined);
                     continue;
                 }
                 for lane in (0..span.len).step_by(16) {
@@ -199,7 +202,8 @@ impl Contract<'_> {
                         }
                         _ => {
                             let stage = scratch.stage.take(16 * KC);
-                            self.b.pack(isa, group, block, false, stage, kc, &mut scratch.segments);
+                            self.b.cut(true, group, row_runs);
+                            self.b.pack(isa, (row_runs, term_runs), false, stage, kc, joined);
                             arch::transpose16(isa, stage, 0, kc as isize, group.len, kc, &mut dst[lane..], width);
                         }
                     }
@@ -223,15 +227,15 @@ impl Contract<'_> {
         let kc = terms.len;
         let (a, a_base, a_row, a_step) = match direct_a {
             Some((base, row, step)) => (self.a.data, base as isize + rows.start as isize * row + terms.start as isize * step, row, step),
-            None if self.a.runs_along_rows(false) => {
-                let ld = MC + 16;
-                self.a.pack(isa, rows, terms, true, scratch.a.take(ld * kc), ld, &mut scratch.segments);
-                (scratch.a.held(), 0, 1, ld as isize)
-            }
             None => {
-                let ld = kc + 16;
-                self.a.pack(isa, rows, terms, false, scratch.a.take(ld * rows.len), ld, &mut scratch.segments);
-                (scratch.a.held(), 0, ld as isize, 1)
+                let along_rows = self.a.runs_along_rows(false);
+                let [row_runs, term_runs, joined] = &mut scratch.segments;
+                self.a.cut(true, rows, row_runs);
+                self.a.cut(false, terms, term_runs);
+                let (ld, lines) = if along_rows { (MC + 16, kc) } else { (kc + 16, rows.len) };
+                self.a.pack(isa, (row_runs, term_runs), along_rows, scratch.a.take(ld * lines), ld, joined);
+                let (row, step) = if along_rows { (1, ld as isize) } else { (ld as isize, 1) };
+                (scratch.a.held(), 0, row, step)
             }
         };
         let panels = cols.len.div_ceil(width);

@@ -6,6 +6,7 @@
 //! which turns positions in the padding into zeros.
 
 use crate::arch;
+use crate::gemm::KC;
 use crate::isa::Isa;
 use smallvec::SmallVec;
 
@@ -168,32 +169,47 @@ impl<'a> Operand<'a> {
         }
     }
 
-    /// Whether neighbors in memory are neighboring rows rather than neighboring terms.
-    pub(crate) fn runs_along_rows(&self, otherwise: bool) -> bool {
-        let unit = |axes: &Axes| axes.last().map_or(0, |a| if a.stride == 1 { a.size } else { 0 });
-        match (unit(&self.rows), unit(&self.terms)) {
-            (0, 0) => otherwise,
-            (rows, terms) => rows > terms || (rows == terms && otherwise),
-        }
+    /// Whether a block is packed faster by runs along the rows than by runs along the terms; the latter are transposed for a vector operand.
+    pub(crate) fn runs_along_rows(&self, vector: bool) -> bool {
+        // Cycles an element, roughly: starting a run, and copying along it.
+        let cost = |axes: &Axes, most: usize| {
+            axes.last().map_or(0.0, |a| {
+                10.0 / a.size.min(most) as f64
+                    + if a.stride == 1 {
+                        0.1
+                    } else if a.stride == 2 {
+                        0.25
+                    } else {
+                        1.0
+                    }
+            })
+        };
+        let (rows, terms) =
+            if vector { (cost(&self.rows, 64), cost(&self.terms, KC) + 0.4) } else { (cost(&self.rows, KC), cost(&self.terms, KC)) };
+        rows < terms || (rows == terms && vector)
+    }
+
+    /// Cuts a span of the rows, or of the terms, into runs for [`pack`](Self::pack).
+    pub(crate) fn cut(&self, of_rows: bool, span: Span, out: &mut Vec<Segment>) {
+        segments(if of_rows { &self.rows } else { &self.terms }, span.start, span.start + span.len, out);
     }
 
     /// Packs a block: `dst[row·ld + term]`, or `dst[term·ld + row]` when `along_rows` (the copied runs then follow the rows).
+    ///
+    /// `rows` and `terms` come from [`cut`](Self::cut); `joined` is working memory.
     pub(crate) fn pack(
         &self,
         isa: Isa,
-        rows: Span,
-        terms: Span,
+        (rows, terms): (&[Segment], &[Segment]),
         along_rows: bool,
         dst: &mut [f32],
         ld: usize,
-        tables: &mut [Vec<Segment>; 3],
+        joined: &mut Vec<Segment>,
     ) {
-        let [outer_runs, inner_runs, joined] = tables;
-        let (outer, outer_span, inner, inner_span) =
+        let (outer, outer_runs, inner, inner_runs) =
             if along_rows { (&self.terms, terms, &self.rows, rows) } else { (&self.rows, rows, &self.terms, terms) };
-        segments(outer, outer_span.start, outer_span.start + outer_span.len, outer_runs);
-        segments(inner, inner_span.start, inner_span.start + inner_span.len, inner_runs);
         let (Some(outer), Some(inner)) = (outer.last(), inner.last()) else { return };
+        let line_len = inner_runs.last().map_or(0, |s| s.start + s.len);
         join(inner_runs, inner.stride, joined);
         let (low, high) = bounds(inner_runs, *inner);
         for run in outer_runs.iter() {
@@ -203,7 +219,7 @@ impl<'a> Operand<'a> {
                 for (d, at) in coord.iter_mut().enumerate() {
                     *at += run.coord[d] + if outer.spatial == d { i as isize * outer.step } else { 0 };
                 }
-                let line = &mut dst[(run.start + i) * ld..][..inner_span.len];
+                let line = &mut dst[(run.start + i) * ld..][..line_len];
                 let whole = (0..3).all(|d| coord[d] + low[d] >= 0 && coord[d] + high[d] < self.extent[d]);
                 if whole {
                     for s in joined.iter() {
@@ -222,10 +238,10 @@ impl<'a> Operand<'a> {
     #[inline]
     fn copy_clipped(&self, isa: Isa, offset: isize, coord: [isize; 3], s: &Segment, inner: Axis, dst: &mut [f32]) {
         let (mut from, mut to) = (0, s.len as isize);
-        for d in 0..3 {
-            let (at, extent) = (coord[d] + s.coord[d], self.extent[d]);
+        for (d, extent) in self.extent.iter().enumerate() {
+            let at = coord[d] + s.coord[d];
             if inner.spatial != d {
-                if at < 0 || at >= extent {
+                if at < 0 || at >= *extent {
                     to = 0;
                 }
             } else if inner.step == 1 {
@@ -255,6 +271,8 @@ impl<'a> Operand<'a> {
 fn copy(isa: Isa, src: &[f32], at: isize, stride: isize, dst: &mut [f32]) {
     if stride == 1 {
         arch::copy(isa, &src[at as usize..at as usize + dst.len()], dst);
+    } else if stride == 2 {
+        arch::copy_even(isa, &src[at as usize..at as usize + 2 * dst.len() - 1], dst);
     } else {
         let mut at = at;
         for d in dst {
