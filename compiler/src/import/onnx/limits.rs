@@ -71,6 +71,9 @@ enum Message {
     Tensor,
     ValueInfo,
     Type,
+    TensorType,
+    Element,
+    Shape,
     Function,
     Leaf,
 }
@@ -86,8 +89,11 @@ impl Message {
             (Message::Graph, 5) | (Message::Attribute, 5 | 10) => Message::Tensor,
             (Message::Graph, 11 | 12) => Message::ValueInfo,
             (Message::Node, 5) | (Message::Function, 11) => Message::Attribute,
-            (Message::ValueInfo, 2) | (Message::Type, 1 | 2 | 4 | 9) => Message::Type,
-            (Message::Tensor, 13) => Message::Leaf,
+            (Message::ValueInfo, 2) | (Message::Element, 1) => Message::Type,
+            (Message::Type, 1) => Message::TensorType,
+            (Message::Type, 4 | 9) => Message::Element,
+            (Message::TensorType, 2) => Message::Shape,
+            (Message::Shape, 1) | (Message::Tensor, 13) => Message::Leaf,
             _ => return None,
         })
     }
@@ -100,7 +106,7 @@ impl Message {
             Message::Attribute => size_of::<AttributeProto>(),
             Message::Tensor => size_of::<TensorProto>(),
             Message::ValueInfo => size_of::<ValueInfoProto>(),
-            Message::Type => 80,
+            Message::Type | Message::TensorType | Message::Element | Message::Shape => 80,
             Message::Function => size_of::<FunctionProto>(),
             Message::Leaf => 48,
         };
@@ -231,6 +237,18 @@ mod tests {
     fn counts_nodes_of_nested_graphs() {
         let scan = prescan(&nested(5).encode_to_vec(), &ImportLimits::default()).unwrap();
         assert_eq!(scan.nodes, 5);
+    }
+
+    #[test]
+    fn knows_names_from_messages() {
+        // A symbolic dimension: the name sits where a dimension's extent would.
+        let dim = super::super::proto::DimensionProto { dim_param: Some("batch".into()), ..Default::default() };
+        let shape = Some(super::super::proto::TensorShapeProto { dim: vec![dim] });
+        let tensor_type = Some(super::super::proto::TensorTypeProto { elem_type: Some(1), shape });
+        let r#type = Some(super::super::proto::TypeProto { tensor_type, ..Default::default() });
+        let input = vec![ValueInfoProto { name: Some("x".into()), r#type }];
+        let model = ModelProto { graph: Some(GraphProto { input, ..Default::default() }), ..Default::default() };
+        prescan(&model.encode_to_vec(), &ImportLimits::default()).unwrap();
     }
 
     #[test]
