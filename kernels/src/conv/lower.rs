@@ -64,8 +64,11 @@ pub(super) fn phase_stride(w: &ConvWindow) -> (usize, usize) {
     (w.lhs_dilation / gcd(w.stride, w.lhs_dilation), w.lhs_dilation / gcd(w.rhs_dilation, w.lhs_dilation))
 }
 
+/// The phases of one spatial dimension.
+type Choices = SmallVec<[(usize, usize, PhaseDim); 4]>;
+
 /// The phases of one spatial dimension: with each, its first output position and its first kernel position.
-fn phases_of(c: &Conv, d: usize) -> Vec<(usize, usize, PhaseDim)> {
+fn phases_of(c: &Conv, d: usize) -> Choices {
     let w = &c.dims.window[d];
     let (outs, taps, extent) = (c.out.dims[d + 2], c.rhs.dims[d + 2], c.lhs.dims[d + 2]);
     let (every, tap_every) = phase_stride(w);
@@ -93,7 +96,7 @@ fn phases_of(c: &Conv, d: usize) -> Vec<(usize, usize, PhaseDim)> {
 
 /// Calls `run` on every phase. The output is not empty.
 pub(super) fn for_each_phase(c: &Conv, run: &mut dyn FnMut(&Phase)) {
-    let choices: SmallVec<[Vec<(usize, usize, PhaseDim)>; 3]> = (0..c.dims.window.len()).map(|d| phases_of(c, d)).collect();
+    let choices: SmallVec<[Choices; 3]> = (0..c.dims.window.len()).map(|d| phases_of(c, d)).collect();
     let groups = c.dims.feature_groups * c.dims.batch_groups;
     let (batch, outputs) = (c.out.dims[0], c.out.dims[1] / groups);
     let by_features = c.dims.feature_groups > 1;
@@ -104,7 +107,7 @@ pub(super) fn for_each_phase(c: &Conv, run: &mut dyn FnMut(&Phase)) {
     };
     let near = (2..c.lhs.dims.len()).filter(|d| c.lhs.dims[*d] > 1).map(|d| c.lhs.strides[d].unsigned_abs()).min();
     let channels_first = near.is_some_and(|near| near < c.lhs.strides[1].unsigned_abs());
-    let total: usize = choices.iter().map(Vec::len).product();
+    let total: usize = choices.iter().map(|list| list.len()).product();
     for flat in 0..total {
         let (mut rest, mut lhs_at, mut rhs_at, mut out_at) = (flat, c.lhs.base as isize, c.rhs.base as isize, c.out.base as isize);
         let mut dims: SmallVec<[PhaseDim; 3]> = SmallVec::new();

@@ -9,6 +9,7 @@
 //! Transposed operands are never materialized: packing reads any strides.
 
 mod contract;
+mod in_place;
 pub(crate) mod operand;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -22,6 +23,7 @@ use crate::isa::Isa;
 use crate::scratch::Scratch;
 use girih_ir::types::Layout;
 use operand::{Axes, Axis, Operand};
+use smallvec::SmallVec;
 
 /// A batched matrix product: `a` is `[batch…, m, k]`, `b` is `[batch…, k, n]`, `out` is `[batch…, m, n]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -143,31 +145,55 @@ pub fn gemm(isa: Isa, g: &Gemm, a: &[f32], b: &[f32], out: &mut [f32], scratch: 
     if g.out.elements() == 0 {
         return Ok(());
     }
+    let direct = in_place::suits(isa, g);
+    let rank = g.out.dims.len();
+    let (a_s, b_s) = (&g.a.strides, &g.b.strides);
+    // A batch dimension that one operand does not move along is a row dimension of the other.
+    let shared = |dim: &usize| !direct && (a_s[*dim] == 0 || b_s[*dim] == 0);
+    let moving = (0..rank - 2).filter(|dim| g.out.dims[*dim] > 1);
+    let loops: SmallVec<[usize; 6]> = moving.clone().filter(|dim| !shared(dim)).collect();
+    let one = (!direct).then(|| contraction(g, moving.filter(shared), a, b));
+    let batch: usize = loops.iter().map(|d| g.out.dims[*d]).product();
+    for item in 0..batch {
+        let mut bases = [g.a.base, g.b.base, g.out.base];
+        let mut rest = item;
+        for dim in loops.iter().rev() {
+            let index = (rest % g.out.dims[*dim]) as isize;
+            rest /= g.out.dims[*dim];
+            for (base, layout) in bases.iter_mut().zip([&g.a, &g.b, &g.out]) {
+                *base = (*base as isize + index * layout.strides[*dim]) as usize;
+            }
+        }
+        match &one {
+            None => in_place::run(isa, g, bases, a, b, out),
+            Some(one) => {
+                let mut each = one.clone();
+                (each.a.base, each.b.base, each.out_base) = (bases[0] as isize, bases[1] as isize, bases[2]);
+                each.run(isa, out, scratch);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The contraction of one matrix of the batch, or of all those along `shared` dimensions.
+fn contraction<'a>(g: &Gemm, shared: impl Iterator<Item = usize>, a: &'a [f32], b: &'a [f32]) -> Contract<'a> {
     let rank = g.out.dims.len();
     let (m, n, k) = g.extents();
     let (a_s, b_s, o_s) = (&g.a.strides, &g.b.strides, &g.out.strides);
-    // A batch dimension that one operand does not move along is a row dimension of the other.
     let (mut a_rows, mut b_rows) = (Axes::new(), Axes::new());
     let (mut out_a, mut out_b) = (OutStrides::new(), OutStrides::new());
-    let mut loops: Vec<usize> = Vec::new();
-    for dim in 0..rank - 2 {
-        let size = g.out.dims[dim];
-        if size > 1 && b_s[dim] == 0 {
-            a_rows.push(Axis::plain(size, a_s[dim]));
-            out_a.push(o_s[dim]);
-        } else if size > 1 && a_s[dim] == 0 {
-            b_rows.push(Axis::plain(size, b_s[dim]));
-            out_b.push(o_s[dim]);
-        } else if size > 1 {
-            loops.push(dim);
-        }
+    for dim in shared {
+        let (rows, out, stride) = if b_s[dim] == 0 { (&mut a_rows, &mut out_a, a_s[dim]) } else { (&mut b_rows, &mut out_b, b_s[dim]) };
+        rows.push(Axis::plain(g.out.dims[dim], stride));
+        out.push(o_s[dim]);
     }
     a_rows.push(Axis::plain(m, a_s[rank - 2]));
     out_a.push(o_s[rank - 2]);
     b_rows.push(Axis::plain(n, b_s[rank - 1]));
     out_b.push(o_s[rank - 1]);
     let terms = |stride| Axes::from_slice(&[Axis::plain(k, stride)]);
-    let one = Contract {
+    Contract {
         a: Operand::matrix(a, g.a.base, a_rows, terms(a_s[rank - 1])),
         b: Operand::matrix(b, g.b.base, b_rows, terms(b_s[rank - 2])),
         out_base: g.out.base,
@@ -175,21 +201,7 @@ pub fn gemm(isa: Isa, g: &Gemm, a: &[f32], b: &[f32], out: &mut [f32], scratch: 
         out_b,
         alpha: g.alpha,
         accumulate: g.accumulate,
-    };
-    let batch: usize = loops.iter().map(|d| g.out.dims[*d]).product();
-    for item in 0..batch {
-        let mut each = one.clone();
-        let mut rest = item;
-        for dim in loops.iter().rev() {
-            let index = (rest % g.out.dims[*dim]) as isize;
-            rest /= g.out.dims[*dim];
-            each.a.base += index * a_s[*dim];
-            each.b.base += index * b_s[*dim];
-            each.out_base = (each.out_base as isize + index * o_s[*dim]) as usize;
-        }
-        each.run(isa, out, scratch);
     }
-    Ok(())
 }
 
 /// Computes `g` on any element type, portably: the same order of terms as [`gemm`](fn@gemm), but one running sum per element.
