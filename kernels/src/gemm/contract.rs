@@ -212,6 +212,7 @@ impl Contract<'_> {
         }
     }
 
+    /// One block of rows against all columns of a block, over at most [`KC`] terms.
     fn row_block(
         &self,
         isa: Isa,
@@ -224,36 +225,26 @@ impl Contract<'_> {
         scratch: &mut Scratch,
     ) {
         let width = arch::panel_width(isa);
-        let kc = terms.len;
-        let (a, a_base, a_row, a_step) = match direct_a {
-            Some((base, row, step)) => (self.a.data, base as isize + rows.start as isize * row + terms.start as isize * step, row, step),
-            None => {
-                let along_rows = self.a.runs_along_rows(false);
-                let [row_runs, term_runs, joined] = &mut scratch.segments;
-                self.a.cut(true, rows, row_runs);
-                self.a.cut(false, terms, term_runs);
-                let (ld, lines) = if along_rows { (MC + 16, kc) } else { (kc + 16, rows.len) };
-                self.a.pack(isa, (row_runs, term_runs), along_rows, scratch.a.take(ld * lines), ld, joined);
-                let (row, step) = if along_rows { (1, ld as isize) } else { (ld as isize, 1) };
-                (scratch.a.held(), 0, row, step)
-            }
+        let (a_base, a_row, a_step) = match direct_a {
+            Some((base, row, step)) => (base as isize + rows.start as isize * row + terms.start as isize * step, row, step),
+            None => self.pack_a(isa, rows, terms, scratch),
         };
+        let Scratch { a, b, tile: dense, out_rows, out_cols, .. } = scratch;
         let panels = cols.len.div_ceil(width);
-        let accumulate = self.accumulate || terms.start > 0;
         for panel in 0..panels {
             let at = panel * width;
             let len = width.min(cols.len - at);
             let (b, b_base, b_step) = match direct_b {
                 Some((base, _, step)) => (self.b.data, base as isize + (cols.start + at) as isize + terms.start as isize * step, step),
-                None => (scratch.b.held(), (packed_from * panels * width + panel * kc * width) as isize, width as isize),
+                None => (b.held(), (packed_from * panels * width + panel * terms.len * width) as isize, width as isize),
             };
-            let places = &scratch.out_cols[at..at + len];
+            let places = &out_cols[at..at + len];
             let whole = places.windows(2).all(|w| w[1] - w[0] == 1);
             for i in (0..rows.len).step_by(MR) {
                 let height = MR.min(rows.len - i);
                 let tile = Tile {
-                    k: kc,
-                    a,
+                    k: terms.len,
+                    a: if direct_a.is_some() { self.a.data } else { a.held() },
                     a_base: (a_base + i as isize * a_row) as usize,
                     a_row,
                     a_step,
@@ -262,19 +253,31 @@ impl Contract<'_> {
                     b_step,
                     cols: len,
                     alpha: self.alpha,
-                    accumulate,
+                    accumulate: self.accumulate || terms.start > 0,
                 };
                 let mut starts = [0usize; MR];
-                for (start, row) in starts.iter_mut().zip(&scratch.out_rows[i..i + height]) {
+                for (start, row) in starts.iter_mut().zip(&out_rows[i..i + height]) {
                     *start = (self.out_base as isize + row + places[0]) as usize;
                 }
                 if whole {
                     arch::tile(isa, &tile, out, &starts[..height]);
                 } else {
-                    scattered(isa, &tile, places, &starts[..height], out, scratch.tile.take(MR * 64));
+                    scattered(isa, &tile, places, &starts[..height], out, dense.take(MR * 64));
                 }
             }
         }
+    }
+
+    /// Packs a block of the broadcast operand; returns where it starts and its row and term strides in the scratch buffer.
+    fn pack_a(&self, isa: Isa, rows: Span, terms: Span, scratch: &mut Scratch) -> (isize, isize, isize) {
+        let along_rows = self.a.runs_along_rows(false);
+        let [row_runs, term_runs, joined] = &mut scratch.segments;
+        self.a.cut(true, rows, row_runs);
+        self.a.cut(false, terms, term_runs);
+        // The odd line length keeps lines of one tile out of the same cache set.
+        let (ld, lines) = if along_rows { (MC + 16, terms.len) } else { (terms.len + 16, rows.len) };
+        self.a.pack(isa, (row_runs, term_runs), along_rows, scratch.a.take(ld * lines), ld, joined);
+        if along_rows { (0, 1, ld as isize) } else { (0, ld as isize, 1) }
     }
 }
 

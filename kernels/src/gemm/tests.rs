@@ -178,6 +178,25 @@ fn splitting_keeps_the_bits() {
     }
 }
 
+/// The two block orders of the driver (all terms packed, and one block of terms at a time) against single rows, which run in place.
+#[test]
+fn every_block_order_has_the_bits_of_single_rows() {
+    let mut rng = Rng(5);
+    let mut scratch = Scratch::new();
+    for (m, n, k) in [(14, 450, 5000), (14, 270, 8500)] {
+        let (a, b) = (rng.floats(m * k), rng.floats(k * n));
+        let g = Gemm::new(Layout::dense(&[m, k]), Layout::dense(&[k, n]), Layout::dense(&[m, n]));
+        for isa in Isa::available().filter(|isa| *isa != Isa::Scalar) {
+            let (mut whole, mut rows) = (vec![0.0; m * n], vec![0.0; m * n]);
+            gemm(isa, &g, &a, &b, &mut whole, &mut scratch).unwrap();
+            for row in g.split(m).iter().flatten() {
+                gemm(isa, row, &a, &b, &mut rows, &mut scratch).unwrap();
+            }
+            assert_eq!(bits(&whole), bits(&rows), "{m} x {n} x {k} on {}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn splits_of_a_dense_output_are_contiguous_balanced_and_in_order() {
     let g = Gemm::new(Layout::dense(&[3, 2, 5, 4]), Layout::dense(&[3, 2, 4, 7]), Layout::dense(&[3, 2, 5, 7]));
