@@ -1,5 +1,7 @@
 //! Random graphs: seeded, well-typed, small enough for the reference interpreter. Property tests and fuzzing share them.
 
+mod structured;
+
 use super::{Graph, Role, ValueId};
 use crate::ops::Op;
 use crate::ops::broadcast::Broadcast;
@@ -156,7 +158,7 @@ fn matching(g: &mut Graph, r: &mut Random, ty: &TensorType) -> ValueId {
 fn add_node(g: &mut Graph, r: &mut Random, step: usize) {
     let Some(a) = choose(g, r, |_| true) else { return };
     let ty = g.tensor_ty(a).clone();
-    let made: Option<(Op, Vec<ValueId>)> = match r.below(14) {
+    let made: Option<(Op, Vec<ValueId>)> = match r.below(19) {
         0 | 1 => {
             let all: Vec<UnaryFn> = UnaryFn::ALL.iter().copied().filter(|f| f.result(ty.dtype).is_some()).collect();
             (!all.is_empty()).then(|| (Unary(*r.pick(&all)).into(), vec![a]))
@@ -185,7 +187,7 @@ fn add_node(g: &mut Graph, r: &mut Random, step: usize) {
             Some((Reduce { monoid: *r.pick(&all), dims: r.subset(ty.rank()) }.into(), vec![a]))
         }
         12 => random_dot(g, r, a),
-        _ => {
+        13 => {
             let mut ty = random_type(r);
             if step.is_multiple_of(7) {
                 ty.shape = Dims::from_slice(&[5, 14]);
@@ -193,6 +195,7 @@ fn add_node(g: &mut Graph, r: &mut Random, step: usize) {
             let t = r.tensor(&ty);
             Some((Constant { value: t.to_literal() }.into(), vec![]))
         }
+        _ => structured::structured(g, r, a),
     };
     if let Some((op, operands)) = made
         && within_limits(g, &op, &operands)
@@ -259,4 +262,23 @@ fn random_dot(g: &mut Graph, r: &mut Random, a: ValueId) -> Option<(Op, Vec<Valu
     let b = matching(g, r, &TensorType { dtype: ty.dtype, shape });
     let op = DotGeneral { lhs_batch: lhs_batch.to_vec(), rhs_batch, lhs_contract: lhs_contract.to_vec(), rhs_contract };
     Some((op.into(), vec![a, b]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn most_ops_occur() {
+        let graphs: Vec<Graph> = (0..300).map(|seed| random_graph(seed, 25)).collect();
+        let names: BTreeSet<&str> = graphs.iter().flat_map(|g| g.nodes()).map(|n| n.op.name()).collect();
+        let nodes: usize = graphs.iter().map(|g| g.nodes().len()).sum();
+        let structured = ["slice", "pad", "concat", "reverse", "iota", "reduce_window", "softmax", "gelu", "layer_norm", "cumulative"];
+        let more = ["arg_reduce", "sort", "top_k", "dynamic_slice", "gather", "convolution", "map", "rows", "dot_general", "proj"];
+        let absent: Vec<_> = structured.iter().chain(&more).filter(|n| !names.contains(**n)).collect();
+        assert!(absent.is_empty() && names.len() > 70, "{absent:?} of {names:?}");
+        assert!(nodes > 300 * 15, "{nodes} nodes");
+        assert_eq!(random_graph(3, 25), random_graph(3, 25));
+    }
 }
