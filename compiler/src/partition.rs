@@ -9,9 +9,8 @@ mod cost;
 mod eliminate;
 mod groups;
 
-use crate::sharded::{LoopSplit, MeshShape, ShardedGraph, Strategy};
+use crate::sharded::{MeshShape, ShardedGraph, Strategy};
 use cost::CostModel;
-use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
 use girih_ir::target::{LogicalMesh, Target, error::TargetError};
 use groups::Groups;
@@ -104,7 +103,6 @@ fn solve_mesh(step: &TrainStep, mesh: MeshShape, model: &CostModel<'_>) -> (Shar
     for edge in groups.edges() {
         let (a, b) = (edge.producer, edge.consumer);
         if a == b {
-            constant += 0;
             continue;
         }
         let (oa, ob) = (&groups.list[a].options, &groups.list[b].options);
@@ -132,11 +130,3 @@ fn solve_mesh(step: &TrainStep, mesh: MeshShape, model: &CostModel<'_>) -> (Shar
     let report = PartitionReport { groups: sizes.len(), edges, width: found.width, fixed: found.fixed, tried: Vec::new() };
     (ShardedGraph { step: step.clone(), mesh, strategies, cost }, report)
 }
-
-/// The strategy that splits nothing.
-pub(crate) fn whole(loops: usize) -> Strategy {
-    std::iter::repeat_n(LoopSplit::WHOLE, loops).collect()
-}
-
-/// A value as the partitioner sees it: the node that makes it, after `proj`.
-pub(crate) type Producer = ValueId;

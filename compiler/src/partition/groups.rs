@@ -44,8 +44,6 @@ pub(super) struct Edge {
     pub component: usize,
     pub to: Member,
     pub operand: usize,
-    /// New state flowing to its reader in the next step.
-    pub state: bool,
 }
 
 /// All groups of a step.
@@ -199,11 +197,9 @@ impl<'a> Groups<'a> {
             let Some((consumer, at)) = self.place[v.index()] else { continue };
             for (operand, o) in graph.node(v).operands.iter().enumerate() {
                 let (mut producer, mut component) = self.resolve(*o);
-                let mut state = false;
                 if let Op::Input(input) = &graph.node(producer).op {
                     let Some(next) = self.next_state[input.index] else { continue };
                     (producer, component) = self.resolve(next);
-                    state = true;
                 }
                 let Some((group, from)) = self.place[producer.index()] else { continue };
                 edges.push(Edge {
@@ -213,7 +209,6 @@ impl<'a> Groups<'a> {
                     component,
                     to: self.list[consumer].members[at].clone(),
                     operand,
-                    state,
                 });
             }
         }
