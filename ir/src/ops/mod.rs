@@ -108,6 +108,12 @@ macro_rules! ops {
                 $(names.extend(<$cfile::$cname as OpDef>::NAMES);)*
                 names
             }
+            /// The names of the ops that are not composite.
+            pub fn primitive_names() -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $(names.extend(<$pfile::$pname as OpDef>::NAMES);)*
+                names
+            }
             /// The op of that name with these attributes; `None` when there is no such op.
             pub fn parse(name: &str, attrs: &[(String, Attr)]) -> Option<Result<Op, AttrError>> {
                 let reader = AttrReader::new(attrs);
@@ -183,6 +189,7 @@ pub mod reshape;
 pub mod reverse;
 pub mod rms_norm;
 pub mod rms_norm_grad;
+pub mod samples;
 pub mod scatter;
 pub mod select_and_scatter;
 pub mod silu;
@@ -191,6 +198,8 @@ pub mod slice;
 pub mod softmax;
 pub mod softmax_grad;
 pub mod sort;
+#[cfg(test)]
+mod tests;
 pub mod top_k;
 pub mod transpose;
 pub mod window;
