@@ -37,9 +37,9 @@ impl OpDef for DynamicUpdateSlice {
         let (a, update) = (ins[0], ins[1]);
         let mut axes = Axes::elementwise(&out.components()[0].shape, 1, 0);
         let mut uses = vec![DimUse::Whole; a.rank()];
-        for d in 0..a.rank() {
+        for (d, along) in uses.iter_mut().enumerate() {
             if update.shape[d] == a.shape[d] {
-                uses[d] = DimUse::Loop(d);
+                *along = DimUse::Loop(d);
             } else {
                 axes.loops[d].kind = LoopKind::Whole;
             }

@@ -149,8 +149,8 @@ impl OpDef for Fused {
         for row in indices(&self.loops[..self.rows()]) {
             let points: Vec<Dims> = columns.iter().map(|c| row.iter().chain(c).copied().collect()).collect();
             let mut state = Row { op: self, types: &types, per_row: &per_row, ins: &ins, slots: Vec::with_capacity(types.len()) };
-            for at in 0..types.len() {
-                let values = if per_row[at] {
+            for (at, uniform) in per_row.iter().enumerate() {
+                let values = if *uniform {
                     vec![state.eval(at, 0, &[], columns.len())]
                 } else {
                     points.iter().enumerate().map(|(c, p)| state.eval(at, c, p, columns.len())).collect()

@@ -176,6 +176,8 @@ pub mod gelu;
 pub mod gelu_grad;
 pub mod input;
 pub mod iota;
+#[cfg(test)]
+mod known_answers;
 pub mod layer_norm;
 pub mod layer_norm_grad;
 pub mod log_softmax;

@@ -62,7 +62,7 @@ impl OpDef for Pad {
             let between = a.shape[d].saturating_sub(1) as i128 * self.interior[d] as i128;
             let extent = a.shape[d] as i128 + between + self.low[d] as i128 + self.high[d] as i128;
             let far = [self.low[d].unsigned_abs(), self.high[d].unsigned_abs(), self.interior[d] as u64].iter().any(|v| *v > 1 << 40);
-            if extent < 0 || extent > 1 << 40 || far {
+            if far || !(0..=1 << 40).contains(&extent) {
                 let why = format!("(C3) dimension {d} of {a} would have {extent} elements");
                 return Err(InferError::new("pad", why));
             }

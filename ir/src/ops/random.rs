@@ -131,7 +131,7 @@ impl Stream {
             (((block[lane] >> 8) + 1) as f64 / unit, (block[lane + 1] >> 8) as f64 / unit)
         };
         let (radius, angle) = ((-2.0 * radius.ln()).sqrt(), std::f64::consts::TAU * angle);
-        radius * if element % 2 == 0 { angle.cos() } else { angle.sin() }
+        radius * if element.is_multiple_of(2) { angle.cos() } else { angle.sin() }
     }
 }
 

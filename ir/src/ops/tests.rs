@@ -69,7 +69,7 @@ fn attributes_round_trip() {
 }
 
 /// Numbers that break index arithmetic.
-const HOSTILE: [i64; 12] = [-1, 0, 1, 2, 3, 4, 7, -2, 1 << 33, 1 << 62, i64::MAX, i64::MIN];
+const HOSTILE: [i64; 13] = [-1, 0, 1, 2, 3, 4, 7, -2, -9, 1 << 33, 1 << 62, i64::MAX, i64::MIN];
 
 fn damage(attr: &mut Attr, r: &mut Random) {
     let ints = |v: &mut Vec<i64>, r: &mut Random| match r.below(3) {
