@@ -3,6 +3,7 @@
 //! **Invariant:** a pass reads its level and returns the next one; only `pipeline` knows the order. Nothing here executes a program.
 #![forbid(unsafe_code)]
 
+pub mod autodiff;
 pub mod canonicalize;
 pub mod import;
 pub mod levels;

@@ -1,0 +1,380 @@
+//! Reverse-mode differentiation: a copy of the graph, extended by the gradients of a scalar.
+//!
+//! One sweep from the loss to its inputs asks each op for its vector-Jacobian product, which emits ordinary ops: gradients of gradients
+//! work the same way. Values keep their ids. A composite op without a derivative of its own is differentiated through its expansion.
+
+use girih_ir::graph::{Graph, Role, ValueId};
+use girih_ir::ops::{NoVjp, Op, Vjp};
+use girih_ir::types::{TensorType, Type};
+use smallvec::SmallVec;
+
+/// A graph with gradients.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// The graph that came in and, after its nodes, the gradients.
+    pub graph: Graph,
+    /// The gradient of each value that was asked for, in that order, each of its value's type.
+    pub gradients: Vec<ValueId>,
+    /// Positions, in that order, of values on which the loss does not depend. Their gradient is zero.
+    pub unreached: Vec<usize>,
+}
+
+/// Why a graph cannot be differentiated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AutodiffError {
+    /// The loss is no scalar float.
+    #[error("E0320: the loss {value} is {ty}; only a scalar of a float type has a gradient: reduce it first")]
+    Loss {
+        /// The value.
+        value: ValueId,
+        /// Its type.
+        ty: Type,
+    },
+    /// A value that cannot have a gradient.
+    #[error("E0321: {value} is {ty}; gradients are taken with respect to float tensors")]
+    NotFloat {
+        /// The value.
+        value: ValueId,
+        /// Its type.
+        ty: Type,
+    },
+    /// An op on the way has no derivative.
+    #[error(
+        "E0322: the loss depends on the parameters through {value}, made by {}, which has no derivative: {}; \
+         freeze the parameters before it, or take it out of the loss's path",
+        place(.origin, .reason.op),
+        .reason.why
+    )]
+    NoDerivative {
+        /// Its value.
+        value: ValueId,
+        /// Where the op came from; may be empty.
+        origin: String,
+        /// The op and the reason.
+        reason: NoVjp,
+    },
+    /// An op's derivative has another type than its operand: a bug of the op.
+    #[error("E0323: the derivative of {op} makes a {got} for an operand of type {need}; this is a bug of the op")]
+    Mismatch {
+        /// The op.
+        op: &'static str,
+        /// Type of the operand.
+        need: String,
+        /// Type of its cotangent.
+        got: String,
+    },
+}
+
+fn place(origin: &str, op: &str) -> String {
+    if origin.is_empty() { format!("`{op}`") } else { format!("`{op}` (from {origin:?})") }
+}
+
+/// The gradients of `loss` with respect to `wrt`.
+pub fn gradients(graph: &Graph, loss: ValueId, wrt: &[ValueId]) -> Result<Gradients, AutodiffError> {
+    let loss_ty = graph.ty(loss);
+    if loss_ty.as_tensor().is_none_or(|t| t.rank() != 0 || !t.dtype.is_float()) {
+        return Err(AutodiffError::Loss { value: loss, ty: loss_ty.clone() });
+    }
+    if let Some(value) = wrt.iter().copied().find(|v| graph.ty(*v).as_tensor().is_none_or(|t| !t.dtype.is_float())) {
+        return Err(AutodiffError::NotFloat { value, ty: graph.ty(value).clone() });
+    }
+    let mut out = graph.clone();
+    let entries = graph.values().take(loss.index() + 1).map(|v| {
+        let node = graph.node(v);
+        Entry { op: node.op.clone(), operands: node.operands.iter().map(|o| o.index()).collect(), value: v }
+    });
+    let mut tape = Tape::new(entries.collect());
+    for v in wrt {
+        tape.want(v.index());
+    }
+    tape.propagate_wants(&out);
+    let one = out.splat(&graph.tensor_ty(loss).clone(), 1.0);
+    tape.add(&mut out, loss.index(), 0, one)?;
+    tape.sweep(&mut out)?;
+    let mut unreached = Vec::new();
+    let mut all = Vec::new();
+    for (i, v) in wrt.iter().enumerate() {
+        let known = tape.cotangents.get(v.index()).and_then(|c| c[0]);
+        all.push(known.unwrap_or_else(|| {
+            unreached.push(i);
+            let ty = out.tensor_ty(*v).clone();
+            out.splat(&ty, 0.0)
+        }));
+    }
+    out.clear_origin();
+    Ok(Gradients { graph: out, gradients: all, unreached })
+}
+
+/// An op that was run: its operands by their place on the tape, its value in the graph.
+struct Entry {
+    op: Op,
+    operands: SmallVec<[usize; 4]>,
+    value: ValueId,
+}
+
+/// Ops in the order in which they ran, and what is known about them going backward.
+struct Tape {
+    entries: Vec<Entry>,
+    /// Whether a cotangent is of use: something that is asked for lies behind it.
+    wanted: Vec<bool>,
+    /// One cotangent a result component; `None` is zero so far.
+    cotangents: Vec<SmallVec<[Option<ValueId>; 1]>>,
+}
+
+impl Tape {
+    fn new(entries: Vec<Entry>) -> Self {
+        let n = entries.len();
+        Tape { entries, wanted: vec![false; n], cotangents: vec![SmallVec::from_elem(None, 1); n] }
+    }
+
+    /// Asks for the cotangent of a value; one that lies after the tape's end stays zero.
+    fn want(&mut self, at: usize) {
+        if let Some(w) = self.wanted.get_mut(at) {
+            *w = true;
+        }
+    }
+
+    /// Marks all float values that are computed from wanted ones.
+    fn propagate_wants(&mut self, graph: &Graph) {
+        for (i, e) in self.entries.iter().enumerate() {
+            let components = graph.ty(e.value).components();
+            self.cotangents[i] = SmallVec::from_elem(None, components.len());
+            self.wanted[i] |= components.iter().any(|t| t.dtype.is_float()) && e.operands.iter().any(|o| self.wanted[*o]);
+        }
+    }
+
+    /// Adds to the cotangent of a value's component.
+    fn add(&mut self, graph: &mut Graph, at: usize, component: usize, g: ValueId) -> Result<(), AutodiffError> {
+        let entry = &self.entries[at];
+        let need = &graph.ty(entry.value).components()[component];
+        if graph.ty(g).as_tensor() != Some(need) {
+            let (need, got) = (need.to_string(), graph.ty(g).to_string());
+            return Err(AutodiffError::Mismatch { op: entry.op.name(), need, got });
+        }
+        let slot = &mut self.cotangents[at][component];
+        *slot = Some(match *slot {
+            Some(sum) => graph.plus(sum, g),
+            None => g,
+        });
+        Ok(())
+    }
+
+    /// Goes through the tape backward and leaves every wanted cotangent complete.
+    fn sweep(&mut self, graph: &mut Graph) -> Result<(), AutodiffError> {
+        for at in (0..self.entries.len()).rev() {
+            if !self.wanted[at] || self.cotangents[at].iter().all(Option::is_none) {
+                continue;
+            }
+            let operands: SmallVec<[usize; 4]> = self.entries[at].operands.clone();
+            if let Op::Proj(p) = &self.entries[at].op {
+                let index = p.index;
+                if let Some(g) = self.cotangents[at][0] {
+                    self.add(graph, operands[0], index, g)?;
+                }
+                continue;
+            }
+            if operands.is_empty() {
+                continue;
+            }
+            let grads = self.pull_back(graph, at)?;
+            for (o, g) in operands.iter().zip(grads) {
+                if let (Some(g), true) = (g, self.wanted[*o]) {
+                    self.add(graph, *o, 0, g)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cotangents of one op's operands.
+    fn pull_back(&self, graph: &mut Graph, at: usize) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+        let entry = &self.entries[at];
+        let origin = graph.origin(entry.value).to_string();
+        graph.set_origin(&if origin.is_empty() || origin.ends_with("/grad") { origin.clone() } else { format!("{origin}/grad") });
+        let operands: SmallVec<[ValueId; 4]> = entry.operands.iter().map(|o| self.entries[*o].value).collect();
+        let wanted: SmallVec<[bool; 4]> = entry.operands.iter().map(|o| self.wanted[*o]).collect();
+        let mut cx = Vjp { graph, operands: &operands, result: entry.value, cotangents: &self.cotangents[at], wanted: &wanted };
+        match entry.op.vjp(&mut cx) {
+            Ok(grads) => Ok(grads),
+            Err(_) if entry.op.is_composite() => through_expansion(graph, &entry.op, &operands, &self.cotangents[at], &wanted),
+            Err(reason) => Err(AutodiffError::NoDerivative { value: entry.value, origin, reason }),
+        }
+    }
+}
+
+/// Differentiates the expansion of a composite op in its place.
+fn through_expansion(
+    graph: &mut Graph,
+    op: &Op,
+    operands: &[ValueId],
+    cotangents: &[Option<ValueId>],
+    wanted: &[bool],
+) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    let mut body = Graph::new(op.name());
+    let types: Vec<TensorType> = operands.iter().map(|v| graph.tensor_ty(*v).clone()).collect();
+    let inputs: Vec<ValueId> = types.iter().enumerate().map(|(i, t)| body.input(format!("x{i}"), t.clone(), Role::Data)).collect();
+    let results = op.expand(&mut body, &inputs).unwrap_or_default();
+    let mut entries: Vec<Entry> = Vec::with_capacity(body.nodes().len());
+    for node in body.nodes() {
+        let places: SmallVec<[usize; 4]> = node.operands.iter().map(|o| o.index()).collect();
+        let value = match &node.op {
+            Op::Input(i) => operands[i.index],
+            op => {
+                let args: SmallVec<[ValueId; 4]> = places.iter().map(|o| entries[*o].value).collect();
+                graph.emit(op.clone(), &args)
+            }
+        };
+        entries.push(Entry { op: node.op.clone(), operands: places, value });
+    }
+    let mut tape = Tape::new(entries);
+    for (v, w) in inputs.iter().zip(wanted) {
+        if *w {
+            tape.want(v.index());
+        }
+    }
+    tape.propagate_wants(graph);
+    for (v, g) in results.iter().zip(cotangents) {
+        if let Some(g) = g {
+            tape.add(graph, v.index(), 0, *g)?;
+        }
+    }
+    tape.sweep(graph)?;
+    Ok(inputs.iter().map(|v| tape.cotangents[v.index()][0]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use girih_ir::graph::random::Random;
+    use girih_ir::interp::eval;
+    use girih_ir::tensor::Tensor;
+    use girih_ir::text::parse_graph;
+    use girih_ir::types::DType;
+
+    /// Compares gradients of the first output with respect to all f64 inputs with central differences.
+    fn check(text: &str) {
+        let g = parse_graph(text).unwrap_or_else(|e| panic!("{e}"));
+        let wrt: Vec<ValueId> = g.inputs.iter().map(|i| i.value).filter(|v| g.tensor_ty(*v).dtype == DType::F64).collect();
+        let d = gradients(&g, g.outputs[0].value, &wrt).unwrap_or_else(|e| panic!("{e}"));
+        let mut with = d.graph.clone();
+        with.outputs.clear();
+        d.gradients.iter().enumerate().for_each(|(i, v)| with.output(format!("g{i}"), *v));
+        girih_ir::verify::verify(&with).unwrap_or_else(|e| panic!("{e}\n{with}"));
+        let mut r = Random::new(3);
+        let inputs: Vec<Tensor> = g
+            .inputs
+            .iter()
+            .map(|i| {
+                let ty = g.tensor_ty(i.value).clone();
+                if ty.dtype == DType::F64 {
+                    Tensor::new_float(ty.clone(), (0..ty.elements()).map(|_| r.unit()).collect())
+                } else {
+                    r.tensor(&ty)
+                }
+            })
+            .collect();
+        let got = eval(&with, &inputs).unwrap();
+        for (k, v) in wrt.iter().enumerate() {
+            let at = g.inputs.iter().position(|i| i.value == *v).unwrap();
+            let ty = g.tensor_ty(*v).clone();
+            let base = inputs[at].floats();
+            for e in 0..ty.elements() {
+                let h = 1e-5;
+                let moved = |by: f64| {
+                    let mut x = base.clone();
+                    x[e] += by;
+                    let mut all = inputs.clone();
+                    all[at] = Tensor::new_float(ty.clone(), x);
+                    eval(&g, &all).unwrap()[0].floats()[0]
+                };
+                let (want, have) = ((moved(h) - moved(-h)) / (2.0 * h), got[k].floats()[e]);
+                assert!((want - have).abs() <= 1e-6 * (1.0 + want.abs()), "input {at}[{e}]: {have}, differences say {want}\n{with}");
+            }
+        }
+    }
+
+    const TWO_LAYERS: &str = "graph (%x: f64[3,4] \"x\", %w: f64[4,5] param \"w\", %b: f64[5] param \"b\", %v: f64[5] param \"v\") {
+        %1 = dot_general %x, %w {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]}
+        %2 = broadcast %b {shape = [3, 5], dims = [1]}
+        %3 = add %1, %2
+        %4 = tanh %3 @\"layer1/Tanh\"
+        %5 = mul %4, %4
+        %6 = add %4, %5
+        %7 = dot_general %6, %v {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]}
+        %8 = reduce %7 {monoid = sum, dims = [0]}
+        return %8 \"loss\" }";
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        check(TWO_LAYERS);
+        check(
+            "graph (%x: f64[2,3,4]) { %1 = softmax %x {dim = 1} %2 = log_softmax %x {dim = 2} %3 = mul %1, %2 %4 = gelu %x {tanh = false}
+               %5 = add %3, %4 %6 = mul %5, %x %7 = reduce %6 {monoid = sum, dims = [0, 1, 2]} return %7 }",
+        );
+        check(
+            "graph (%x: f64[4], %k: i64[4]) { %1 = sort %x, %k {dim = 0, descending = false, stable = true} %2 = proj %1 {index = 0}
+               %3 = cumulative %2 {monoid = sum, dim = 0, exclusive = false, reverse = false} %4 = mul %3, %3
+               %5 = reduce %4 {monoid = sum, dims = [0]} return %5 }",
+        );
+    }
+
+    #[test]
+    fn second_derivatives_work() {
+        let g = parse_graph(TWO_LAYERS).unwrap();
+        let w = g.find_input("w").unwrap().value;
+        let first = gradients(&g, g.outputs[0].value, &[w]).unwrap();
+        let mut norm = first.graph.clone();
+        let square = norm.times(first.gradients[0], first.gradients[0]);
+        let loss = norm.sum(square, &[0, 1]);
+        norm.outputs.clear();
+        norm.output("loss", loss);
+        check(&norm.to_string());
+    }
+
+    #[test]
+    fn unreached_values_have_gradient_zero() {
+        let g = parse_graph("graph (%x: f32[2], %y: f32[3]) { %1 = reduce %x {monoid = sum, dims = [0]} return %1 }").unwrap();
+        let wrt = [g.inputs[1].value, g.inputs[0].value];
+        let d = gradients(&g, g.outputs[0].value, &wrt).unwrap();
+        assert_eq!(d.unreached, [0]);
+        assert_eq!(d.graph.tensor_ty(d.gradients[0]), g.tensor_ty(wrt[0]));
+    }
+
+    #[test]
+    fn random_graphs_differentiate_into_well_typed_graphs() {
+        let mut reached = 0;
+        for seed in 0..400 {
+            let mut g = girih_ir::graph::random::random_graph(seed, 20);
+            let out = g.outputs[0].value;
+            let wrt: Vec<ValueId> = g.values().filter(|v| g.ty(*v).as_tensor().is_some_and(|t| t.dtype.is_float())).collect();
+            let loss = g.convert(out, DType::F32);
+            let all: Vec<usize> = (0..g.shape(loss).len()).collect();
+            let loss = g.sum(loss, &all);
+            match gradients(&g, loss, &wrt) {
+                Ok(mut d) => {
+                    d.gradients.iter().enumerate().for_each(|(i, v)| d.graph.output(format!("g{i}"), *v));
+                    assert_eq!(girih_ir::verify::verify(&d.graph), Ok(()), "seed {seed}\n{}", d.graph);
+                    reached += wrt.len() - d.unreached.len();
+                }
+                Err(e) => assert!(matches!(e, AutodiffError::NoDerivative { .. }), "seed {seed}: {e}\n{g}"),
+            }
+        }
+        assert!(reached > 400, "{reached}");
+    }
+
+    #[test]
+    fn errors_name_op_origin_and_reason() {
+        let text =
+            "graph (%x: f32[2] \"x\") { %1 = convert %x {to = i32} %2 = convert %1 {to = f32} %3 = reduce %2 {monoid = sum, dims = [0]}
+                    %4 = reduce %x {monoid = sum, dims = []} return %3, %4, %2 }";
+        let g = parse_graph(text).unwrap();
+        let x = g.inputs[0].value;
+        assert_eq!(gradients(&g, g.outputs[0].value, &[x]).unwrap().unreached, [0], "integers stop gradients");
+        assert!(matches!(gradients(&g, g.outputs[2].value, &[x]), Err(AutodiffError::Loss { .. })));
+        assert!(matches!(gradients(&g, g.outputs[0].value, &[ValueId(1)]), Err(AutodiffError::NotFloat { .. })));
+        let reason = NoVjp { op: "some_op", why: "it jumps" };
+        let e = AutodiffError::NoDerivative { value: ValueId(3), origin: "layer1/X".into(), reason };
+        insta::assert_snapshot!(e.to_string());
+    }
+}
