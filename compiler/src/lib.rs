@@ -9,6 +9,7 @@ pub mod import;
 pub mod levels;
 pub mod lower;
 pub mod memory;
+pub mod optimize;
 pub mod partition;
 pub mod place;
 pub mod schedule;

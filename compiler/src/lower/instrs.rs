@@ -188,7 +188,13 @@ pub(super) fn compute(
             let rank = s.ins[0].dims.len();
             let order: Vec<usize> = (0..rank).filter(|d| *d != a.dim).chain([a.dim]).collect();
             let origin = s.part(0)[a.dim].start as u64;
-            Instr::ArgReduce { max: a.kind == girih_ir::scalar::Monoid::Max, last: a.select_last, out: s.out(), input: permuted(&s.ins[0], order), origin }
+            Instr::ArgReduce {
+                max: a.kind == girih_ir::scalar::Monoid::Max,
+                last: a.select_last,
+                out: s.out(),
+                input: permuted(&s.ins[0], order),
+                origin,
+            }
         }
         Op::Cumulative(c) => {
             Instr::Scan { monoid: c.monoid, dim: c.dim as u32, exclusive: c.exclusive, reverse: c.reverse, out: s.out(), input: s.input() }

@@ -1,7 +1,8 @@
 //! What an op costs: estimated machine time in integer picoseconds, so that equal programs have equal costs on every machine.
 //!
 //! A roofline an op: the longer of arithmetic and memory traffic, plus a launch. Views are free. Elementwise ops are charged their
-//! arithmetic only, because fusion joins them to what they touch.
+//! arithmetic only, because fusion joins them to what they touch; so row-wise ops and reductions, which are fused as well, are charged
+//! one pass over their largest operand.
 
 use girih_ir::graph::Graph;
 use girih_ir::ops::Op;
@@ -50,8 +51,10 @@ fn weight(op: &Op) -> Option<u64> {
             _ => 1,
         },
         Op::Compare(_) | Op::Select(_) | Op::Convert(_) => 1,
-        Op::Gelu(_) | Op::Silu(_) => 12,
-        Op::GeluGrad(_) | Op::SiluGrad(_) => 20,
+        // Cheaper than their parts: what forward and backward would share of those had to be kept in memory in between.
+        Op::Silu(_) | Op::Gelu(_) => 6,
+        Op::SiluGrad(_) => 8,
+        Op::GeluGrad(_) => 10,
         _ => return None,
     })
 }
@@ -62,6 +65,7 @@ impl CostModel {
         let components = |t: &&Type| t.components().iter().map(|c| c.bytes() as u64).fold(0u64, u64::saturating_add);
         let written = components(&out);
         let read = ins.iter().map(components).fold(0u64, u64::saturating_add);
+        let largest = ins.iter().map(components).max().unwrap_or(0);
         let elements = out.components().iter().map(TensorType::elements).max().unwrap_or(0) as u64;
         // One picosecond a node makes the smaller of two otherwise equal programs the cheaper one.
         let cost = match op {
@@ -74,7 +78,8 @@ impl CostModel {
                     let axes = op.axes(ins, out);
                     let rate = if matches!(op, Op::DotGeneral(_)) { self.flops } else { self.vector_flops };
                     let work = time(axes.ops(&axes.full_ranges()), rate);
-                    work.max(time(read.saturating_add(written), self.bytes)).saturating_add(self.launch)
+                    let moved = if op.is_composite() || matches!(op, Op::Reduce(_)) { largest } else { read.saturating_add(written) };
+                    work.max(time(moved, self.bytes)).saturating_add(self.launch)
                 }
             },
         };

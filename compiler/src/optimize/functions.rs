@@ -161,8 +161,7 @@ fn product_order(left: bool, values: &[Value], egraph: &Egraph) -> Option<Attr> 
     let (lf, rf) = (free(left_rank, &lb, &lc), free(right_rank, &rb, &rc));
     let moved = ranks(&pick(&p, if left { &lf } else { &rf })?);
     let n = lb.len();
-    let (l, r): (Vec<usize>, Vec<usize>) =
-        if left { (moved, (0..rf.len()).collect()) } else { ((0..lf.len()).collect(), moved) };
+    let (l, r): (Vec<usize>, Vec<usize>) = if left { (moved, (0..rf.len()).collect()) } else { ((0..lf.len()).collect(), moved) };
     ints((0..n).chain(l.into_iter().map(|i| n + i)).chain(r.into_iter().map(|i| n + lf.len() + i)))
 }
 
@@ -189,6 +188,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("place",       |_, v| ints(pick(&list(v, 0)?, &inverse(&list(v, 1)?)?)?)),
     ("inverse",     |_, v| ints(inverse(&list(v, 0)?)?)),
     ("without",     |_, v| ints(without(&list(v, 0)?, &list(v, 1)?))),
+    ("none",        |_, _| ints([])),
     ("ranks",       |_, v| ints(ranks(&list(v, 0)?))),
     ("sorted",      |_, v| { let mut l = list(v, 0)?; l.sort_unstable(); ints(l) }),
     ("head",        |_, v| { let (p, l) = (list(v, 0)?, list(v, 1)?); ints(pick(&l, p.get(..l.len())?)?) }),
@@ -252,7 +252,7 @@ const PREDICATES: &[(&str, Predicate)] = &[
                             Some(g.shape[..] == pick(&a.shape, &d)?[..]) }),
     ("mean",       |e, v| { let (n, d, a) = (number(e, v, 0)?, list(v, 1)?, ty(e, v, 2)?);
                             let count = element_count(&pick(&a.shape, &d)?) as f64;
-                            Some(super::matching::is_number(n, 1.0 / count, a.dtype)) }),
+                            Some(super::matching::is_near(n, 1.0 / count, a.dtype)) }),
     ("has",        |e, v| { let (c, k) = (class(v, 0)?, match v.get(1)? { Value::Attr(Attr::Word(w)) => kind(w)?, _ => return None });
                             Some(e[c].nodes.iter().any(|n| n.kind == k)) }),
     ("absorbs",    |e, v| absorbs(false, v, e)),

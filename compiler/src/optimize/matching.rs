@@ -53,12 +53,8 @@ pub(super) struct Search<'e> {
     pub found: Vec<Match>,
 }
 
-/// Whether a number of a class is the number that a rule names. Numbers that are not short in binary, like 1/√2, may have been rounded
-/// to the element type and computed with.
-pub(super) fn is_number(value: f64, wanted: f64, dtype: DType) -> bool {
-    if wanted as f32 as f64 == wanted {
-        return value == wanted;
-    }
+/// Whether a number of a class is this number, up to what rounding to the element type and a few operations may have made of it.
+pub(super) fn is_near(value: f64, wanted: f64, dtype: DType) -> bool {
     let tolerance = match dtype {
         DType::F64 => 1e-12,
         DType::BF16 | DType::F16 => 8e-3,
@@ -99,9 +95,10 @@ impl<'e> Search<'e> {
             Pattern::Variable(v) => self.bind(*v, t.id, t.next),
             Pattern::Uniform(v) if self.egraph[t.id].data.uniform.is_some() => self.bind(*v, t.id, t.next),
             Pattern::Uniform(_) => {}
-            Pattern::Number(x) => {
-                let value = self.egraph[t.id].data.uniform;
-                if value.is_some_and(|v| is_number(v, *x, tensor_type(self.egraph, t.id).dtype)) {
+            Pattern::Number { value, near } => {
+                let found = self.egraph[t.id].data.uniform;
+                let fits = |v: f64| v == *value || *near && is_near(v, *value, tensor_type(self.egraph, t.id).dtype);
+                if found.is_some_and(fits) {
                     self.step(t.next);
                 }
             }

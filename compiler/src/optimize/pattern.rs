@@ -1,7 +1,7 @@
 //! The notation of rules: what the tables say, read into trees.
 //!
 //! A pattern is an s-expression: `(reduce[sum, ?d] (mul ?a #c))`. `?x` binds a class or, inside the brackets, an attribute; `#c` binds a
-//! class whose elements are all one known number; a number matches such a class; `?c@(…)` names what it matches; `%unary` and
+//! class whose elements are all one known number; a number matches such a class exactly, `~0.1` up to rounding; `?c@(…)` names what it matches; `%unary` and
 //! `%binary` stand for any op of that family. The right side may also call functions: `(transpose[pick(?q, ?p)] ?a)`; a number there
 //! takes the type of its neighbor. Guards are calls of predicates joined by `&`. Functions and predicates are in `functions.rs`.
 
@@ -53,8 +53,13 @@ pub(super) enum Pattern {
     Variable(usize),
     /// A class of one known number; binds.
     Uniform(usize),
-    /// A class of this number.
-    Number(f64),
+    /// A class of this number, or of one that rounding may have made of it.
+    Number {
+        /// The number.
+        value: f64,
+        /// Whether it may be off by rounding.
+        near: bool,
+    },
     /// Binds the class that the pattern matches.
     Named(usize, Box<Pattern>),
     /// An op.
@@ -242,8 +247,10 @@ impl<'a> Reader<'a> {
             return if self.take("@") { Ok(Pattern::Named(slot, Box::new(self.pattern()?))) } else { Ok(Pattern::Variable(slot)) };
         }
         if !self.take("(") {
+            let near = self.take("~");
             let word = self.word()?;
-            return word.parse().map(Pattern::Number).map_err(|_| self.error(format!("`{word}` is no number")));
+            let value = word.parse().map_err(|_| self.error(format!("`{word}` is no number")))?;
+            return Ok(Pattern::Number { value, near });
         }
         let head = self.head()?;
         let mut attrs = Vec::new();

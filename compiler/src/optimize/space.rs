@@ -159,6 +159,8 @@ pub(super) struct OpInfo {
     pub kind: KindId,
     /// Its attributes in order.
     pub attrs: SmallVec<[AttrId; 4]>,
+    /// Whether its two operands may be swapped.
+    pub commutative: bool,
 }
 
 /// The interners and the analysis of the e-graph.
@@ -237,7 +239,8 @@ impl Space {
         }
         let kind = KINDS.get(op.name()).copied().expect("every op has a registered name");
         let attrs = op.attrs().into_iter().map(|(_, a)| self.intern_attr(a)).collect();
-        self.infos.push(OpInfo { kind, attrs });
+        let commutative = matches!(&op, Op::Binary(b) if b.0.is_commutative());
+        self.infos.push(OpInfo { kind, attrs, commutative });
         OpId::new(self.ops.insert_full(op).0)
     }
 
@@ -303,14 +306,25 @@ fn uniform(egraph: &Egraph, op: OpId, children: &[Id]) -> Option<f64> {
     }
 }
 
+/// An e-node. The operands of a commutative op are put in order, so that both orders are one e-node.
+fn term(egraph: &Egraph, op: OpId, children: &[Id], made: DerivationId) -> Term {
+    let info = egraph.analysis.info(op);
+    let mut children = SmallVec::from_slice(children);
+    if info.commutative && children[0] > children[1] {
+        children.swap(0, 1);
+    }
+    Term { kind: info.kind, op, children, made }
+}
+
 /// Adds an e-node that a rewrite makes.
 pub(super) fn add(egraph: &mut Egraph, op: OpId, children: &[Id], made: DerivationId, origin: u32) -> Result<Id, InferError> {
     let types = children.iter().map(|c| egraph[*c].data.ty).collect();
     let ty = egraph.analysis.infer(op, types)?;
     let uniform = uniform(egraph, op, children);
-    let kind = egraph.analysis.info(op).kind;
+    let canonical: SmallVec<[Id; 4]> = children.iter().map(|c| egraph.find(*c)).collect();
+    let term = term(egraph, op, &canonical, made);
     egraph.analysis.next = Fact { ty, uniform, original: NOWHERE, origin };
-    Ok(egraph.add(Term { kind, op, children: SmallVec::from_slice(children), made }))
+    Ok(egraph.add(term))
 }
 
 /// The tensor type of a class; for a tuple, its first component.
@@ -318,9 +332,20 @@ pub(super) fn tensor_type(egraph: &Egraph, id: Id) -> &TensorType {
     &egraph.analysis.ty(egraph[id].data.ty).components()[0]
 }
 
-/// A graph as an e-graph: the class of each live value.
-pub(super) fn import(graph: &Graph) -> (Egraph, Vec<Option<Id>>) {
+/// A graph as an e-graph.
+pub(super) struct Imported {
+    /// The e-graph.
+    pub egraph: Egraph,
+    /// The class of each live value, as it was then.
+    pub classes: Vec<Option<Id>>,
+    /// The e-node of each live value, in order.
+    pub terms: Vec<(ValueId, Term)>,
+}
+
+/// A graph as an e-graph; dead values stay behind.
+pub(super) fn import(graph: &Graph) -> Imported {
     let mut egraph = Egraph::new(Space::new());
+    let mut terms = Vec::new();
     let mut map: Vec<Option<Id>> = vec![None; graph.nodes().len()];
     let live = graph.live();
     for value in graph.values().filter(|v| live[v.index()]) {
@@ -330,12 +355,13 @@ pub(super) fn import(graph: &Graph) -> (Egraph, Vec<Option<Id>>) {
         let op = egraph.analysis.intern_op(node.op.clone());
         let ty = egraph.analysis.intern_type(&node.ty);
         let uniform = uniform(&egraph, op, &children);
-        let kind = egraph.analysis.info(op).kind;
+        let term = term(&egraph, op, &children, DerivationId(0));
+        terms.push((value, term.clone()));
         egraph.analysis.next = Fact { ty, uniform, original: value.0, origin: value.0 };
-        map[value.index()] = Some(egraph.add(Term { kind, op, children, made: DerivationId(0) }));
+        map[value.index()] = Some(egraph.add(term));
     }
     egraph.rebuild();
-    (egraph, map)
+    Imported { egraph, classes: map, terms }
 }
 
 /// The value of the input graph that gives a class its origin.

@@ -1,17 +1,17 @@
 //! Activation functions from their parts, and their gradients. `algebra` gathers known numbers to the right before these match.
 
-use super::RuleClass::Reassociates as R;
 use super::Row;
+use super::RuleClass::Reassociates as R;
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Row] = &[
-    ("gelu-erf",        R, "(mul (mul ?x (add (erf (mul ?x 0.7071067811865476)) 1)) 0.5)",
+    ("gelu-erf",        R, "(mul (mul ?x (add (erf (mul ?x ~0.7071067811865476)) 1)) ~0.5)",
                            "(gelu[false] ?x)",                                                          "float(?x)"),
-    ("gelu-tanh",       R, "(mul (mul ?x (add (tanh (mul (add ?x (mul (mul (mul ?x ?x) ?x) 0.044715)) 0.7978845608028654)) 1)) 0.5)",
+    ("gelu-tanh",       R, "(mul (mul ?x (add (tanh (mul (add ?x (mul (mul (mul ?x ?x) ?x) ~0.044715)) ~0.7978845608028654)) 1)) ~0.5)",
                            "(gelu[true] ?x)",                                                           "float(?x)"),
-    ("gelu-erf-grad",   R, "(add (mul (mul ?g (add (erf (mul ?x 0.7071067811865476)) 1)) 0.5) (mul (mul (mul ?g ?x) (exp (mul (mul ?x ?x) -0.5))) 0.3989422804014327))",
+    ("gelu-erf-grad",   R, "(add (mul (mul ?g (add (erf (mul ?x ~0.7071067811865476)) 1)) ~0.5) (mul (mul (mul ?g ?x) (exp (mul (mul ?x ?x) ~-0.5))) ~0.3989422804014327))",
                            "(gelu_grad[false] ?x ?g)",                                                  "float(?x)"),
-    ("gelu-erf-slope",  R, "(mul ?g (add (mul (add (erf (mul ?x 0.7071067811865476)) 1) 0.5) (mul ?x (mul (exp (mul (mul ?x ?x) -0.5)) 0.3989422804014327))))",
+    ("gelu-erf-slope",  R, "(mul ?g (add (mul (add (erf (mul ?x ~0.7071067811865476)) 1) ~0.5) (mul ?x (mul (exp (mul (mul ?x ?x) ~-0.5)) ~0.3989422804014327))))",
                            "(gelu_grad[false] ?x ?g)",                                                  "float(?x)"),
     ("silu",            R, "(mul ?x (logistic ?x))",
                            "(silu ?x)",                                                                 "float(?x)"),

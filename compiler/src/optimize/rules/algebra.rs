@@ -1,7 +1,7 @@
 //! Scalar algebra: neutral elements, signs, reciprocals, factors.
 
-use super::RuleClass::{Approximates as A, Exact as E, Reassociates as R};
 use super::Row;
+use super::RuleClass::{Approximates as A, Exact as E, Reassociates as R};
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Row] = &[
@@ -18,6 +18,8 @@ pub(super) const RULES: &[Row] = &[
     ("div-self",             A, "(div ?a ?a)",                                     "1",                                               "float(?a)"),
     ("max-self",             E, "(max ?a ?a)",                                     "?a",                                              ""),
     ("min-self",             E, "(min ?a ?a)",                                     "?a",                                              ""),
+    ("max-floor",            E, "(max ?a -inf)",                                   "?a",                                              "float(?a)"),
+    ("min-ceiling",          E, "(min ?a inf)",                                    "?a",                                              "float(?a)"),
     ("select-same",          E, "(select ?c ?a ?a)",                               "?a",                                              ""),
     ("select-not",           E, "(select (not ?c) ?a ?b)",                         "(select ?c ?b ?a)",                               ""),
     // Signs.

@@ -1,7 +1,7 @@
 //! Rules that open up alternatives without bringing anything closer by themselves. They run on a budget, in small regions only.
 
-use super::RuleClass::Reassociates as R;
 use super::Row;
+use super::RuleClass::Reassociates as R;
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Row] = &[

@@ -1,7 +1,7 @@
 //! Products: transposes go into dimension numbers, factors come out, products that share an operand join.
 
-use super::RuleClass::{Exact as E, Reassociates as R};
 use super::Row;
+use super::RuleClass::{Exact as E, Reassociates as R};
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Row] = &[
@@ -15,8 +15,8 @@ pub(super) const RULES: &[Row] = &[
     ("transpose-dot-swap",   E, "(transpose[?p] (dot_general[?lb, ?rb, ?lc, ?rc] ?a ?b))",
                                 "(dot_general[head(?p, ?rb), head(?p, ?lb), ?rc, ?lc] ?b ?a)",                           "absorbs_swapped(?p, ?lb, ?lc, ?a)"),
     // Signs and factors.
-    ("dot-neg-left",         E, "(dot_general[?lb, ?rb, ?lc, ?rc] (neg ?a) ?b)",        "(neg (dot_general[?lb, ?rb, ?lc, ?rc] ?a ?b))",                  "float(?a)"),
-    ("dot-neg-right",        E, "(dot_general[?lb, ?rb, ?lc, ?rc] ?a (neg ?b))",        "(neg (dot_general[?lb, ?rb, ?lc, ?rc] ?a ?b))",                  "float(?a)"),
+    ("dot-neg-left",         R, "(dot_general[?lb, ?rb, ?lc, ?rc] (neg ?a) ?b)",        "(neg (dot_general[?lb, ?rb, ?lc, ?rc] ?a ?b))",                  "float(?a)"),
+    ("dot-neg-right",        R, "(dot_general[?lb, ?rb, ?lc, ?rc] ?a (neg ?b))",        "(neg (dot_general[?lb, ?rb, ?lc, ?rc] ?a ?b))",                  "float(?a)"),
     ("dot-number-left",      R, "(dot_general[?lb, ?rb, ?lc, ?rc] (mul ?a #c) ?b)",     "(mul (dot_general[?lb, ?rb, ?lc, ?rc] ?a ?b) value(#c))",        "float(?a) & varying(?a)"),
     ("dot-number-right",     R, "(dot_general[?lb, ?rb, ?lc, ?rc] ?a (mul ?b #c))",     "(mul (dot_general[?lb, ?rb, ?lc, ?rc] ?a ?b) value(#c))",        "float(?a) & varying(?b)"),
     // Products that share an operand.

@@ -1,15 +1,15 @@
 //! Reductions: merging, and taking out whatever does not move along the reduced dimensions. They clean up what reverse mode leaves
 //! behind for every broadcast.
 
-use super::RuleClass::{Exact as E, Reassociates as R};
 use super::Row;
+use super::RuleClass::{Exact as E, Reassociates as R};
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Row] = &[
     ("reduce-reduce",       R, "(reduce[?m, ?d] (reduce[?m, ?e] ?a))",                   "(reduce[?m, merge(?d, ?e, ?a)] ?a)",                                                          ""),
     ("reduce-units",        E, "(reduce[?m, ?d] ?a)",                                    "(reshape[without(shape(?a), ?d)] ?a)",                                                        "units(?a, ?d)"),
     ("reduce-transpose",    R, "(reduce[?m, ?d] (transpose[?p] ?a))",                    "(transpose[ranks(without(?p, ?d))] (reduce[?m, sorted(pick(?p, ?d))] ?a))",                   ""),
-    ("sum-neg",             E, "(reduce[sum, ?d] (neg ?a))",                             "(neg (reduce[sum, ?d] ?a))",                                                                  ""),
+    ("sum-neg",             R, "(reduce[sum, ?d] (neg ?a))",                             "(neg (reduce[sum, ?d] ?a))",                                                                  ""),
     ("sum-scaled",          R, "(reduce[sum, ?d] (mul ?a #c))",                          "(mul (reduce[sum, ?d] ?a) value(#c))",                                                        "float(?a) & varying(?a)"),
     ("sum-of-multiples",    R, "(reduce[sum, ?d] (mul ?a (broadcast[?s, ?e] ?b)))",      "(mul (reduce[sum, ?d] ?a) (broadcast[without(?s, ?d), shift(?d, ?e)] ?b))",                   "float(?a) & disjoint(?e, ?d)"),
     ("sum-of-quotients",    R, "(reduce[sum, ?d] (div ?a (broadcast[?s, ?e] ?b)))",      "(div (reduce[sum, ?d] ?a) (broadcast[without(?s, ?d), shift(?d, ?e)] ?b))",                   "float(?a) & disjoint(?e, ?d)"),

@@ -2,8 +2,8 @@
 //!
 //! `keeps(?k, ?d, ?x)` says that what was reduced over the dimensions d goes back to its own rows.
 
-use super::RuleClass::{Approximates as A, Reassociates as R};
 use super::Row;
+use super::RuleClass::{Approximates as A, Reassociates as R};
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Row] = &[
@@ -26,21 +26,18 @@ pub(super) const RULES: &[Row] = &[
                                  "(softmax_grad[only(?d)] ?y ?g)",                                    "keeps(?k, ?d, ?y) & float(?y)"),
     ("softmax-grad-quotient", R, "(mul ?e (sub ?h@(div ?g ?t@(broadcast[?s, ?k] ?z)) (broadcast[?s, ?k] (reduce[sum, ?d] (mul ?h ?y@(div ?e ?t))))))",
                                  "(softmax_grad[only(?d)] ?y ?g)",                                    "keeps(?k, ?d, ?y) & float(?y)"),
-    ("softmax-grad-plus",     R, "(mul ?e (sub ?h@(div ?g ?t@(broadcast[?s, ?k] ?z)) (broadcast[?s, ?k] (div (reduce[sum, ?d] (mul ?g ?y@(div ?e ?t))) ?z))))",
-                                 "(softmax_grad[only(?d)] ?y ?g)",                                    "keeps(?k, ?d, ?y) & float(?y)"),
     ("log-softmax-grad",      R, "(sub ?g (mul (exp ?y) (broadcast[?s, ?k] (reduce[sum, ?d] ?g))))",
                                  "(log_softmax_grad[only(?d)] ?y ?g)",                                "keeps(?k, ?d, ?y)"),
     ("log-softmax-grad-softmax", R, "(sub ?g (mul (softmax[?i] ?x) (broadcast[?s, ?k] (reduce[sum, ?d] ?g))))",
                                  "(log_softmax_grad[only(?d)] (log_softmax[?i] ?x) ?g)",              "keeps(?k, ?d, ?x)"),
+    ("log-softmax-grad-quotient", R, "(sub ?g (mul ?e@(exp ?x) (broadcast[?s, ?k] (div (reduce[sum, ?d] ?g) (reduce[sum, ?d] ?e)))))",
+                                 "(log_softmax_grad[only(?d)] (log_softmax[only(?d)] ?x) ?g)",        "keeps(?k, ?d, ?x)"),
     // A difference of softmax gradients: what the row maximum would pass on is zero.
     ("softmax-grad-sums-to-zero", A, "(reduce[sum, ?d] (softmax_grad[?i] (softmax[?i] ?x) ?g))",      "0",                                     "is_only(?i, ?d)"),
     // Normalizations.
     ("layer-norm",            R, "(add (mul (mul ?c@(sub ?x (broadcast[?s, ?k] (mul (reduce[sum, ?d] ?x) #n))) (broadcast[?s, ?k] (rsqrt (add (mul (reduce[sum, ?d] (mul ?c ?c)) #n) #e)))) (broadcast[?s, ?d] ?gamma)) (broadcast[?s, ?d] ?beta))",
                                  "(layer_norm[count(?d), value(#e)] ?x ?gamma ?beta)",
                                  "keeps(?k, ?d, ?x) & trailing(?d, ?x) & mean(#n, ?d, ?x) & row(?gamma, ?d, ?x) & row(?beta, ?d, ?x) & positive(#e)"),
-    ("layer-norm-sum",        R, "(add (mul (mul ?c@(add ?x (broadcast[?s, ?k] (mul (reduce[sum, ?d] ?x) #m))) (broadcast[?s, ?k] (rsqrt (add (mul (reduce[sum, ?d] (mul ?c ?c)) #n) #e)))) (broadcast[?s, ?d] ?gamma)) (broadcast[?s, ?d] ?beta))",
-                                 "(layer_norm[count(?d), value(#e)] ?x ?gamma ?beta)",
-                                 "keeps(?k, ?d, ?x) & trailing(?d, ?x) & mean(#n, ?d, ?x) & mean(negated(#m), ?d, ?x) & row(?gamma, ?d, ?x) & row(?beta, ?d, ?x) & positive(#e)"),
     ("rms-norm",              R, "(mul (mul ?x (broadcast[?s, ?k] (rsqrt (add (mul (reduce[sum, ?d] (mul ?x ?x)) #n) #e)))) (broadcast[?s, ?d] ?gamma))",
                                  "(rms_norm[count(?d), value(#e)] ?x ?gamma)",
                                  "keeps(?k, ?d, ?x) & trailing(?d, ?x) & mean(#n, ?d, ?x) & row(?gamma, ?d, ?x) & positive(#e)"),

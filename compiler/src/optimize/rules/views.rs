@@ -1,7 +1,7 @@
 //! Views: transposes, reshapes and broadcasts compose, cancel, and let elementwise ops through to where they cost least.
 
-use super::RuleClass::Exact as E;
 use super::Row;
+use super::RuleClass::Exact as E;
 
 #[rustfmt::skip]
 pub(super) const RULES: &[Row] = &[
@@ -17,7 +17,7 @@ pub(super) const RULES: &[Row] = &[
     ("broadcast-transpose",   E, "(broadcast[?s, ?d] (transpose[?p] ?a))",                 "(broadcast[?s, place(?d, ?p)] ?a)",                                  ""),
     ("broadcast-reshape",     E, "(broadcast[?s, ?d] (reshape[?t] ?a))",                   "(broadcast[?s, through(?a, ?t, ?d, ?s)] ?a)",                        ""),
     ("reshape-broadcast",     E, "(reshape[?s] (broadcast[?t, ?d] ?a))",                   "(broadcast[?s, onward(?a, ?t, ?d, ?s)] ?a)",                         ""),
-    ("reshape-spread-scalar", E, "(reshape[?s] (broadcast[?t, ?d] ?a))",                   "(broadcast[?s, without(?d, ?d)] (reshape[without(?d, ?d)] ?a))",     "scalar(?a)"),
+    ("reshape-spread-scalar", E, "(reshape[?s] (broadcast[?t, ?d] ?a))",                   "(broadcast[?s, none()] (reshape[none()] ?a))",                       "scalar(?a)"),
     // Transposes sink toward what absorbs them, and rise to meet each other.
     ("transpose-unary",       E, "(transpose[?p] (%unary ?a))",                            "(%unary (transpose[?p] ?a))",                                        ""),
     ("transpose-binary",      E, "(transpose[?p] (%binary ?a ?b))",                        "(%binary (transpose[?p] ?a) (transpose[?p] ?b))",                    "either_movable(?a, ?b)"),
