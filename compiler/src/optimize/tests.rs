@@ -10,7 +10,7 @@ use girih_ir::tensor::Tensor;
 use girih_ir::types::{DType, TensorType};
 
 fn inputs(graph: &Graph) -> Vec<Tensor> {
-    let mut s = 0x1234_5678_9ABC_DEFu64;
+    let mut s = 0x0123_4567_89AB_CDEF_u64;
     let mut next = || {
         s ^= s << 13;
         s ^= s >> 7;
