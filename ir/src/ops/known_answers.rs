@@ -199,3 +199,29 @@ fn rows_are_ordered_with_ties_and_nan() {
     assert_eq!(running(false, true), [7.0, 6.0, 4.0]);
     assert_eq!(running(true, true), [6.0, 4.0, 0.0]);
 }
+
+#[test]
+fn what_violates_a_constraint_is_refused_by_its_number() {
+    let f = |shape: &[usize]| TensorType::new(DType::F32, shape);
+    let i = |shape: &[usize]| TensorType::new(DType::I32, shape);
+    let window = ReduceWindow::plain(Monoid::Sum, dims(&[2]), dims(&[0]));
+    let cases: Vec<(Op, Vec<TensorType>, &str)> = vec![
+        (Pad::edges(vec![-2], vec![-2]).into(), vec![f(&[3]), f(&[])], "(C3)"),
+        (Pad::edges(vec![0], vec![0]).into(), vec![f(&[3]), i(&[])], "(C1)"),
+        (Slice { start: dims(&[1]), limit: dims(&[4]), stride: dims(&[1]) }.into(), vec![f(&[3])], "(C2)"),
+        (Concat { dim: 0 }.into(), vec![f(&[2, 3]), f(&[2, 4])], "(C2)"),
+        (Reverse { dims: vec![0, 0] }.into(), vec![f(&[2])], "(C2)"),
+        (Convolution { feature_groups: 2, ..Convolution::plain(1) }.into(), vec![f(&[1, 3, 4]), f(&[2, 1, 3])], "(C5)"),
+        (Convolution { feature_groups: 2, batch_groups: 2, ..Convolution::plain(0) }.into(), vec![f(&[2, 2]), f(&[2, 1])], "(C4)"),
+        (window.into(), vec![f(&[4])], "(C3)"),
+        (Gather::take(&[4, 2], 1, 0).into(), vec![f(&[4, 2]), f(&[3])], "(C1)"),
+        (Gather::take(&[4, 2], 1, 0).into(), vec![f(&[4, 1]), i(&[3])], "(C5)"),
+        (ArgReduce { dim: 0, kind: Monoid::Max, select_last: false, dtype: DType::I64 }.into(), vec![f(&[0])], "(C2)"),
+        (TopK { k: 4, largest: true, dtype: DType::I64 }.into(), vec![f(&[3])], "(C2)"),
+    ];
+    for (op, types, constraint) in cases {
+        let types: Vec<Type> = types.into_iter().map(Type::from).collect();
+        let refused = op.infer(&types.iter().collect::<Vec<_>>()).unwrap_err();
+        assert!(refused.why.starts_with(constraint), "{refused}");
+    }
+}
