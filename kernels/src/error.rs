@@ -1,6 +1,6 @@
 //! What a kernel refuses, before it touches any element.
 
-use girih_ir::types::Layout;
+use girih_ir::types::{DType, Layout};
 
 /// Why a kernel did not run. Nothing has been written when one of these is returned.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,6 +37,32 @@ pub enum KernelError {
         dim: usize,
         /// Its extent.
         extent: usize,
+    },
+    /// Elements of a type that the operation does not take there.
+    #[error("E0905: operand `{operand}` holds {have}, not {want}")]
+    ElementType {
+        /// Which operand.
+        operand: &'static str,
+        /// Its element type.
+        have: DType,
+        /// The element type that would fit.
+        want: DType,
+    },
+    /// A byte slice that cannot be read as elements.
+    #[error("E0906: the bytes of operand `{operand}` do not start at a multiple of the size of {dtype}, or hold a broken element")]
+    Misaligned {
+        /// Which operand.
+        operand: &'static str,
+        /// The element type.
+        dtype: DType,
+    },
+    /// A fused program that cannot run.
+    #[error("E0907: instruction {slot} of the fused program: {why}")]
+    Program {
+        /// The instruction.
+        slot: usize,
+        /// Why.
+        why: &'static str,
     },
     /// An attribute outside its range.
     #[error("E0904: attribute `{name}` is {value}: {rule}")]

@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// Portable Rust.
     Scalar,
-    /// AVX2 and FMA: 8 lanes of f32.
+    /// AVX2, FMA and F16C: 8 lanes of f32.
     Avx2,
-    /// AVX-512 F: 16 lanes of f32 and masks.
+    /// AVX-512 F, BW, DQ and VL: 16 lanes of f32 and masks.
     Avx512,
 }
 
@@ -45,9 +45,13 @@ impl Isa {
 
 #[cfg(target_arch = "x86_64")]
 fn widest() -> Isa {
-    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
     match avx2 {
-        true if is_x86_feature_detected!("avx512f") => Isa::Avx512,
+        true if avx512 => Isa::Avx512,
         true => Isa::Avx2,
         false => Isa::Scalar,
     }

@@ -10,13 +10,29 @@
 
 #[allow(unsafe_code)]
 mod arch;
+pub mod buffer;
 pub mod conv;
+pub mod copy;
 pub mod element;
 pub mod error;
+pub mod gather;
 pub mod gemm;
 pub mod isa;
+pub mod lane;
+pub mod map;
+pub mod random;
+pub mod reduce;
+pub mod scan;
 pub mod scratch;
+pub mod sort;
+pub mod window;
 
+pub use buffer::{Buf, BufMut, View, ViewMut};
 pub use error::KernelError;
 pub use isa::Isa;
 pub use scratch::Scratch;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
