@@ -5,6 +5,7 @@
 
 pub mod attr;
 pub mod axes;
+pub mod check;
 pub mod fused;
 pub mod graph;
 pub mod ids;

@@ -229,6 +229,13 @@ impl std::str::FromStr for TrainStep {
 /// Reads the text form of a training step. A text that begins with `graph` is an inference step.
 pub fn parse_step(text: &str) -> Result<TrainStep, TextError> {
     let mut p = Parser::new(text);
+    let step = step_from(&mut p)?;
+    p.end()?;
+    Ok(step)
+}
+
+/// Reads a training step inside a larger text.
+pub(crate) fn step_from(p: &mut Parser<'_>) -> Result<TrainStep, TextError> {
     let (mut state, mut loss, mut seed) = (Vec::new(), None, 0);
     let header = p.cursor.eat_word("step")?;
     if header {
@@ -241,12 +248,11 @@ pub fn parse_step(text: &str) -> Result<TrainStep, TextError> {
                     loss = Some(c.integer("the position of an output")?);
                 }
                 "seed" => seed = c.integer("a number")?,
-                word => state.push(pair(&mut p, word)?),
+                word => state.push(pair(p, word)?),
             }
         }
     }
     let graph = p.graph()?;
-    p.end()?;
     if !header {
         return Ok(TrainStep::inference(graph));
     }

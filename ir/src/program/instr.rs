@@ -41,8 +41,9 @@ pub struct WindowDims {
 
 /// One instruction. Regions are read unless their field is named `out` or `outs`.
 ///
-/// An input region may equal an output region exactly (in place) only in `map`, and in `copy`, where it gives the bytes another name;
-/// otherwise they do not overlap.
+/// An input region may equal an output region exactly (in place) only in `map`, as the running operand of `scatter` and
+/// `dynamic_update_slice`, and in a `copy` that visits its bytes in the same order, where it gives them another name; otherwise they do
+/// not overlap.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Instr {
     /// `out[b…, m…, n…] = Σ_k a[b…, m…, k…] · b[b…, n…, k…]`: `batch`, then free, then contracting dimensions.

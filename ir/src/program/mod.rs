@@ -6,9 +6,16 @@
 //! A region that a queue still uses may not be touched in a conflicting way before the `wait` that covers it. Channels are one-way,
 //! ordered, and have credits: a send completes only while fewer than `depth` messages are on the way.
 
+pub mod codec;
+mod form;
 pub mod instr;
+pub mod parse;
+pub mod text;
+pub mod valid;
+mod wire;
 
 pub use instr::{Instr, Queue};
+pub use parse::parse_program;
 
 use crate::axes::Box;
 use crate::fused::FusedProgram;

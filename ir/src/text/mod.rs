@@ -13,10 +13,10 @@
 
 mod error;
 pub(crate) mod lex;
-mod literal;
+pub(crate) mod literal;
 pub(crate) mod parse;
 pub(crate) mod print;
-mod program;
+pub(crate) mod program;
 
 pub use error::{TextError, TextErrorKind};
 pub use parse::parse_graph;

@@ -1,0 +1,111 @@
+//! The independent checker: proves that a program is safe to run and computes its reference step.
+//!
+//! It reads the program and the target only, and shares no code with the passes that made them. A program may come from a stranger:
+//! everything that the runtime takes for granted is checked here, and [`Verified`] has no other constructor.
+//! Phases run in order, and later ones rely on what earlier ones established: structure, bounds and shapes, capacity, routes,
+//! channels, definition before use, races, deadlock, provenance.
+
+pub mod bounds;
+pub mod capacity;
+pub mod channels;
+pub mod content;
+pub mod deadlock;
+pub mod defined;
+pub mod implements;
+pub mod intervals;
+pub mod provenance;
+pub mod races;
+pub mod report;
+pub mod routes;
+pub mod runs;
+pub mod shapes;
+pub mod trace;
+
+pub use report::{CheckReport, CheckStats, Fault, Finding};
+
+use crate::program::{Instr, Program};
+use report::{Findings, Place};
+use std::ops::Deref;
+use trace::Trace;
+
+/// A value that the checker accepted.
+#[derive(Clone, Debug)]
+pub struct Verified<T> {
+    value: T,
+    stats: CheckStats,
+}
+
+impl<T> Verified<T> {
+    /// What was checked.
+    pub fn stats(&self) -> CheckStats {
+        self.stats
+    }
+    /// The value; to run it again it has to be checked again.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// Checks a program.
+pub fn check(program: Program) -> Result<Verified<Program>, CheckReport> {
+    let mut stats = CheckStats::default();
+    let mut findings = Findings::new(&program);
+    run(&program, &mut findings, &mut stats);
+    if findings.is_clean() {
+        return Ok(Verified { value: program, stats });
+    }
+    let (list, total) = (findings.list, findings.total);
+    Err(CheckReport { findings: list, total, stats })
+}
+
+fn run(program: &Program, findings: &mut Findings<'_>, stats: &mut CheckStats) {
+    if let Err(e) = program.validate() {
+        findings.add(Fault::Structure, Place::program(), e.to_string());
+        return;
+    }
+    bounds::check(program, findings);
+    capacity::check(program, findings);
+    routes::check(program, findings);
+    if !findings.is_clean() {
+        return;
+    }
+    count(program, stats);
+    let trace = Trace::new(program);
+    channels::check(program, &trace, findings);
+    defined::check(program, findings);
+    races::check(program, &trace, findings);
+    if !findings.is_clean() {
+        return;
+    }
+    let order = deadlock::check(program, &trace, findings);
+    if findings.is_clean() {
+        provenance::check(program, &trace, &order, findings, stats);
+    }
+}
+
+fn count(program: &Program, stats: &mut CheckStats) {
+    stats.dies = program.dies.len();
+    for code in &program.dies {
+        stats.peak_sram = stats.peak_sram.max(code.sram_used);
+        for instr in &program.streams[code.stream.index()] {
+            stats.instructions += 1;
+            stats.sram_bytes += instr.reads().iter().chain(&instr.writes()).map(|r| r.bytes()).sum::<u64>();
+            match instr {
+                Instr::Send { region, .. } => {
+                    stats.messages += 1;
+                    stats.message_bytes += region.bytes();
+                }
+                Instr::Load { out: region, .. } | Instr::Store { region, .. } => stats.host_bytes += region.bytes(),
+                _ => {}
+            }
+        }
+    }
+}
+
