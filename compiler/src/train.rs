@@ -16,7 +16,7 @@ use crate::autodiff::AutodiffError;
 #[non_exhaustive]
 pub enum TrainError {
     /// `--loss` or `--optimizer` does not read.
-    #[error("E0320: `{text}`: {why}; an example is `{example}`")]
+    #[error("E0330: `{text}`: {why}; an example is `{example}`")]
     Spec {
         /// What was given.
         text: String,
@@ -26,7 +26,7 @@ pub enum TrainError {
         example: &'static str,
     },
     /// The loss names a value that is not there.
-    #[error("E0321: the model has no {what} `{name}`; it has {known}")]
+    #[error("E0331: the model has no {what} `{name}`; it has {known}")]
     Unknown {
         /// `output` or `input`.
         what: &'static str,
@@ -36,13 +36,13 @@ pub enum TrainError {
         known: String,
     },
     /// Logits and labels do not fit together, or the loss is no scalar.
-    #[error("E0322: the loss does not fit the model: {why}")]
+    #[error("E0332: the loss does not fit the model: {why}")]
     Shape {
         /// How.
         why: String,
     },
     /// There is nothing to train.
-    #[error("E0323: the model has no trainable parameter that the loss depends on; name some with `--trainable`, or use `run`")]
+    #[error("E0333: the model has no trainable parameter that the loss depends on; name some with `--trainable`, or use `run`")]
     NothingToTrain,
     /// The gradient does not exist.
     #[error(transparent)]

@@ -35,18 +35,17 @@ pub fn train_step(
     graph.outputs.clone_from(&forward_outputs);
     let loss_value = loss.build(&mut graph)?;
     graph.outputs.clear();
-    let params: Vec<(String, usize, ValueId)> = graph
-        .inputs
-        .iter()
-        .enumerate()
-        .filter(|(_, i)| i.role == Role::Param)
-        .map(|(k, i)| (i.name.clone(), k, i.value))
-        .collect();
+    let params: Vec<(String, usize, ValueId)> =
+        graph.inputs.iter().enumerate().filter(|(_, i)| i.role == Role::Param).map(|(k, i)| (i.name.clone(), k, i.value)).collect();
     if params.is_empty() {
         return Err(TrainError::NothingToTrain);
     }
     let wrt: Vec<ValueId> = params.iter().map(|p| p.2).collect();
-    let (mut graph, grads) = gradients(&graph, loss_value, &wrt)?;
+    let found = gradients(&graph, loss_value, &wrt)?;
+    if found.unreached.len() == params.len() {
+        return Err(TrainError::NothingToTrain);
+    }
+    let (mut graph, grads) = (found.graph, found.gradients);
     graph.set_origin(&format!("optimizer {:?}", optimizer.kind).to_lowercase());
     let mut build = Build { state: Vec::new(), slots: Weights::new(), step: None };
     if optimizer.counts_steps() {

@@ -63,7 +63,7 @@ impl FromStr for LossSpec {
             output = spec.bare().map(str::to_string);
         }
         let labels = spec.take("labels")?.unwrap_or_else(|| "labels".to_string());
-        spec.finish("logits, labels, axis and ignore_index")?;
+        spec.finish("logits (or output), labels and, for softmax_cross_entropy, axis and ignore_index")?;
         Ok(LossSpec { kind, output, labels })
     }
 }
@@ -146,7 +146,9 @@ impl LossSpec {
         let labels = self.labels(graph, TensorType::new(DType::I64, &label_shape));
         let label_ty = graph.tensor_ty(labels).clone();
         if label_ty.shape != label_shape || label_ty.dtype.is_float() {
-            let why = format!("the logits are {ty} with classes along dimension {axis}, so labels are integers {label_shape:?}; they are {label_ty}");
+            let why = format!(
+                "the logits are {ty} with classes along dimension {axis}, so labels are integers {label_shape:?}; they are {label_ty}"
+            );
             return Err(TrainError::Shape { why });
         }
         let logp = graph.emit(LogSoftmax { dim: axis }, &[logits]);
@@ -188,8 +190,8 @@ mod tests {
         assert_eq!(loss.kind, LossKind::SoftmaxCrossEntropy { axis: -1, ignore_index: 0 });
         assert_eq!("output:total".parse::<LossSpec>().expect("reads").output.as_deref(), Some("total"));
         let wrong = |t: &str| t.parse::<LossSpec>().expect_err("must not read").to_string();
-        insta::assert_snapshot!(wrong("hinge"), @"");
-        insta::assert_snapshot!(wrong("mse:axis=2"), @"");
-        insta::assert_snapshot!(wrong("softmax_cross_entropy:axis=x"), @"");
+        insta::assert_snapshot!(wrong("hinge"), @"E0330: `hinge`: there is no loss `hinge`; there are softmax_cross_entropy, bce_with_logits, mse and output; an example is `softmax_cross_entropy:logits=output,labels=labels,axis=-1,ignore_index=-100`");
+        insta::assert_snapshot!(wrong("mse:axis=2"), @"E0330: `mse:axis=2`: there is no option `axis`; there is logits (or output), labels and, for softmax_cross_entropy, axis and ignore_index; an example is `softmax_cross_entropy:logits=output,labels=labels,axis=-1,ignore_index=-100`");
+        insta::assert_snapshot!(wrong("softmax_cross_entropy:axis=x"), @"E0330: `softmax_cross_entropy:axis=x`: `x` is no value for `axis`; an example is `softmax_cross_entropy:logits=output,labels=labels,axis=-1,ignore_index=-100`");
     }
 }
