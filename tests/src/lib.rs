@@ -17,3 +17,5 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     eprintln!("skipped: {} is not there", dir.display());
     None
 }
+
+pub mod corpus;

@@ -1,0 +1,164 @@
+//! The corpus runner: real models with the outputs, gradients and loss curves that their framework computed.
+//!
+//! A case is a folder with a `case.json` (format: `README.md` of the corpus). Every export of the model is imported and run, its
+//! gradients are compared, and 20-step loss curves are replayed, on the reference interpreter or on a compiled program.
+
+pub mod engine;
+mod torch;
+
+use engine::Engine;
+use girih_ir::literal::Literal;
+use girih_ir::tensor::Tensor;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Named tensors.
+pub type Tensors = BTreeMap<String, Literal>;
+
+/// How a case ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Everything is inside its tolerance.
+    Pass,
+    /// Something is not, or did not run.
+    Fail(String),
+    /// The case needs what girih does not have.
+    Unsupported(String),
+}
+
+/// The result of one case.
+#[derive(Clone, Debug)]
+pub struct CaseResult {
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The largest error in units of its tolerance, and where it was.
+    pub worst: Worst,
+    /// Dies that compute, in the largest program of the case; 0 on the interpreter.
+    pub dies: usize,
+    /// Seconds that compiling the largest program took.
+    pub compile_seconds: f64,
+    /// Checks that were made.
+    pub checks: usize,
+}
+
+/// The largest error so far, relative to its tolerance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Worst {
+    /// Error / tolerance; 1 is the limit.
+    pub ratio: f64,
+    /// Where.
+    pub at: String,
+}
+
+impl Worst {
+    /// Takes a larger error.
+    pub fn see(&mut self, ratio: f64, at: impl FnOnce() -> String) {
+        if ratio > self.ratio || ratio.is_nan() {
+            *self = Worst { ratio: if ratio.is_nan() { f64::INFINITY } else { ratio }, at: at() };
+        }
+    }
+
+    /// Compares tensors elementwise: `|got − want| ≤ atol + rtol·|want|`; equal infinities and NaN for NaN are no error.
+    pub fn compare(&mut self, got: &Literal, want: &Literal, atol: f64, rtol: f64, what: &str) {
+        if got.ty().shape != want.ty().shape {
+            self.see(f64::INFINITY, || format!("{what} is {} instead of {}", got.ty(), want.ty()));
+            return;
+        }
+        let (g, w) = (Tensor::from_literal(got).floats(), Tensor::from_literal(want).floats());
+        for (i, (a, b)) in g.iter().zip(&w).enumerate() {
+            if a == b || (a.is_nan() && b.is_nan()) {
+                continue;
+            }
+            let ratio = (a - b).abs() / (atol + rtol * b.abs() + 1e-300);
+            self.see(ratio, || format!("{what}[{i}]: {a} instead of {b}"));
+        }
+    }
+}
+
+/// Every case below the folders, sorted.
+pub fn find_cases(roots: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut todo: Vec<PathBuf> = roots.to_vec();
+    while let Some(dir) = todo.pop() {
+        if dir.join("case.json").is_file() {
+            found.push(dir);
+        } else if let Ok(entries) = std::fs::read_dir(&dir) {
+            todo.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Reads a safetensors file.
+pub fn read_tensors(path: &Path) -> Result<Tensors, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut tensors = Tensors::new();
+    for (name, view) in file.tensors() {
+        let dtype = dtype_of(view.dtype()).ok_or_else(|| format!("{}: {name} is {:?}", path.display(), view.dtype()))?;
+        let ty = girih_ir::types::TensorType::new(dtype, view.shape());
+        tensors.insert(name, Literal::new(ty, view.data().to_vec()).map_err(|e| e.to_string())?);
+    }
+    Ok(tensors)
+}
+
+fn dtype_of(dtype: safetensors::Dtype) -> Option<girih_ir::types::DType> {
+    use girih_ir::types::DType;
+    use safetensors::Dtype;
+    Some(match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F64 => DType::F64,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I8 => DType::I8,
+        Dtype::U8 => DType::U8,
+        Dtype::I16 => DType::I16,
+        Dtype::U16 => DType::U16,
+        Dtype::I32 => DType::I32,
+        Dtype::U32 => DType::U32,
+        Dtype::I64 => DType::I64,
+        Dtype::U64 => DType::U64,
+        Dtype::BOOL => DType::Bool,
+        _ => return None,
+    })
+}
+
+/// Runs the case in a folder.
+pub fn run_case(dir: &Path, engine: &Engine) -> CaseResult {
+    let name = dir.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut result = CaseResult { name, outcome: Outcome::Pass, worst: Worst::default(), dies: 0, compile_seconds: 0.0, checks: 0 };
+    let case: Value = match std::fs::read_to_string(dir.join("case.json")).map(|t| serde_json::from_str(&t)) {
+        Ok(Ok(case)) => case,
+        Ok(Err(e)) => {
+            result.outcome = Outcome::Fail(format!("case.json: {e}"));
+            return result;
+        }
+        Err(e) => {
+            result.outcome = Outcome::Fail(format!("case.json: {e}"));
+            return result;
+        }
+    };
+    result.outcome = match (case["framework"].as_str(), case["kind"].as_str()) {
+        (Some("pytorch"), Some("forward+grads")) => match torch::run(dir, &case, engine, &mut result) {
+            Ok(()) if result.worst.ratio <= 1.0 => Outcome::Pass,
+            Ok(()) => Outcome::Fail("outside the tolerance".to_string()),
+            Err(outcome) => outcome,
+        },
+        (framework, kind) => Outcome::Unsupported(format!("cases of {} ({})", framework.unwrap_or("?"), kind.unwrap_or("?"))),
+    };
+    result
+}
+
+/// The line that the command prints for a case.
+pub fn line(r: &CaseResult) -> String {
+    let dies = if r.dies > 0 { format!(", {} dies, compiled in {:.2} s", r.dies, r.compile_seconds) } else { String::new() };
+    match &r.outcome {
+        Outcome::Pass => format!("PASS {}: {} checks, worst {:.3} of tolerance at {}{dies}", r.name, r.checks, r.worst.ratio, r.worst.at),
+        Outcome::Fail(why) => format!("FAIL {}: {why}; worst {:.3} of tolerance at {}{dies}", r.name, r.worst.ratio, r.worst.at),
+        Outcome::Unsupported(why) => format!("UNSUPPORTED {}: {why}", r.name),
+    }
+}
