@@ -1,6 +1,7 @@
 //! Corpora, conformance suites and oracles of girih, for the tests and for anyone who points them at a folder of cases.
 
 pub mod onnx_cases;
+pub mod onnx_mutants;
 
 use std::path::{Path, PathBuf};
 

@@ -13,7 +13,7 @@ use girih_ir::graph::{Graph, Role, ValueId};
 use girih_ir::literal::Literal;
 use girih_ir::ops::Op;
 use girih_ir::ops::{
-    broadcast::Broadcast, constant::Constant, elementwise, proj::Proj, reduce::Reduce, reshape::Reshape, transpose::Transpose,
+    broadcast::Broadcast, constant::Constant, elementwise, iota::Iota, proj::Proj, reduce::Reduce, reshape::Reshape, transpose::Transpose,
 };
 use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
 use girih_ir::tensor::Tensor;
@@ -29,6 +29,11 @@ const FOLD_ALWAYS: usize = 1 << 12;
 /// … or when it is no larger than its operands and at most this large.
 const FOLD_SHRINKING: usize = 1 << 18;
 
+/// A constant product or window is evaluated when it takes at most this many steps.
+const FOLD_WORK: usize = 1 << 24;
+/// Ops that a small model may unroll into.
+const MOST_UNROLLED: u64 = 300_000;
+
 /// Builds the graph of one model.
 pub struct Builder<'a> {
     /// The graph so far.
@@ -41,8 +46,12 @@ pub struct Builder<'a> {
     fixed: BTreeMap<Val, Rc<Tensor>>,
     /// Inputs of `fixed` that were used that way.
     specialized: BTreeSet<Val>,
+    /// What [`known`](Self::known) has computed.
+    computed: BTreeMap<Val, Rc<Tensor>>,
     folded_bytes: u64,
     nodes: u64,
+    /// How many ops may be emitted.
+    most_nodes: u64,
     /// An error with its own class (a damaged or external tensor) that a handler met.
     pub fatal: Option<ImportError>,
     /// Whether `BatchNormalization` normalizes by the batch even where the file says inference.
@@ -61,12 +70,19 @@ impl<'a> Builder<'a> {
             constants: BTreeMap::new(),
             fixed: BTreeMap::new(),
             specialized: BTreeSet::new(),
+            computed: BTreeMap::new(),
             folded_bytes: 0,
             nodes: 0,
+            most_nodes: limits.nodes,
             fatal: None,
             batch_statistics: false,
             buffer_updates: Vec::new(),
         }
+    }
+
+    /// Bounds the ops that a model with this many nodes may unroll into.
+    pub fn expect_nodes(&mut self, nodes: u64) {
+        self.most_nodes = nodes.saturating_mul(16).saturating_add(MOST_UNROLLED).min(self.limits.nodes);
     }
 
     /// Says that a running statistic has a new value after this step.
@@ -169,6 +185,9 @@ impl<'a> Builder<'a> {
 
     /// A constant of rank 1 with numbers of that type.
     pub fn floats(&mut self, dtype: DType, shape: &[usize], values: Vec<f64>) -> Res<Val> {
+        if !dtype.is_float() {
+            return unsupported(format!("the operator on {dtype}"));
+        }
         self.add_constant(Tensor::new_float(TensorType::new(dtype, shape), values))
     }
 
@@ -177,6 +196,9 @@ impl<'a> Builder<'a> {
         self.check_size(&[count])?;
         let mut shape = vec![1; rank];
         shape[at] = count;
+        if count > 1 << 16 {
+            return self.add(Iota { dtype, shape: Dims::from_slice(&shape), dim: at }.into(), &[]);
+        }
         let ty = TensorType::new(dtype, shape);
         self.add_constant(if dtype.is_float() {
             Tensor::new_float(ty, (0..count).map(|i| i as f64).collect())
@@ -217,17 +239,18 @@ impl<'a> Builder<'a> {
 
     /// Evaluates a value from constants and fixed inputs, without recursion.
     fn evaluate(&mut self, v: Val) -> Option<Rc<Tensor>> {
-        if let Some(t) = self.constants.get(&v) {
+        if let Some(t) = self.constants.get(&v).or_else(|| self.computed.get(&v)) {
             return Some(t.clone());
         }
         // The ancestors, and whether they all rest on values that are there.
         let (mut needed, mut stack) = (BTreeSet::new(), vec![v]);
         let mut used = Vec::new();
         while let Some(v) = stack.pop() {
-            if self.constants.contains_key(&v) || !needed.insert(v) {
+            if self.constants.contains_key(&v) || self.computed.contains_key(&v) || !needed.insert(v) {
                 continue;
             }
             let node = self.graph.node(v);
+            let sizes = |values: &[Val]| values.iter().map(|v| self.graph.tensor_ty(*v).elements()).fold(0, usize::saturating_add);
             match &node.op {
                 Op::Input(_) => {
                     self.fixed.get(&v)?;
@@ -235,6 +258,7 @@ impl<'a> Builder<'a> {
                 }
                 Op::Constant(_) => {}
                 _ if node.ty.components().iter().any(|t| t.elements() > FOLD_SHRINKING) => return None,
+                op if heavy(op, sizes(&node.operands), sizes(&[v])) => return None,
                 _ => stack.extend(node.operands.iter().copied()),
             }
         }
@@ -248,7 +272,7 @@ impl<'a> Builder<'a> {
                 op => {
                     let mut operands = Vec::new();
                     for o in &node.operands {
-                        match self.constants.get(o) {
+                        match self.constants.get(o).or_else(|| self.computed.get(o)) {
                             Some(t) => operands.push(t.clone()),
                             None => operands.extend(values.get(o)?.iter().cloned()),
                         }
@@ -263,6 +287,13 @@ impl<'a> Builder<'a> {
             };
             values.insert(v, results);
         }
+        for (v, results) in &values {
+            if let ([only], Type::Tensor(t)) = (&results[..], self.graph.ty(*v))
+                && t.elements() <= FOLD_ALWAYS
+            {
+                self.computed.insert(*v, only.clone());
+            }
+        }
         values.get(&v).and_then(|r| r.first()).cloned()
     }
 
@@ -270,8 +301,8 @@ impl<'a> Builder<'a> {
 
     fn add(&mut self, op: Op, operands: &[Val]) -> Res<Val> {
         self.nodes += 1;
-        if self.nodes > self.limits.nodes.saturating_mul(4) {
-            return malformed("the model unrolls into more nodes than the limits allow");
+        if self.nodes > self.most_nodes {
+            return malformed(format!("the model unrolls into more than {} nodes", self.most_nodes));
         }
         let v = self.graph.add(op, operands).map_err(|e| Fault::Malformed(e.why))?;
         for t in self.graph.ty(v).components() {
@@ -296,6 +327,7 @@ impl<'a> Builder<'a> {
         let bytes = 8 * size as u64;
         if operands.is_empty()
             || matches!(ty, Type::Tuple(_))
+            || heavy(&op, given, size)
             || size > FOLD_ALWAYS && (size > given || size > FOLD_SHRINKING)
             || self.folded_bytes.saturating_add(bytes) > self.limits.folded_bytes
         {
@@ -488,6 +520,12 @@ impl<'a> Builder<'a> {
         let count = self.like(sum, count as f64)?;
         self.binary(BinaryFn::Div, sum, count)
     }
+}
+
+/// Whether evaluating an op takes far longer than reading its operands and writing its results.
+fn heavy(op: &Op, given: usize, made: usize) -> bool {
+    let product = matches!(op, Op::DotGeneral(_) | Op::Convolution(_) | Op::ReduceWindow(_) | Op::SelectAndScatter(_) | Op::Sort(_));
+    product && given.saturating_mul(made) > FOLD_WORK
 }
 
 /// A literal from a file's tensor.

@@ -5,8 +5,8 @@ use super::call::{Res, malformed, unsupported};
 use girih_ir::ops::convolution::Convolution;
 use girih_ir::ops::gather::Gather;
 use girih_ir::ops::scatter::{Combiner, Scatter};
-use girih_ir::ops::{concat::Concat, pad::Pad, reduce_window::ReduceWindow, reverse::Reverse, slice::Slice};
-use girih_ir::scalar::{BinaryFn, CompareFn, Monoid};
+use girih_ir::ops::{concat::Concat, pad::Pad, reduce_window::ReduceWindow, reverse::Reverse, slice::Slice, top_k::TopK};
+use girih_ir::scalar::Monoid;
 use girih_ir::types::{DType, Dims};
 
 /// No padding or stride may be further from zero than this.
@@ -142,7 +142,7 @@ impl Builder<'_> {
     pub fn take(&mut self, x: Val, index: Val, at: usize) -> Res<Val> {
         let (dims, index_rank) = (self.dims(x), self.rank(index));
         let mut slice_sizes = dims.clone();
-        if dims[at] == 0 {
+        if dims.get(at).copied().unwrap_or(0) == 0 {
             return malformed("an empty dimension cannot be indexed");
         }
         slice_sizes[at] = 1;
@@ -233,39 +233,15 @@ impl Builder<'_> {
         self.emit(op, &[x, index, updates])
     }
 
-    /// The `k` largest (smallest) elements along an axis in order, and their indices; of equal ones the first comes first.
-    ///
-    /// An element's place is the number of elements that come before it, so both results are sums over a table of comparisons.
+    /// The `k` largest (smallest) elements along an axis, best first, and their indices; of equal ones the first comes first.
     pub fn top_k(&mut self, x: Val, at: usize, k: usize, largest: bool) -> Res<(Val, Val)> {
-        let dims = self.dims(x);
-        let (n, rank) = (dims[at], dims.len());
-        if n > 4096 {
-            return unsupported(format!("the largest of {n} elements (at most 4096)"));
-        }
-        // Axis `at` is the element asked about, axis `at + 1` the others.
-        let mut own_shape = dims.to_vec();
-        own_shape.insert(at + 1, 1);
-        let mut other_shape = dims.to_vec();
-        other_shape.insert(at, 1);
-        let (own, other) = (self.reshape(x, &own_shape)?, self.reshape(x, &other_shape)?);
-        let better = self.compare(if largest { CompareFn::Gt } else { CompareFn::Lt }, other, own)?;
-        let equal = self.compare(CompareFn::Eq, other, own)?;
-        let (own_index, other_index) = (self.iota(DType::I64, n, at, rank + 1)?, self.iota(DType::I64, n, at + 1, rank + 1)?);
-        let earlier = self.compare(CompareFn::Lt, other_index, own_index)?;
-        let tied = self.binary(BinaryFn::And, equal, earlier)?;
-        let before = self.binary(BinaryFn::Or, better, tied)?;
-        let before = self.convert(before, DType::I64)?;
-        let place = self.reduce(Monoid::Sum, before, &[at + 1], false)?;
-        // Result position `at`, summed over axis `at + 1`: the one element whose place it is.
-        let place = self.reshape(place, &other_shape)?;
-        let wanted = self.iota(DType::I64, k, at, rank + 1)?;
-        let hit = self.compare(CompareFn::Eq, place, wanted)?;
-        let zero = self.like(x, 0.0)?;
-        let values = self.select(hit, other, zero)?;
-        let values = self.reduce(Monoid::Sum, values, &[at + 1], false)?;
-        let none = self.int_scalar(0)?;
-        let indices = self.select(hit, other_index, none)?;
-        let indices = self.reduce(Monoid::Sum, indices, &[at + 1], false)?;
-        Ok((values, indices))
+        let rank = self.rank(x);
+        let mut to_last: Vec<usize> = (0..rank).filter(|d| *d != at).collect();
+        to_last.push(at);
+        let rows = self.transpose(x, &to_last)?;
+        let both = self.emit_tuple(TopK { k, largest, dtype: DType::I64 }, &[rows])?;
+        let mut back: Vec<usize> = (0..rank - 1).collect();
+        back.insert(at, rank - 1);
+        Ok((self.transpose(both[0], &back)?, self.transpose(both[1], &back)?))
     }
 }

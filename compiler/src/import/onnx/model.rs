@@ -106,6 +106,7 @@ fn identifier(name: &str) -> String {
 impl<'a> Importer<'a> {
     fn main(mut self, graph: &'a GraphProto) -> Result<Imported, ImportError> {
         self.check_names(graph)?;
+        self.builder.expect_nodes(graph.node.len() as u64);
         let initializers: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_deref().unwrap_or("")).collect();
         self.inputs(graph, &initializers)?;
         self.initializers(graph)?;
@@ -145,8 +146,9 @@ impl<'a> Importer<'a> {
             }
             let Some(ty) = self.input_type(info, &mut unbound)? else { continue };
             self.builder.graph.set_origin(&format!("input {}", clean(name)));
+            let value = self.options.values.get(name).filter(|value| *value.ty() == ty);
             let v = self.builder.input(name, ty, Role::Data);
-            if let Some(value) = self.options.values.get(name) {
+            if let Some(value) = value {
                 self.builder.fix(v, Rc::new(Tensor::from_literal(value)));
             }
             self.define(name, Value::Tensor(v)).map_err(|f| self.malformed_at(f, "graph inputs"))?;
@@ -324,7 +326,8 @@ impl<'a> Importer<'a> {
             self.define(tensor.name.as_deref().unwrap_or(""), Value::Tensor(v))?;
         }
         self.nodes(&graph.node)?;
-        graph.output.iter().map(|o| self.result(o.name.as_deref().unwrap_or(""))).collect()
+        let results = graph.output.iter().map(|o| self.result(o.name.as_deref().unwrap_or(""))).collect::<Res<Vec<_>>>()?;
+        whole(results)
     }
 
     fn nodes(&mut self, nodes: &'a [NodeProto]) -> Res<()> {
@@ -468,7 +471,7 @@ impl<'a> Importer<'a> {
 
     /// Runs a function's body in a level of its own.
     fn inline(&mut self, function: &'a FunctionProto, attrs: Attrs<'a>, inputs: Vec<Option<Value>>) -> Outputs {
-        if self.frames.len() > self.options.limits.depth.min(32) {
+        if self.frames.len() > 32 || self.scopes.len() > self.options.limits.depth {
             return malformed("functions call each other too deeply");
         }
         let mut sets = opsets(&function.opset_import);
@@ -490,7 +493,8 @@ impl<'a> Importer<'a> {
             self.define(name, value)?;
         }
         self.nodes(&function.node)?;
-        function.output.iter().map(|o| self.result(o)).collect()
+        let results = function.output.iter().map(|o| self.result(o)).collect::<Res<Vec<_>>>()?;
+        whole(results)
     }
 
     // ---- the end ---------------------------------------------------------------------------------------------------------------
@@ -536,6 +540,11 @@ impl<'a> Importer<'a> {
         let specialized = names.map(|i| i.name.clone()).collect();
         Imported { graph: out, initial: self.initial, buffers, specialized, unused }
     }
+}
+
+/// The results of a nested graph, unless one of them could not be imported.
+fn whole(results: Vec<Value>) -> Outputs {
+    if results.iter().any(|v| matches!(v, Value::Poison)) { unsupported("a node inside it is not supported") } else { Ok(results) }
 }
 
 /// Which values the outputs depend on.

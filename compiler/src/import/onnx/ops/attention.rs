@@ -216,7 +216,10 @@ pub fn rotary(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let cache = |b: &mut Builder, i: usize| -> Res<Val> {
         let mut c = call.input(i)?;
         if let Some(ids) = call.opt(3)? {
-            let extent = b.dims(c)[0];
+            let extent = b.dims(c).first().copied().unwrap_or(0);
+            if extent == 0 {
+                return malformed("a cache has no positions");
+            }
             let ids = super::gather::positive(b, ids, extent)?;
             c = b.take(c, ids, 0)?;
         }
@@ -356,6 +359,6 @@ pub fn causal_conv(b: &mut Builder, call: &Call<'_>) -> Outputs {
         other => return malformed(format!("there is no activation '{other}'")),
     }
     let total = b.dims(all)[2];
-    let state = b.slice_axis(all, 2, total - (k - 1), total, 1)?;
+    let state = b.slice_axis(all, 2, total.saturating_sub(k - 1), total, 1)?;
     Ok(vec![y.into(), state.into()])
 }

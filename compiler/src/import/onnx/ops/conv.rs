@@ -58,7 +58,7 @@ pub fn conv_transpose(b: &mut Builder, call: &Call<'_>) -> Outputs {
     if extra.len() != spatial || extra.iter().any(|e| !(0..1 << 31).contains(e)) {
         return malformed("output_padding does not fit");
     }
-    let reach = |d: usize| (kernel[d + 2] as i64 - 1) * dilations[d] as i64 + 1;
+    let reach = |d: usize| (kernel[d + 2] as i64 - 1).saturating_mul(dilations[d] as i64).saturating_add(1);
     let (mut low, mut high) = transposed_pads(call, &dims[2..], &strides, &extra, &reach)?;
     for d in 0..spatial {
         low[d] = reach(d) - 1 - low[d];
@@ -90,14 +90,14 @@ fn transposed_pads(
 ) -> Res<(Vec<i64>, Vec<i64>)> {
     let rank = spatial.len();
     let auto = call.text("auto_pad", "NOTSET")?;
-    let natural = |d: usize| strides[d] as i64 * (spatial[d] as i64 - 1) + extra[d] + reach(d);
+    let natural = |d: usize| (strides[d] as i64).saturating_mul(spatial[d] as i64 - 1).saturating_add(extra[d]).saturating_add(reach(d));
     let wanted: Option<Vec<i64>> = match (call.attrs.ints("output_shape")?, auto) {
         (Some(list), _) if list.len() >= rank => Some(list[list.len() - rank..].to_vec()),
-        (_, "SAME_UPPER" | "SAME_LOWER") => Some((0..rank).map(|d| (spatial[d] * strides[d]) as i64).collect()),
+        (_, "SAME_UPPER" | "SAME_LOWER") => Some((0..rank).map(|d| spatial[d].saturating_mul(strides[d]) as i64).collect()),
         _ => None,
     };
     if let Some(wanted) = wanted {
-        let total: Vec<i64> = (0..rank).map(|d| natural(d) - wanted[d]).collect();
+        let total: Vec<i64> = (0..rank).map(|d| natural(d).saturating_sub(wanted[d])).collect();
         if wanted.iter().any(|w| !(0..1 << 31).contains(w)) {
             return malformed("output_shape is out of range");
         }
@@ -211,6 +211,9 @@ fn window_counts(b: &mut Builder, x: Val, w: &Window, include_pad: bool) -> Res<
     let out = w.output(&dims[2..])?;
     // The count is a product of one count a dimension.
     for d in 0..out.len() {
+        if out[d].saturating_mul(w.kernel[d]) > 1 << 24 {
+            return unsupported("an average over more than 16 million window positions a dimension");
+        }
         let (low, extent) = (w.low[d], dims[d + 2] as i64);
         let (first, last) = if include_pad { (-low, extent + w.high[d]) } else { (0, extent) };
         let inside = |o: usize, k: usize| {

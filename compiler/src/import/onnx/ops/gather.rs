@@ -202,6 +202,9 @@ pub fn tensor_scatter(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let dims = b.dims(cache);
     let at = axis(call.int("axis", -2)?, dims.len())?;
     let shape = b.dims(update);
+    if shape.len() != dims.len() {
+        return malformed(format!("an update of {shape:?} does not fit {dims:?}"));
+    }
     let (batch, steps) = (dims[0], shape[at]);
     let starts = match call.opt(2)? {
         Some(v) => b.convert(v, DType::I64)?,
@@ -253,6 +256,9 @@ pub fn unique(b: &mut Builder, call: &Call<'_>) -> Outputs {
         return unsupported("unique slices along an axis");
     }
     let t = b.known(x, "input (its count of distinct elements is a shape)")?;
+    if t.ty().elements() > 1 << 13 {
+        return unsupported("the distinct elements of a large tensor");
+    }
     let values = t.floats();
     let mut distinct: Vec<(f64, i64, i64)> = Vec::new();
     let mut inverse = Vec::with_capacity(values.len());

@@ -2,7 +2,7 @@
 
 use super::super::build::{Builder, Val};
 use super::super::call::{Call, Outputs, Res, axes, axis, malformed, one, unsupported};
-use girih_ir::ops::{log_softmax::LogSoftmax, softmax::Softmax};
+use girih_ir::ops::{arg_reduce::ArgReduce, cumulative::Cumulative, log_softmax::LogSoftmax, softmax::Softmax};
 use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
 use girih_ir::types::DType;
 
@@ -123,16 +123,14 @@ fn hardmax(b: &mut Builder, x: Val, dims: &[usize]) -> Outputs {
 
 /// The index of the largest (smallest) element along an axis, which stays with extent 1; of equal ones the first (last).
 pub fn arg(b: &mut Builder, x: Val, at: usize, largest: bool, last: bool) -> Res<Val> {
-    let (count, rank) = (b.dims(x)[at], b.rank(x));
-    if count == 0 {
+    if b.dims(x)[at] == 0 {
         return malformed("an empty axis has no extremum");
     }
-    let extreme = b.reduce(if largest { Monoid::Max } else { Monoid::Min }, x, &[at], true)?;
-    let hit = b.compare(CompareFn::Eq, x, extreme)?;
-    let index = b.iota(DType::I64, count, at, rank)?;
-    let none = b.int_scalar(if last { -1 } else { count as i64 })?;
-    let candidates = b.select(hit, index, none)?;
-    b.reduce(if last { Monoid::Max } else { Monoid::Min }, candidates, &[at], true)
+    let kind = if largest { Monoid::Max } else { Monoid::Min };
+    let mut shape = b.dims(x);
+    shape[at] = 1;
+    let index = b.emit(ArgReduce { dim: at, kind, select_last: last, dtype: DType::I64 }, &[x])?;
+    b.reshape(index, &shape)
 }
 
 /// `ArgMax` and `ArgMin`.
@@ -154,26 +152,6 @@ pub fn cumulative(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let Some(at) = call.known_int(b, 1, "axis")? else { return malformed("the axis is missing") };
     let at = axis(at, b.rank(x))?;
     let monoid = if call.op == "CumSum" { Monoid::Sum } else { Monoid::Prod };
-    one(running(b, x, at, monoid, call.flag("exclusive", false)?, call.flag("reverse", false)?)?)
-}
-
-/// Running combination along an axis.
-pub fn running(b: &mut Builder, x: Val, at: usize, monoid: Monoid, exclusive: bool, reverse: bool) -> Res<Val> {
-    let dims = b.dims(x);
-    let (count, rank) = (dims[at], dims.len());
-    if count == 0 {
-        return Ok(x);
-    }
-    // A window of the whole axis that ends (or begins) at each element; exclusive ones are one step behind.
-    let width = count as i64 - 1;
-    let step = i64::from(exclusive);
-    let (mut low, mut high) = (vec![0i64; rank], vec![0i64; rank]);
-    if reverse {
-        (low[at], high[at]) = (-step, width + step);
-    } else {
-        (low[at], high[at]) = (width + step, -step);
-    }
-    let mut window = vec![1; rank];
-    window[at] = count;
-    b.reduce_window(monoid, x, &window, &vec![1; rank], &vec![1; rank], &low, &high)
+    let op = Cumulative { monoid, dim: at, exclusive: call.flag("exclusive", false)?, reverse: call.flag("reverse", false)? };
+    one(b.emit(op, &[x])?)
 }

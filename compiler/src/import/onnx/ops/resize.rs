@@ -136,6 +136,13 @@ fn output_extents(b: &mut Builder, call: &Call<'_>, old: bool, dims: &[usize], w
 
 /// Resizes one axis.
 fn resize_axis(b: &mut Builder, x: Val, at: usize, map: &AxisMap<'_>, request: &Request<'_>) -> Res<Val> {
+    let reach = if request.antialias { (4.0 / map.scale.min(1.0)).ceil() as usize } else { 4 };
+    if map.output.saturating_mul(reach.saturating_add(map.input)) > 1 << 26 && (map.output != map.input || request.mode != "nearest") {
+        return unsupported(format!("resizing {} elements to {}", map.input, map.output));
+    }
+    if map.input == 0 && map.output > 0 {
+        return malformed("an empty dimension cannot be resized");
+    }
     let rows: Vec<Vec<(usize, f64)>> = (0..map.output).map(|o| weights(map, request, o)).collect::<Res<_>>()?;
     let identity = map.input == map.output && rows.iter().enumerate().all(|(o, r)| r[..] == [(o, 1.0)]);
     if identity {
@@ -249,7 +256,7 @@ pub fn grid_sample(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let (x, grid) = (call.input(0)?, call.input(1)?);
     let (dims, grid_dims) = (b.dims(x), b.dims(grid));
     let spatial = dims.len().saturating_sub(2);
-    if spatial == 0 || grid_dims.len() != dims.len() || grid_dims[0] != dims[0] || grid_dims[dims.len() - 1] != spatial {
+    if spatial == 0 || spatial > 3 || grid_dims.len() != dims.len() || grid_dims[0] != dims[0] || grid_dims[dims.len() - 1] != spatial {
         return malformed(format!("a grid of {grid_dims:?} does not fit {dims:?}"));
     }
     let mode = call.text("mode", "linear")?;

@@ -1,7 +1,7 @@
 //! Sequences of tensors. Their lengths are static, so they exist only while importing.
 
 use super::super::build::{Builder, Val};
-use super::super::call::{Call, Outputs, Res, Value, axis, malformed, one};
+use super::super::call::{Call, Outputs, Res, Value, axis, malformed, one, unsupported};
 
 /// `SplitToSequence`.
 pub fn split(b: &mut Builder, call: &Call<'_>) -> Outputs {
@@ -9,6 +9,9 @@ pub fn split(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let dims = b.dims(x);
     let at = axis(call.int("axis", 0)?, dims.len())?;
     let extent = dims[at];
+    if extent > 1 << 16 {
+        return unsupported(format!("a sequence of up to {extent} parts"));
+    }
     let (sizes, drop) = match call.opt(1)? {
         None => (vec![1; extent], !call.flag("keepdims", true)?),
         Some(v) => {

@@ -79,6 +79,9 @@ pub fn unsqueeze(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let x = call.input(0)?;
     let Some(list) = call.ints_or_input(b, "axes", 1)? else { return malformed("the axes are missing") };
     let dims = b.dims(x);
+    if list.len() > b.limits.rank {
+        return malformed("there are more axes than dimensions are allowed");
+    }
     let added = axes(&list, dims.len() + list.len())?;
     let mut old = dims.iter();
     let target: Vec<usize> =
@@ -127,7 +130,7 @@ pub fn concat(b: &mut Builder, call: &Call<'_>) -> Outputs {
 }
 
 /// The sizes into which an axis is split.
-fn split_sizes(b: &mut Builder, call: &Call<'_>, extent: usize, sizes: Option<Vec<i64>>) -> Res<Vec<usize>> {
+fn split_sizes(call: &Call<'_>, extent: usize, sizes: Option<Vec<i64>>) -> Res<Vec<usize>> {
     if let Some(list) = sizes {
         let list: Vec<usize> = list.iter().filter_map(|v| usize::try_from(*v).ok()).collect();
         if list.iter().fold(0usize, |n, v| n.saturating_add(*v)) != extent {
@@ -135,9 +138,8 @@ fn split_sizes(b: &mut Builder, call: &Call<'_>, extent: usize, sizes: Option<Ve
         }
         return Ok(list);
     }
-    let _ = b;
     let parts = usize::try_from(call.int("num_outputs", call.wanted.len() as i64)?).unwrap_or(0);
-    if parts == 0 || parts > extent.max(1) && call.opset < 18 {
+    if parts == 0 || parts != call.wanted.len() || parts > extent.max(1) && call.opset < 18 {
         return malformed(format!("{extent} elements cannot be split into {parts} parts"));
     }
     let size = extent.div_ceil(parts);
@@ -150,7 +152,7 @@ pub fn split(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let dims = b.dims(x);
     let at = axis(call.int("axis", 0)?, dims.len())?;
     let sizes = call.ints_or_input(b, "split", 1)?;
-    let sizes = split_sizes(b, call, dims[at], sizes)?;
+    let sizes = split_sizes(call, dims[at], sizes)?;
     Ok(b.split(x, at, &sizes)?.into_iter().map(Value::Tensor).collect())
 }
 
@@ -241,6 +243,9 @@ pub fn pad(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let (mut low, mut high) = (vec![0i64; rank], vec![0i64; rank]);
     for (i, d) in which.iter().enumerate() {
         (low[*d], high[*d]) = (pads[i], pads[i + which.len()]);
+    }
+    if pads.iter().any(|p| p.unsigned_abs() > 1 << 31) {
+        return malformed("a padding is out of range");
     }
     let mode = call.text("mode", "constant")?;
     if mode == "constant" {
@@ -434,7 +439,9 @@ pub fn range(b: &mut Builder, call: &Call<'_>) -> Outputs {
             return malformed("the range has no end");
         }
         let count = count.max(0.0) as usize;
-        b.check_size(&[count])?;
+        if count > LARGEST_RANGE {
+            return steps(b, dtype, count, start, delta);
+        }
         let values = (0..count).map(|i| start + i as f64 * delta).collect();
         return one(b.add_constant(Tensor::new_float(girih_ir::types::TensorType::new(dtype, [count]), values))?);
     }
@@ -445,9 +452,21 @@ pub fn range(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let span = if delta > 0 { limit - start } else { start - limit };
     let count = if span <= 0 { 0 } else { (span + delta.abs() - 1) / delta.abs() };
     let count = usize::try_from(count).unwrap_or(usize::MAX);
-    b.check_size(&[count])?;
+    if count > LARGEST_RANGE {
+        return steps(b, dtype, count, start as f64, delta as f64);
+    }
     let values = (0..count as i128).map(|i| (start + i * delta) as i64).collect();
     one(b.add_constant(Tensor::new_int(girih_ir::types::TensorType::new(dtype, [count]), values))?)
+}
+
+/// Longer ranges are computed when the graph runs, so that a few bytes of a file cannot make a large constant.
+const LARGEST_RANGE: usize = 1 << 16;
+
+/// `start + i · delta`.
+fn steps(b: &mut Builder, dtype: girih_ir::types::DType, count: usize, start: f64, delta: f64) -> Outputs {
+    let i = b.iota(dtype, count, 0, 1)?;
+    let scaled = b.scale(i, delta)?;
+    one(b.shift(scaled, start)?)
 }
 
 /// `EyeLike`.
