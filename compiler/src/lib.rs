@@ -14,3 +14,4 @@ pub mod partition;
 pub mod place;
 pub mod schedule;
 pub mod sharded;
+pub mod train;
