@@ -1,1 +1,16 @@
-//! girih.
+//! Runs programs: sessions with state, checkpoints, batches, and the simulator that predicts time and energy.
+//!
+//! **Invariant:** this crate knows no compiler pass. What it runs has passed `ir::check`, and no choice of threads or instruction set
+//! changes a result.
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod machine;
+pub mod session;
+pub mod simulate;
+#[cfg(test)]
+mod testing;
+
+pub use error::RuntimeError;
+pub use session::{CancelToken, Inputs, Outputs, Progress, RuntimeOptions, Session};
+pub use simulate::{Report, SimError, Simulation, simulate};

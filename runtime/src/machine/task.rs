@@ -1,0 +1,328 @@
+//! Tasks: instructions made ready to run, once, when a session begins.
+//!
+//! Preparing an instruction turns its regions into byte ranges and layouts relative to them, decides which operands are in place or have to be
+//! staged, and keeps what the kernel needs. Running it then allocates nothing.
+
+use super::sram::{Bytes, Lease, overlap};
+use girih_ir::literal::Literal;
+use girih_ir::ops::gather::Gather as GatherDims;
+use girih_ir::ops::random::Random;
+use girih_ir::ops::scatter::Scatter as ScatterDims;
+use girih_ir::ops::window::WindowDim;
+use girih_ir::program::instr::WindowDims;
+use girih_ir::program::{Instr, Program, Region};
+use girih_ir::scalar::Monoid;
+use girih_ir::types::{DType, Dims, Layout};
+use girih_kernels::conv::{Conv, ConvDims, ConvWindow};
+use girih_kernels::gemm::Gemm;
+use girih_kernels::map::Compiled;
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// Elements in one slice of a lease.
+#[derive(Clone, Debug)]
+pub struct Spot {
+    /// Which slice.
+    pub slot: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Where the elements are in the slice.
+    pub layout: Layout,
+}
+
+/// Where an operand comes from.
+#[derive(Clone, Debug)]
+pub enum Feed {
+    /// A slice that is read.
+    View(Spot),
+    /// A staged range: it is copied, dense, before anything is written.
+    Staged(Spot),
+    /// The elements of result `0`, each read before it is written.
+    InPlace(usize),
+}
+
+/// What a task does, beyond its operands.
+#[derive(Clone, Debug)]
+pub enum Work {
+    Gemm(Gemm),
+    Conv(Conv),
+    Map { program: Arc<Compiled>, loops: Dims, origin: Dims },
+    Reduce(Monoid),
+    ArgReduce { max: bool, last: bool, origin: u64 },
+    ReduceWindow { monoid: Monoid, windows: Vec<WindowDim> },
+    SelectScatter { max: bool, windows: Vec<WindowDim> },
+    Gather { dims: GatherDims, origin: Vec<(u64, u64)> },
+    Scatter(ScatterDims),
+    DynamicSlice,
+    DynamicUpdateSlice,
+    Scan { monoid: Monoid, dim: usize, exclusive: bool, reverse: bool },
+    Sort { dim: usize, descending: bool },
+    TopK { largest: bool },
+    Random { random: Random, origin: Vec<(u64, u64)> },
+    Copy,
+    Pad { low: Vec<i64>, interior: Vec<usize> },
+    Concat { dim: usize },
+    Fill { bits: u64 },
+    Constant { literal: Literal, starts: Dims },
+    Iota { dim: usize, start: u64 },
+}
+
+/// An instruction, or a part of one, made ready.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What to do.
+    pub work: Work,
+    /// Operands.
+    pub ins: SmallVec<[Feed; 4]>,
+    /// Results: result `k` is written slice `k`.
+    pub outs: SmallVec<[Spot; 2]>,
+    /// The bytes that all of it touches.
+    pub lease: Lease,
+}
+
+/// Fused programs made ready, so that instructions share them.
+#[derive(Debug, Default)]
+pub struct Programs(Vec<((u32, u32), Arc<Compiled>)>);
+
+impl Programs {
+    fn get(&mut self, program: &Program, id: u32, cols: u32) -> Result<Arc<Compiled>, String> {
+        match self.0.binary_search_by_key(&(id, cols), |e| e.0) {
+            Ok(at) => Ok(self.0[at].1.clone()),
+            Err(at) => {
+                let fused = program.fused.get(id as usize).ok_or_else(|| format!("there is no fused program f{id}"))?;
+                let made = Arc::new(Compiled::new(fused, cols as usize).map_err(|e| e.to_string())?);
+                self.0.insert(at, ((id, cols), made.clone()));
+                Ok(made)
+            }
+        }
+    }
+}
+
+/// The byte range of a region; what is wrong with it otherwise.
+pub fn extent(region: &Region) -> Result<Bytes, String> {
+    let size = region.dtype.size() as u64;
+    let range = region.extent().filter(|_| region.strides.len() == region.dims.len());
+    match range {
+        Some(r) if region.offset % size == 0 && r.end <= usize::MAX as u64 => Ok(r.start as usize..r.end as usize),
+        _ => Err(format!("the region at {:#x} of {} is misaligned or leaves the address space", region.offset, region.dtype)),
+    }
+}
+
+/// Collects operands and byte ranges into feeds, results and a lease.
+struct Operands {
+    reads: SmallVec<[Bytes; 4]>,
+    staged: SmallVec<[Bytes; 2]>,
+    ins: SmallVec<[Feed; 4]>,
+    outs: SmallVec<[Spot; 2]>,
+    writes: SmallVec<[Bytes; 2]>,
+    out_regions: SmallVec<[Region; 2]>,
+}
+
+impl Operands {
+    fn new(outs: &[&Region]) -> Result<Self, String> {
+        let mut o = Operands {
+            reads: SmallVec::new(),
+            staged: SmallVec::new(),
+            ins: SmallVec::new(),
+            outs: SmallVec::new(),
+            writes: SmallVec::new(),
+            out_regions: outs.iter().map(|r| (*r).clone()).collect(),
+        };
+        for (slot, region) in outs.iter().enumerate() {
+            let bytes = extent(region)?;
+            o.outs.push(Spot { slot, dtype: region.dtype, layout: region.layout(bytes.start as u64) });
+            o.writes.push(bytes);
+        }
+        Ok(o)
+    }
+
+    /// Adds an operand. `in_place`: it may be a result; `stage`: it has to be dense.
+    fn read(&mut self, region: &Region, in_place: bool, stage: bool) -> Result<(), String> {
+        if let Some(k) = self.out_regions.iter().position(|o| in_place && o == region && o.elements() > 0) {
+            self.ins.push(Feed::InPlace(k));
+            return Ok(());
+        }
+        let bytes = extent(region)?;
+        let spot = |slot| Spot { slot, dtype: region.dtype, layout: region.layout(bytes.start as u64) };
+        if stage || self.writes.iter().any(|w| overlap(w, &bytes)) {
+            self.ins.push(Feed::Staged(spot(self.staged.len())));
+            self.staged.push(bytes);
+        } else {
+            self.ins.push(Feed::View(spot(self.reads.len())));
+            self.reads.push(bytes);
+        }
+        Ok(())
+    }
+
+    /// The layout that the kernel sees of operand `k`.
+    fn layout(&self, k: usize) -> Layout {
+        match &self.ins[k] {
+            Feed::View(s) => s.layout.clone(),
+            Feed::Staged(s) => Layout::dense(&s.layout.dims),
+            Feed::InPlace(k) => self.outs[*k].layout.clone(),
+        }
+    }
+
+    fn task(self, work: Work) -> Result<Option<Task>, String> {
+        let lease = Lease::new(&self.reads, &self.writes, &self.staged).ok_or("two results overlap")?;
+        Ok(Some(Task { work, ins: self.ins, outs: self.outs, lease }))
+    }
+}
+
+/// The window attributes with the extents of the operand and, unless the window gives sizes, of a filter.
+pub fn window_dims(window: &WindowDims, extents: &[usize], sizes: &[usize]) -> Result<Vec<WindowDim>, String> {
+    let n = extents.len();
+    let lists =
+        [window.stride.len(), window.pad_low.len(), window.pad_high.len(), window.base_dilation.len(), window.window_dilation.len()];
+    if lists != [n; 5] || sizes.len() != n || !(window.reverse.is_empty() || window.reverse.len() == n) {
+        return Err(format!("its window lists do not have {n} entries"));
+    }
+    let dim = |d: usize| WindowDim {
+        extent: extents[d],
+        window: sizes[d],
+        stride: window.stride[d],
+        pad_low: window.pad_low[d],
+        pad_high: window.pad_high[d],
+        base_dilation: window.base_dilation[d],
+        window_dilation: window.window_dilation[d],
+        reverse: window.reverse.get(d).copied().unwrap_or(false),
+    };
+    Ok((0..n).map(dim).collect())
+}
+
+/// Makes an instruction ready; `None` when there is nothing to do (queue and control instructions, relabels).
+pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Option<Task>, String> {
+    let mut o = Operands::new(&instr.writes())?;
+    let simple = |mut o: Operands, work: Work| {
+        instr.reads().into_iter().try_for_each(|r| o.read(r, false, false))?;
+        o.task(work)
+    };
+    match instr {
+        Instr::Gemm { out, a, b, batch, contract } => gemm(o, out, a, b, *batch as usize, *contract as usize),
+        Instr::Conv { lhs, rhs, window, feature_groups, batch_groups, .. } => {
+            o.read(lhs, false, false)?;
+            o.read(rhs, false, false)?;
+            let work = conv(&o, window, *feature_groups as usize, *batch_groups as usize)?;
+            o.task(work)
+        }
+        Instr::Map { program: id, loops, cols, origin, ins, .. } => {
+            ins.iter().try_for_each(|r| o.read(r, true, false))?;
+            let program = programs.get(program, id.0, *cols)?;
+            o.task(Work::Map { program, loops: loops.clone(), origin: origin.clone() })
+        }
+        Instr::Reduce { monoid, .. } => simple(o, Work::Reduce(*monoid)),
+        Instr::ArgReduce { max, last, origin, .. } => simple(o, Work::ArgReduce { max: *max, last: *last, origin: *origin }),
+        Instr::ReduceWindow { monoid, input, window, .. } => {
+            let windows = window_dims(window, &input.dims, &window.size)?;
+            simple(o, Work::ReduceWindow { monoid: *monoid, windows })
+        }
+        Instr::SelectScatter { max, input, window, .. } => {
+            let windows = window_dims(window, &input.dims, &window.size)?;
+            simple(o, Work::SelectScatter { max: *max, windows })
+        }
+        Instr::Gather { dims, origin, .. } => simple(o, Work::Gather { dims: dims.clone(), origin: origin.clone() }),
+        Instr::Scatter { operand, indices, updates, dims, .. } => {
+            o.read(operand, true, false)?;
+            o.read(indices, false, false)?;
+            o.read(updates, false, false)?;
+            o.task(Work::Scatter(dims.clone()))
+        }
+        Instr::DynamicSlice { .. } => simple(o, Work::DynamicSlice),
+        Instr::DynamicUpdateSlice { operand, update, starts, .. } => {
+            o.read(operand, true, false)?;
+            o.read(update, false, false)?;
+            starts.iter().try_for_each(|s| o.read(s, false, false))?;
+            o.task(Work::DynamicUpdateSlice)
+        }
+        Instr::Scan { monoid, dim, exclusive, reverse, .. } => {
+            simple(o, Work::Scan { monoid: *monoid, dim: *dim as usize, exclusive: *exclusive, reverse: *reverse })
+        }
+        Instr::Sort { dim, descending, .. } => simple(o, Work::Sort { dim: *dim as usize, descending: *descending }),
+        Instr::TopK { largest, .. } => simple(o, Work::TopK { largest: *largest }),
+        Instr::Random { random, origin, .. } => simple(o, Work::Random { random: random.clone(), origin: origin.clone() }),
+        Instr::Copy { out, input } if out == input => Ok(None),
+        Instr::Copy { .. } => simple(o, Work::Copy),
+        Instr::Pad { low, interior, .. } => simple(o, Work::Pad { low: low.clone(), interior: interior.clone() }),
+        Instr::Concat { dim, .. } => simple(o, Work::Concat { dim: *dim as usize }),
+        Instr::Fill { bits, .. } => o.task(Work::Fill { bits: *bits }),
+        Instr::Constant { literal, starts, .. } => {
+            let literal = program.literals.get(literal.index()).ok_or_else(|| format!("there is no constant {literal}"))?.clone();
+            o.task(Work::Constant { literal, starts: starts.clone() })
+        }
+        Instr::Iota { dim, start, .. } => o.task(Work::Iota { dim: *dim as usize, start: *start }),
+        Instr::Send { .. }
+        | Instr::Recv { .. }
+        | Instr::RecvAdd { .. }
+        | Instr::Load { .. }
+        | Instr::Store { .. }
+        | Instr::Wait { .. }
+        | Instr::End => Ok(None),
+    }
+}
+
+/// The dimensions as one, if one stride walks them all.
+fn merged(dims: &[usize], strides: &[i64]) -> Option<(usize, i64)> {
+    let (mut size, mut stride) = (1usize, None);
+    for (d, s) in dims.iter().zip(strides).rev().filter(|(d, _)| **d != 1) {
+        match stride {
+            None => stride = Some(*s),
+            Some(inner) if *s == inner * size as i64 => {}
+            Some(_) => return None,
+        }
+        size *= d;
+    }
+    Some((size, stride.unwrap_or(0)))
+}
+
+/// Free dimensions but the last go to the batch, where the other operand does not move; contracting ones become one, by staging if need be.
+fn gemm(mut o: Operands, out: &Region, a: &Region, b: &Region, batch: usize, contract: usize) -> Result<Option<Task>, String> {
+    let free = |r: &Region| r.dims.len().checked_sub(batch + contract);
+    let (Some(nm), Some(nn)) = (free(a), free(b)) else {
+        return Err("its operands have fewer dimensions than `batch` and `contract` say".into());
+    };
+    if out.dims.len() != batch + nm + nn || a.strides.len() != a.dims.len() || b.strides.len() != b.dims.len() {
+        return Err("its result does not have the batch and free dimensions of its operands".into());
+    }
+    let scattered = |r: &Region, n: usize| merged(&r.dims[batch + n..], &r.strides[batch + n..]).is_none();
+    o.read(a, false, scattered(a, nm))?;
+    o.read(b, false, scattered(b, nn))?;
+    let (la, lb, lo) = (o.layout(0), o.layout(1), o.outs[0].layout.clone());
+    let k_of = |l: &Layout, n: usize| {
+        let strides: SmallVec<[i64; 6]> = l.strides[batch + n..].iter().map(|s| *s as i64).collect();
+        merged(&l.dims[batch + n..], &strides).map(|(k, s)| (k, s as isize))
+    };
+    let ((ka, sa), (kb, sb)) = (k_of(&la, nm).unwrap_or((0, 0)), k_of(&lb, nn).unwrap_or((0, 0)));
+    let part = |l: &Layout, range: std::ops::Range<usize>| -> Vec<(usize, isize)> { range.map(|d| (l.dims[d], l.strides[d])).collect() };
+    let still = |list: &[(usize, isize)]| -> Vec<(usize, isize)> { list.iter().map(|(d, _)| (*d, 0)).collect() };
+    let last = |list: &mut Vec<(usize, isize)>| list.pop().unwrap_or((1, 0));
+    let (mut am, mut bn) = (part(&la, batch..batch + nm), part(&lb, batch..batch + nn));
+    let (mut om, mut on) = (part(&lo, batch..batch + nm), part(&lo, batch + nm..batch + nm + nn));
+    let (a_last, b_last, om_last, on_last) = (last(&mut am), last(&mut bn), last(&mut om), last(&mut on));
+    let layout = |base: usize, groups: &[&[(usize, isize)]]| {
+        let all: Vec<(usize, isize)> = groups.iter().flat_map(|g| g.iter().copied()).collect();
+        Layout { base, dims: all.iter().map(|x| x.0).collect(), strides: all.iter().map(|x| x.1).collect() }
+    };
+    let g = Gemm::new(
+        layout(la.base, &[&part(&la, 0..batch), &am, &still(&bn), &[a_last, (ka, sa)]]),
+        layout(lb.base, &[&part(&lb, 0..batch), &still(&am), &bn, &[(kb, sb), b_last]]),
+        layout(lo.base, &[&part(&lo, 0..batch), &om, &on, &[om_last, on_last]]),
+    );
+    o.task(Work::Gemm(g))
+}
+
+fn conv(o: &Operands, window: &WindowDims, feature_groups: usize, batch_groups: usize) -> Result<Work, String> {
+    let (lhs, rhs) = (o.layout(0), o.layout(1));
+    let spatial = lhs.dims.get(2..).ok_or("its input has fewer than two dimensions")?;
+    let sizes = rhs.dims.get(2..).ok_or("its filter has fewer than two dimensions")?;
+    let windows = window_dims(window, spatial, sizes)?;
+    let window = windows.iter().map(|w| ConvWindow {
+        stride: w.stride,
+        pad_low: w.pad_low as isize,
+        pad_high: w.pad_high as isize,
+        lhs_dilation: w.base_dilation,
+        rhs_dilation: w.window_dilation,
+        reverse: w.reverse,
+    });
+    let dims = ConvDims { window: window.collect(), feature_groups, batch_groups };
+    Ok(Work::Conv(Conv { lhs, rhs, out: o.outs[0].layout.clone(), dims, accumulate: false }))
+}

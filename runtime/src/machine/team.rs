@@ -1,0 +1,210 @@
+//! Host mode: one die, a team of threads.
+//!
+//! The threads walk the same stream. Large instructions are cut into one part a thread; small ones run on the first thread while the
+//! others go on to what they have to do next; barriers stand only where one thread's work would touch another's
+//! ([`Timetable`](super::sram::Timetable)). There are no channels, so loads and stores happen where they are issued and waits have nothing to
+//! wait for.
+
+use super::barrier::Barrier;
+use super::execute::{self, Bench};
+use super::hosts::Hosts;
+use super::place::Place;
+use super::split::split;
+use super::sram::{Access, Lease, Sram, Timetable};
+use super::strided;
+use super::task::{self, Programs, Task};
+use crate::error::RuntimeError;
+use girih_ir::axes::Box as Part;
+use girih_ir::program::{Instr, Program};
+use girih_ir::types::Layout;
+use girih_kernels::Isa;
+use smallvec::SmallVec;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+
+/// Threads that live as long as a session.
+#[derive(Debug)]
+pub struct Team {
+    threads: usize,
+    pool: Option<rayon::ThreadPool>,
+    barrier: Barrier,
+}
+
+impl Team {
+    /// Starts the threads; the only thread of a team of one is the caller.
+    pub fn new(threads: usize) -> Result<Self, RuntimeError> {
+        let threads = threads.max(1);
+        let build = || rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("girih-{i}")).build();
+        let pool = if threads == 1 { None } else { Some(build().map_err(|e| RuntimeError::Threads { threads, why: e.to_string() })?) };
+        Ok(Team { threads, pool, barrier: Barrier::new(threads) })
+    }
+
+    /// Members.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Where all members meet.
+    pub fn barrier(&self) -> &Barrier {
+        &self.barrier
+    }
+
+    /// Runs `f(thread)` once on every thread, at the same time, and returns when all have.
+    pub fn broadcast(&self, f: &(dyn Fn(usize) + Sync)) {
+        match &self.pool {
+            None => f(0),
+            Some(pool) => {
+                pool.broadcast(|context| f(context.index()));
+            }
+        }
+    }
+}
+
+/// What one part of one instruction does.
+enum Job {
+    Task(Task),
+    Load { host: usize, part: Part, layout: Layout, size: usize },
+    Store { host: usize, part: Part, layout: Layout, size: usize },
+}
+
+/// One die made ready for a team.
+pub struct HostMachine {
+    sram: Sram,
+    table: Timetable,
+    /// For every row of the timetable: the instruction and its parts.
+    rows: Vec<(u32, SmallVec<[Job; 2]>)>,
+    benches: Vec<Mutex<Bench>>,
+    isa: Isa,
+}
+
+impl HostMachine {
+    /// Prepares the stream of the program's only die.
+    pub fn new(program: &Program, team: &Team, isa: Isa) -> Result<Self, RuntimeError> {
+        let code = &program.dies[0];
+        let sram_used = usize::try_from(code.sram_used).unwrap_or(usize::MAX);
+        let mut machine = HostMachine {
+            sram: Sram::new(sram_used),
+            table: Timetable::new(team.threads()),
+            rows: Vec::new(),
+            benches: (0..team.threads()).map(|_| Mutex::new(Bench::new())).collect(),
+            isa,
+        };
+        let mut programs = Programs::default();
+        let stream = program.streams.get(code.stream.index()).map_or(&[][..], Vec::as_slice);
+        for (index, instr) in stream.iter().enumerate() {
+            let bad = |why| RuntimeError::Program { place: Place::new(program, 0, index).to_string(), why };
+            let cut = split(instr, program, team.threads());
+            if !machine.push(index, &cut, program, &mut programs).map_err(bad)? {
+                machine.push(index, std::slice::from_ref(instr), program, &mut programs).map_err(bad)?;
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Adds the parts of an instruction; `false` when they would be in each other's way.
+    fn push(&mut self, index: usize, parts: &[Instr], program: &Program, programs: &mut Programs) -> Result<bool, String> {
+        let (mut jobs, mut leases) = (SmallVec::new(), SmallVec::new());
+        for part in parts {
+            let Some((job, lease)) = job(part, program, programs)? else { return Ok(true) };
+            leases.push(lease);
+            jobs.push(job);
+        }
+        if self.table.push(leases).is_err() {
+            return if parts.len() > 1 { Ok(false) } else { Err("its part does not fit the team".into()) };
+        }
+        self.rows.push((index as u32, jobs));
+        Ok(true)
+    }
+
+    /// The SRAM.
+    pub fn sram(&mut self) -> &mut Sram {
+        &mut self.sram
+    }
+
+    /// The SRAM, for reading.
+    pub fn peek(&self) -> &Sram {
+        &self.sram
+    }
+
+    /// Barriers of a step.
+    pub fn barriers(&self) -> usize {
+        self.table.barriers()
+    }
+
+    /// Runs the step once.
+    pub fn step(&mut self, program: &Program, team: &Team, hosts: &Hosts) -> Result<(), RuntimeError> {
+        let failure: Mutex<Option<RuntimeError>> = Mutex::new(None);
+        let fail = |e| {
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+            false
+        };
+        let (rows, benches, isa) = (&self.rows, &self.benches, self.isa);
+        let run = |thread: usize, row: usize, access: Access<'_>| {
+            let (index, jobs) = &rows[row];
+            let place = || Place::new(program, 0, *index as usize).to_string();
+            let mut bench = benches[thread].lock().unwrap_or_else(PoisonError::into_inner);
+            let done = catch_unwind(AssertUnwindSafe(|| run_job(&jobs[thread], access, hosts, isa, &mut bench)));
+            match done {
+                Ok(Ok(())) => true,
+                Ok(Err(Trouble::Kernel(source))) => fail(RuntimeError::Instruction { place: place(), source }),
+                Ok(Err(Trouble::Host)) => {
+                    fail(RuntimeError::Program { place: place(), why: "its part does not fit the host tensor".into() })
+                }
+                Err(panic) => fail(RuntimeError::Panicked { place: place(), message: super::panic_message(&*panic) }),
+            }
+        };
+        if !self.table.play(&mut self.sram, team, &run) {
+            let place = Place::new(program, 0, 0).to_string();
+            return Err(RuntimeError::Program { place, why: "a region lies above `sram_used`".into() });
+        }
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+impl std::fmt::Debug for HostMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostMachine({} instructions, {} barriers, {:?})", self.rows.len(), self.barriers(), self.sram)
+    }
+}
+
+fn job(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Option<(Job, Lease)>, String> {
+    Ok(match instr {
+        Instr::Load { host, part, out } => {
+            let bytes = task::extent(out)?;
+            let layout = out.layout(bytes.start as u64);
+            let lease = Lease::new(&[], &[bytes], &[]).ok_or("its region is empty")?;
+            Some((Job::Load { host: host.index(), part: part.clone(), layout, size: out.dtype.size() }, lease))
+        }
+        Instr::Store { host, part, region } => {
+            let bytes = task::extent(region)?;
+            let layout = region.layout(bytes.start as u64);
+            let lease = Lease::new(&[bytes], &[], &[]).ok_or("its region is empty")?;
+            Some((Job::Store { host: host.index(), part: part.clone(), layout, size: region.dtype.size() }, lease))
+        }
+        Instr::Send { .. } | Instr::Recv { .. } | Instr::RecvAdd { .. } => return Err("the host has no channels".into()),
+        other => task::prepare(other, program, programs)?.map(|t| {
+            let lease = t.lease.clone();
+            (Job::Task(t), lease)
+        }),
+    })
+}
+
+enum Trouble {
+    Kernel(girih_kernels::KernelError),
+    Host,
+}
+
+fn run_job(job: &Job, mut access: Access<'_>, hosts: &Hosts, isa: Isa, bench: &mut Bench) -> Result<(), Trouble> {
+    match job {
+        Job::Task(task) => execute::run(task, access, isa, bench).map_err(Trouble::Kernel),
+        Job::Load { host, part, layout, size } => {
+            let loaded = hosts
+                .load(*host, part, |from, from_layout| strided::copy(*size, from, from_layout, &mut *access.views().writes[0], layout));
+            if loaded == Some(true) { Ok(()) } else { Err(Trouble::Host) }
+        }
+        Job::Store { host, part, layout, size } => {
+            let stored = hosts.store(*host, part, |to, to_layout| strided::copy(*size, access.views().reads[0], layout, to, to_layout));
+            if stored == Some(true) { Ok(()) } else { Err(Trouble::Host) }
+        }
+    }
+}

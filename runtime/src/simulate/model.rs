@@ -1,0 +1,195 @@
+//! What the simulator knows before it starts: the cost of every instruction and the resources on every message's way.
+
+use super::SimError;
+use super::cost::{self, Cost};
+use crate::machine::queues::{self, Entry};
+use crate::machine::{Deadlock, Place};
+use girih_ir::program::{Instr, Program, Queue};
+use girih_ir::target::{DieId, LinkId, Router, Target};
+use std::collections::BTreeMap;
+
+/// Something that messages reserve one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Resource {
+    /// A link.
+    Link(LinkId),
+    /// The port at a die, from the host.
+    PortIn(DieId),
+    /// The port at a die, to the host.
+    PortOut(DieId),
+    /// Everything that comes from the host.
+    HostIn,
+    /// Everything that goes to the host.
+    HostOut,
+}
+
+/// A resource with its figures and its use.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Which one.
+    pub resource: Resource,
+    /// Bytes per second.
+    pub rate: f64,
+    /// Seconds until the head of a message is through.
+    pub latency: f64,
+    /// When it is free.
+    pub free: f64,
+    /// Seconds reserved.
+    pub busy: f64,
+    /// Bytes carried.
+    pub bytes: u64,
+    /// Messages carried.
+    pub messages: u64,
+}
+
+/// What a queue entry does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Send,
+    Recv,
+    Load,
+    Store,
+}
+
+/// One instruction, as the simulator sees it.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    Compute(Cost),
+    Transfer { role: Role, bytes: u64, cost: Cost },
+    Wait { queue: usize, count: u32 },
+    End,
+}
+
+/// A channel with its way and its ends.
+#[derive(Clone, Debug)]
+pub struct Way {
+    pub source: usize,
+    pub dest: usize,
+    pub depth: usize,
+    pub hops: Vec<u32>,
+}
+
+/// Everything that is fixed.
+pub struct Model {
+    pub streams: Vec<Vec<Step>>,
+    pub stream_of: Vec<usize>,
+    pub entries: Vec<Vec<Option<Entry>>>,
+    pub ways: Vec<Way>,
+    /// Ways of loads and of stores, one a die.
+    pub loads: Vec<Vec<u32>>,
+    pub stores: Vec<Vec<u32>>,
+    pub servers: Vec<Server>,
+}
+
+/// Servers by resource, made when first used.
+struct Servers<'t> {
+    target: &'t Target,
+    index: BTreeMap<Resource, u32>,
+    list: Vec<Server>,
+}
+
+impl Servers<'_> {
+    fn get(&mut self, resource: Resource) -> u32 {
+        if let Some(i) = self.index.get(&resource) {
+            return *i;
+        }
+        let t = self.target;
+        let (rate, latency) = match resource {
+            Resource::Link(link) => (t.bandwidth_of(link), t.latency_of(link)),
+            Resource::PortIn(_) | Resource::PortOut(_) => (t.port_bandwidth(), 0.0),
+            Resource::HostIn | Resource::HostOut => (t.host_bandwidth(), t.host_latency()),
+        };
+        let latency = if latency.is_finite() { latency.max(0.0) } else { 0.0 };
+        let i = self.list.len() as u32;
+        self.list.push(Server { resource, rate, latency, free: 0.0, busy: 0.0, bytes: 0, messages: 0 });
+        self.index.insert(resource, i);
+        i
+    }
+}
+
+fn wrong(place: impl ToString, why: impl Into<String>) -> SimError {
+    SimError::Program { place: place.to_string(), why: why.into() }
+}
+
+impl Model {
+    /// Looks everything up once; whatever the program names and does not have is an error here.
+    pub fn new(program: &Program) -> Result<Model, SimError> {
+        let target = &program.target;
+        let sites = target.mesh.sites();
+        if let Some(code) = program.dies.iter().find(|d| d.die.index() >= sites) {
+            return Err(wrong(code.die, format!("the mesh has {sites} dies")));
+        }
+        let mut servers = Servers { target, index: BTreeMap::new(), list: Vec::new() };
+        let streams = program.streams.iter().map(|s| s.iter().map(|i| step(i, program)).collect()).collect();
+        let mut model = Model {
+            streams,
+            stream_of: Vec::new(),
+            entries: Vec::new(),
+            ways: Vec::new(),
+            loads: Vec::new(),
+            stores: Vec::new(),
+            servers: Vec::new(),
+        };
+        let router = target.router();
+        for (d, code) in program.dies.iter().enumerate() {
+            let stream = program.streams.get(code.stream.index()).ok_or_else(|| wrong(Place::new(program, d, 0), "it has no stream"))?;
+            let entries = stream.iter().enumerate().map(|(i, instr)| {
+                let entry = queues::entry(program, code, instr).map_err(|why| wrong(Place::new(program, d, i), why))?;
+                let map = matches!(instr, Instr::Map { program: f, .. } if f.index() >= program.fused.len());
+                if map { Err(wrong(Place::new(program, d, i), "there is no such fused program")) } else { Ok(entry) }
+            });
+            model.entries.push(entries.collect::<Result<_, _>>()?);
+            model.stream_of.push(code.stream.index());
+            let (load, store) = host_ways(target, &router, code.die, &mut servers);
+            model.loads.push(load);
+            model.stores.push(store);
+        }
+        for (c, channel) in program.channels.iter().enumerate() {
+            let find = |die| Deadlock::position(program, die).ok_or_else(|| wrong(format!("channel ch{c}"), "one of its ends has no code"));
+            let (source, dest) = (find(channel.source)?, find(channel.dest)?);
+            if let Some(link) = channel.route.iter().find(|l| target.mesh.link_ends(**l).is_none()) {
+                return Err(wrong(format!("channel ch{c}"), format!("there is no link {link}")));
+            }
+            let hops = channel.route.iter().map(|l| servers.get(Resource::Link(*l))).collect();
+            model.ways.push(Way { source, dest, depth: channel.depth.max(1) as usize, hops });
+        }
+        model.servers = servers.list;
+        Ok(model)
+    }
+}
+
+/// From the host to the die and back, through the nearest port. A die that no port reaches pays the host alone.
+fn host_ways(target: &Target, router: &Router<'_>, die: DieId, servers: &mut Servers<'_>) -> (Vec<u32>, Vec<u32>) {
+    let port = target.nearest_port(die);
+    let mut load = vec![servers.get(Resource::HostIn)];
+    let mut store = Vec::new();
+    if let Some(port) = port {
+        load.push(servers.get(Resource::PortIn(port)));
+        load.extend(router.route(port, die).unwrap_or_default().into_iter().map(|l| servers.get(Resource::Link(l))));
+        store.extend(router.route(die, port).unwrap_or_default().into_iter().map(|l| servers.get(Resource::Link(l))));
+        store.push(servers.get(Resource::PortOut(port)));
+    }
+    store.push(servers.get(Resource::HostOut));
+    (load, store)
+}
+
+fn step(instr: &Instr, program: &Program) -> Step {
+    let role = match instr {
+        Instr::Send { .. } => Role::Send,
+        Instr::Recv { .. } | Instr::RecvAdd { .. } => Role::Recv,
+        Instr::Load { .. } => Role::Load,
+        Instr::Store { .. } => Role::Store,
+        Instr::Wait { queue, count } => return Step::Wait { queue: queues::slot(*queue), count: *count },
+        Instr::End => return Step::End,
+        other => return Step::Compute(cost::cost(other, program, &program.target)),
+    };
+    let cost = cost::cost(instr, program, &program.target);
+    let region = instr.writes().first().copied().or(instr.reads().first().copied()).cloned();
+    let bytes = region.map_or(0, |r| r.dims.iter().fold(r.dtype.size() as u64, |n, d| n.saturating_mul(*d as u64)));
+    Step::Transfer { role, bytes, cost }
+}
+
+/// Whether the queue at this position receives.
+pub fn receives(slot: usize) -> bool {
+    matches!(queues::queue(slot), Queue::In(_))
+}

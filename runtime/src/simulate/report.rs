@@ -1,0 +1,377 @@
+//! The numbers of a simulation.
+//!
+//! Definitions: *makespan* is when the last die and the last queue are done. *Compute* is engine time, launch overheads included; *wait* is
+//! stream time spent in waits; *idle* is the rest up to the makespan; *busy* is compute / makespan. *Model FLOPs* are those of the matrix
+//! products and convolutions of the reference graph, each counted once however often the dies do it; *MFU* is the time that they would take at
+//! the peak of all dies with code, over the makespan. Energy is operations, SRAM bytes, link bytes (each link that a byte crosses) and host bytes
+//! by the target's figures, plus the idle power of every live die of the mesh for the whole makespan; *power* is energy / makespan.
+
+use super::cost;
+use super::engine::Outcome;
+use super::model::Resource;
+use super::path;
+use girih_ir::ops::Op;
+use girih_ir::program::Program;
+use girih_ir::types::{DType, Type};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// One die.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DieReport {
+    /// Where it is.
+    pub die: String,
+    /// Instructions of its stream.
+    pub instructions: u64,
+    /// Seconds of the engine.
+    pub compute: f64,
+    /// Seconds that the stream waited.
+    pub wait: f64,
+    /// Seconds after the stream and all queues were done, and between.
+    pub idle: f64,
+    /// Compute over makespan.
+    pub busy: f64,
+    /// Operations.
+    pub flops: u64,
+    /// Bytes of SRAM that the plan uses.
+    pub sram: u64,
+}
+
+/// A link, a port, or the host.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// `(0,0):E`, `port in (0,0)`, `host out`.
+    pub name: String,
+    /// Bytes carried.
+    pub bytes: u64,
+    /// Messages carried.
+    pub messages: u64,
+    /// Reserved time over makespan.
+    pub busy: f64,
+}
+
+/// Joules by part.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Energy {
+    /// Operations.
+    pub compute: f64,
+    /// SRAM.
+    pub sram: f64,
+    /// Links.
+    pub links: f64,
+    /// Host memory.
+    pub host: f64,
+    /// Idle power.
+    pub idle: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// One step of the critical path.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PathStep {
+    /// The die.
+    pub die: String,
+    /// Position in its stream.
+    pub instruction: u32,
+    /// Mnemonic.
+    pub name: String,
+    /// The node that it computes or moves; empty when it does not say.
+    pub node: String,
+    /// Where the node came from.
+    pub origin: String,
+    /// Whether it is a queue's time, not the engine's.
+    pub transfer: bool,
+    /// Seconds.
+    pub start: f64,
+    /// Seconds; where the next step begins.
+    pub end: f64,
+}
+
+/// Time on the critical path by instruction and node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Contributor {
+    /// Mnemonic.
+    pub name: String,
+    /// The node.
+    pub node: String,
+    /// Seconds on the path.
+    pub seconds: f64,
+    /// Of the makespan.
+    pub share: f64,
+    /// Steps of the path.
+    pub count: u64,
+}
+
+/// What a simulation says about one step of a program.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The program.
+    pub program: String,
+    /// The target.
+    pub target: String,
+    /// Seconds of the step.
+    pub makespan: f64,
+    /// Instructions of all dies.
+    pub instructions: u64,
+    /// Operations that the dies do, replicated work included.
+    pub flops: u64,
+    /// Matrix operations of the reference graph.
+    pub model_flops: u64,
+    /// Model FLOPs utilization, 0 to 1.
+    pub mfu: f64,
+    /// Bytes that messages carry, each message once.
+    pub message_bytes: u64,
+    /// Bytes over links: each message once a link.
+    pub link_bytes: u64,
+    /// Bytes from and to the host.
+    pub host_bytes: u64,
+    /// Largest SRAM use of a die, in bytes.
+    pub sram_peak: u64,
+    /// SRAM of a die, in bytes.
+    pub sram_size: u64,
+    /// Joules.
+    pub energy: Energy,
+    /// Average watts.
+    pub power: f64,
+    /// Average watts of the package that draws most, and what a package may draw.
+    pub package_power: f64,
+    /// See `package_power`.
+    pub package_limit: f64,
+    /// One entry a die with code.
+    pub dies: Vec<DieReport>,
+    /// Every link and port that carried something, busiest first.
+    pub links: Vec<LinkReport>,
+    /// Where the critical path spends its time, longest first.
+    pub contributors: Vec<Contributor>,
+    /// The critical path, in time order.
+    pub critical_path: Vec<PathStep>,
+}
+
+impl Report {
+    /// Average engine time over makespan.
+    pub fn busy(&self) -> f64 {
+        self.dies.iter().map(|d| d.busy).sum::<f64>() / self.dies.len().max(1) as f64
+    }
+}
+
+/// Matrix operations of the reference graph by input type.
+fn model_flops(program: &Program) -> BTreeMap<DType, u64> {
+    let nodes = program.step.graph.nodes();
+    let mut sums = BTreeMap::new();
+    for node in nodes.iter().filter(|n| matches!(n.op, Op::DotGeneral(_) | Op::Convolution(_))) {
+        let types: Option<Vec<&Type>> = node.operands.iter().map(|o| nodes.get(o.index()).map(|n| &n.ty)).collect();
+        let Some(types) = types else { continue };
+        let Ok(ty) = node.op.infer(&types) else { continue };
+        if let Some(first) = types.first().and_then(|t| t.as_tensor()) {
+            let axes = node.op.axes(&types, &ty);
+            let sum = sums.entry(first.dtype).or_insert(0u64);
+            *sum = sum.saturating_add(axes.ops(&axes.full_ranges()));
+        }
+    }
+    sums
+}
+
+/// What each stream does, and its energy: dies that share a stream share this.
+#[derive(Clone, Copy, Default)]
+struct StreamWork {
+    flops: u64,
+    compute_joules: f64,
+    sram_bytes: u64,
+}
+
+fn stream_work(program: &Program) -> Vec<StreamWork> {
+    let target = &program.target;
+    let one = |stream: &Vec<_>| {
+        let mut w = StreamWork::default();
+        for instr in stream {
+            let c = cost::cost(instr, program, target);
+            w.flops = w.flops.saturating_add(c.flops());
+            w.sram_bytes = w.sram_bytes.saturating_add(c.sram_bytes);
+            w.compute_joules += c.dtype.map_or(0.0, |d| target.energy_per_flop(d)) * c.flops() as f64;
+        }
+        w
+    };
+    program.streams.iter().map(one).collect()
+}
+
+/// Puts the report together.
+pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
+    let target = &program.target;
+    let makespan = outcome.makespan;
+    let over = |part: f64| if makespan > 0.0 { part / makespan } else { 0.0 };
+    let work = stream_work(program);
+    let work_of = |d: usize| work.get(program.dies[d].stream.index()).copied().unwrap_or_default();
+    let dies: Vec<DieReport> = (program.dies.iter().zip(&outcome.dies).enumerate())
+        .map(|(d, (code, times))| DieReport {
+            die: target.coord(code.die).to_string(),
+            instructions: program.streams.get(code.stream.index()).map_or(0, |s| s.len() as u64),
+            compute: times.compute,
+            wait: times.wait,
+            idle: (makespan - times.compute - times.wait).max(0.0),
+            busy: over(times.compute),
+            flops: work_of(d).flops,
+            sram: code.sram_used,
+        })
+        .collect();
+    let model = model_flops(program);
+    let peak_seconds = model.iter().fold(0.0, |sum, (d, f)| sum + cost::seconds(*f as f64, target.peak_flops(*d)));
+    let (energy, package_power) = energies(program, outcome, &work);
+    let critical_path = path::critical(program, outcome);
+    let mut links: Vec<LinkReport> = outcome.servers.iter().filter(|s| s.messages > 0).map(|s| link(program, s, over(s.busy))).collect();
+    links.sort_by(|a, b| b.busy.total_cmp(&a.busy).then_with(|| a.name.cmp(&b.name)));
+    let is_link = |s: &&super::model::Server| matches!(s.resource, Resource::Link(_));
+    Report {
+        program: program.name.clone(),
+        target: target.name.clone(),
+        makespan,
+        instructions: outcome.instructions,
+        flops: dies.iter().fold(0u64, |n, d| n.saturating_add(d.flops)),
+        model_flops: model.values().fold(0u64, |n, f| n.saturating_add(*f)),
+        mfu: over(peak_seconds / program.dies.len().max(1) as f64),
+        message_bytes: outcome.sent,
+        link_bytes: outcome.servers.iter().filter(is_link).map(|s| s.bytes).sum(),
+        host_bytes: outcome.host_bytes,
+        sram_peak: program.dies.iter().map(|d| d.sram_used).max().unwrap_or(0),
+        sram_size: target.sram_bytes(),
+        power: over(energy.total),
+        energy,
+        package_power,
+        package_limit: target.package_power_limit(),
+        dies,
+        links,
+        contributors: path::contributors(&critical_path, makespan, 12),
+        critical_path,
+    }
+}
+
+fn link(program: &Program, server: &super::model::Server, busy: f64) -> LinkReport {
+    let t = &program.target;
+    let name = match server.resource {
+        Resource::Link(l) => t.mesh.link_name(l).to_string(),
+        Resource::PortIn(d) => format!("port in {}", t.coord(d)),
+        Resource::PortOut(d) => format!("port out {}", t.coord(d)),
+        Resource::HostIn => "host in".into(),
+        Resource::HostOut => "host out".into(),
+    };
+    LinkReport { name, bytes: server.bytes, messages: server.messages, busy }
+}
+
+/// Joules by part, and the average power of the package that draws most. Link energy belongs to the die that a link leaves, host energy to
+/// the port's die.
+fn energies(program: &Program, outcome: &Outcome, work: &[StreamWork]) -> (Energy, f64) {
+    let t = &program.target;
+    let mut e = Energy::default();
+    let mut packages: BTreeMap<(u32, u32), f64> = BTreeMap::new();
+    let mut add = |die, joules: f64| {
+        let package = t.package_of(die);
+        *packages.entry((package.row, package.col)).or_default() += joules;
+    };
+    for code in &program.dies {
+        let w = work.get(code.stream.index()).copied().unwrap_or_default();
+        let sram = w.sram_bytes as f64 * t.energy_per_sram_byte();
+        e.compute += w.compute_joules;
+        e.sram += sram;
+        add(code.die, w.compute_joules + sram);
+    }
+    for s in &outcome.servers {
+        let bytes = s.bytes as f64;
+        match s.resource {
+            Resource::Link(l) => {
+                let joules = bytes * t.energy_per_link_byte();
+                e.links += joules;
+                add(t.mesh.link_start(l).0, joules);
+            }
+            Resource::PortIn(d) | Resource::PortOut(d) => add(d, bytes * t.energy_per_host_byte()),
+            Resource::HostIn | Resource::HostOut => e.host += bytes * t.energy_per_host_byte(),
+        }
+    }
+    let idle = t.idle_watts() * outcome.makespan;
+    for die in t.live_dies() {
+        e.idle += idle;
+        add(die, idle);
+    }
+    e.total = e.compute + e.sram + e.links + e.host + e.idle;
+    let most = packages.values().copied().fold(0.0, f64::max);
+    (e, if outcome.makespan > 0.0 { most / outcome.makespan } else { 0.0 })
+}
+
+/// `1.23 µs`.
+pub fn time(seconds: f64) -> String {
+    scaled(seconds, &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")])
+}
+
+fn scaled(value: f64, units: &[(f64, &str)]) -> String {
+    let (scale, unit) = units.iter().find(|(s, _)| value.abs() >= *s).or(units.last()).copied().unwrap_or((1.0, ""));
+    let v = value / scale;
+    let digits = if v == 0.0 || v.abs() >= 100.0 {
+        0
+    } else if v.abs() >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{v:.digits$} {unit}")
+}
+
+/// `1.23 MiB`.
+pub fn bytes(count: u64) -> String {
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    scaled(count as f64, &[(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")])
+}
+
+fn big(count: f64, unit: &str) -> String {
+    format!("{}{unit}", scaled(count, &[(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |v: f64| format!("{:.1} %", v * 100.0);
+        writeln!(f, "{} on {}: one step in {} (simulated)", self.program, self.target, time(self.makespan))?;
+        let rate = if self.makespan > 0.0 { self.model_flops as f64 / self.makespan } else { 0.0 };
+        let rows = [
+            ("dies", format!("{} with code, {} busy on average", self.dies.len(), percent(self.busy()))),
+            ("work", format!("{}, {}, MFU {}", big(self.model_flops as f64, "FLOP"), big(rate, "FLOP/s"), percent(self.mfu))),
+            ("SRAM", format!("{} of {} at the fullest die", bytes(self.sram_peak), bytes(self.sram_size))),
+            ("links", format!("{} in messages, {} over links", bytes(self.message_bytes), bytes(self.link_bytes))),
+            ("host", bytes(self.host_bytes)),
+            ("energy", scaled(self.energy.total, &[(1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ")])),
+            (
+                "power",
+                format!(
+                    "{}, {} of {} in the hottest package",
+                    big(self.power, "W"),
+                    big(self.package_power, "W"),
+                    big(self.package_limit, "W")
+                ),
+            ),
+        ];
+        for (name, text) in rows {
+            writeln!(f, "  {name:<8}{text}")?;
+        }
+        writeln!(f, "\n  {:<10}{:>12}{:>12}{:>12}{:>9}{:>12}", "die", "compute", "wait", "idle", "busy", "SRAM")?;
+        for d in self.dies.iter().take(32) {
+            let (compute, wait, idle) = (time(d.compute), time(d.wait), time(d.idle));
+            writeln!(f, "  {:<10}{compute:>12}{wait:>12}{idle:>12}{:>9}{:>12}", d.die, percent(d.busy), bytes(d.sram))?;
+        }
+        if self.dies.len() > 32 {
+            writeln!(f, "  … and {} more", self.dies.len() - 32)?;
+        }
+        if !self.links.is_empty() {
+            writeln!(f, "\n  {:<16}{:>12}{:>10}{:>9}", "busiest links", "bytes", "messages", "busy")?;
+        }
+        for l in self.links.iter().take(8) {
+            writeln!(f, "  {:<16}{:>12}{:>10}{:>9}", l.name, bytes(l.bytes), l.messages, percent(l.busy))?;
+        }
+        if !self.contributors.is_empty() {
+            writeln!(f, "\n  {:<14}{:<24}{:>8}{:>12}{:>9}", "critical path", "node", "count", "time", "share")?;
+        }
+        for c in &self.contributors {
+            writeln!(f, "  {:<14}{:<24}{:>8}{:>12}{:>9}", c.name, c.node, c.count, time(c.seconds), percent(c.share))?;
+        }
+        Ok(())
+    }
+}

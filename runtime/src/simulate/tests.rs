@@ -1,0 +1,173 @@
+//! Closed forms, conservation, and bad programs.
+
+use super::{SimError, Simulation, simulate};
+use crate::testing::{Builder, alone, at, deadlocked, gemm, halo, partial_sums, wait};
+use girih_ir::program::instr::Queue;
+use girih_ir::program::{ChannelId, Instr, PortId, Program};
+use girih_ir::target::Direction;
+use girih_ir::types::DType;
+
+fn run(program: &Program) -> Simulation<'_> {
+    simulate(program).unwrap()
+}
+
+fn close(got: f64, want: f64) {
+    assert!((got - want).abs() <= 1e-12 + 1e-9 * want.abs(), "{got:e} against {want:e}");
+}
+
+#[test]
+fn one_gemm_takes_what_the_target_says() {
+    let mut b = Builder::new(1, 1);
+    let (m, n, k) = (512, 256, 1024);
+    let die = b.die_id(0, 0);
+    b.die(die, 1 << 24, &[], &[], vec![gemm(at(0, &[m, n]), at(1 << 21, &[m, k]), at(1 << 23, &[n, k])), Instr::End]);
+    let t = &b.program.target;
+    let memory = 4.0 * (m * n + m * k + n * k) as f64 / t.sram_bandwidth();
+    let want = t.gemm_seconds(DType::F32, m, n, k).max(memory) + t.launch_overhead();
+    let report = run(&b.program).report;
+    close(report.makespan, want);
+    close(report.dies[0].compute, want);
+    assert_eq!(report.flops, 2 * (m * n * k) as u64);
+    assert_eq!(report.dies[0].busy, 1.0);
+}
+
+/// A row of dies where the first sends `count` numbers to the last.
+fn transfer(hops: u32, count: usize) -> Program {
+    let mut b = Builder::new(1, hops + 1);
+    let (from, to) = (b.die_id(0, 0), b.die_id(0, hops));
+    let ch = b.channel(from, to, 1);
+    let out = PortId(0);
+    b.die(from, 1 << 22, &[ch], &[], vec![Instr::Send { port: out, region: at(0, &[count]) }, Instr::End]);
+    let recv = Instr::Recv { port: out, out: at(0, &[count]) };
+    b.die(to, 1 << 22, &[], &[ch], vec![recv, wait(Queue::In(Direction::West), 1), Instr::End]);
+    b.program
+}
+
+#[test]
+fn a_transfer_pays_overhead_hops_and_bandwidth_once() {
+    for (hops, count) in [(1, 1), (1, 100_000), (4, 1), (4, 100_000)] {
+        let program = transfer(hops, count);
+        let t = &program.target;
+        let wire = 4.0 * count as f64 / t.link_bandwidth();
+        let want = t.launch_overhead() + t.message_overhead() + f64::from(hops) * t.hop_latency() + wire;
+        let report = run(&program).report;
+        close(report.makespan, want);
+        assert_eq!(report.link_bytes, 4 * count as u64 * u64::from(hops));
+        assert_eq!(report.message_bytes, 4 * count as u64);
+        close(report.dies[1].wait, want - t.launch_overhead());
+    }
+}
+
+/// Dies 0 and 1 both send to die 2, over one common link.
+fn contention(count: usize) -> Program {
+    let mut b = Builder::new(1, 3);
+    let dies = [0, 1, 2].map(|c| b.die_id(0, c));
+    let ch: Vec<ChannelId> = (0..2).map(|d| b.channel(dies[d], dies[2], 1)).collect();
+    for d in 0..2 {
+        b.die(dies[d], 1 << 22, &ch[d..=d], &[], vec![Instr::Send { port: PortId(0), region: at(0, &[count]) }, Instr::End]);
+    }
+    let recv = |p: u32| Instr::Recv { port: PortId(p), out: at(u64::from(p) << 21, &[count]) };
+    b.die(dies[2], 1 << 22, &[], &ch, vec![recv(0), recv(1), wait(Queue::In(Direction::West), 2), Instr::End]);
+    b.program
+}
+
+#[test]
+fn two_messages_share_a_link_one_after_the_other() {
+    let program = contention(100_000);
+    let t = &program.target;
+    let wire = 4e5 / t.link_bandwidth();
+    assert!(wire > t.hop_latency(), "the second message has to meet the first");
+    let report = run(&program).report;
+    close(report.makespan, t.launch_overhead() + t.message_overhead() + 2.0 * wire + t.hop_latency());
+    let shared = report.links.iter().find(|l| l.name == "(0,1):E").unwrap();
+    assert_eq!((shared.bytes, shared.messages), (800_000, 2));
+    assert_eq!(report.links[0].name, "(0,1):E", "the busiest comes first");
+}
+
+#[test]
+fn credits_hold_a_sender_back() {
+    let mut b = Builder::new(1, 2);
+    let (from, to) = (b.die_id(0, 0), b.die_id(0, 1));
+    let ch = b.channel(from, to, 1);
+    let send = || Instr::Send { port: PortId(0), region: at(0, &[1]) };
+    let recv = || Instr::Recv { port: PortId(0), out: at(0, &[1]) };
+    b.die(from, 64, &[ch], &[], vec![send(), send(), wait(Queue::Out(Direction::East), 2), Instr::End]);
+    let (m, k) = (2048, 2048);
+    let busy = gemm(at(1 << 26, &[m, m]), at(0, &[m, k]), at(1 << 25, &[m, k]));
+    b.die(to, 1 << 27, &[], &[ch], vec![busy, recv(), recv(), wait(Queue::In(Direction::West), 2), Instr::End]);
+    let report = run(&b.program).report;
+    assert!(report.dies[0].wait > report.dies[1].compute / 2.0, "the sender waits for the receiver's product: {report}");
+}
+
+#[test]
+fn bytes_are_conserved_and_the_critical_path_is_whole() {
+    for program in [alone(64, 48, 32), partial_sums(64, 48, 32), halo(), contention(1000), transfer(3, 10)] {
+        let report = run(&program).report;
+        let moved = |f: fn(&Instr) -> bool| -> u64 {
+            let streams = program.dies.iter().flat_map(|d| &program.streams[d.stream.index()]);
+            streams.filter(|i| f(i)).map(|i| i.reads().iter().chain(&i.writes()).next().map_or(0, |r| r.bytes())).sum()
+        };
+        assert_eq!(report.message_bytes, moved(|i| matches!(i, Instr::Send { .. })));
+        assert_eq!(report.host_bytes, moved(|i| matches!(i, Instr::Load { .. } | Instr::Store { .. })));
+        let longest = report.dies.iter().map(|d| d.compute).fold(0.0, f64::max);
+        assert!(report.makespan >= longest && report.makespan > 0.0);
+        let path = &report.critical_path;
+        assert_eq!(path[0].start, if path[0].transfer { path[0].start } else { 0.0 });
+        assert!(path[0].start <= program.target.launch_overhead() * 4.0);
+        assert_eq!(path.last().unwrap().end, report.makespan);
+        assert!(path.windows(2).all(|w| w[0].end == w[1].start), "{path:?}");
+        for d in &report.dies {
+            close(d.compute + d.wait + d.idle, report.makespan);
+        }
+        let e = report.energy;
+        close(e.total, e.compute + e.sram + e.links + e.host + e.idle);
+        close(report.power * report.makespan, e.total);
+    }
+}
+
+#[test]
+fn simulations_repeat_exactly() {
+    let program = partial_sums(64, 48, 32);
+    let text = |s: Simulation<'_>| {
+        let mut trace = Vec::new();
+        s.write_trace(&mut trace).unwrap();
+        (serde_json::to_string(&s.report).unwrap(), trace)
+    };
+    assert!(text(run(&program)) == text(run(&program)));
+}
+
+#[test]
+fn the_trace_is_json_with_a_track_for_every_queue() {
+    let program = partial_sums(64, 48, 32);
+    let mut trace = Vec::new();
+    run(&program).write_trace(&mut trace).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+    let events = value["traceEvents"].as_array().unwrap();
+    let named = |name: &str| events.iter().filter(|e| e["args"]["name"] == name).count();
+    assert_eq!((named("die (0,0)"), named("compute"), named("load"), named("in E"), named("out W")), (1, 2, 2, 1, 1));
+    let spans = events.iter().filter(|e| e["ph"] == "X");
+    assert_eq!(spans.clone().count(), 7, "two loads, two products, a send, a receive, a store");
+    assert!(spans.clone().all(|e| e["dur"].as_f64().unwrap() >= 0.0 && e["ts"].as_f64().unwrap() >= 0.0));
+}
+
+#[test]
+fn bad_programs_are_errors() {
+    assert!(matches!(simulate(&deadlocked()), Err(SimError::Deadlock(d)) if d.cycle && d.blocked.len() == 2));
+    let bad = |change: fn(&mut Program)| {
+        let mut program = partial_sums(8, 8, 8);
+        change(&mut program);
+        simulate(&program).map(|_| ()).unwrap_err().to_string()[..5].to_string()
+    };
+    assert_eq!(bad(|p| p.dies[0].in_ports.clear()), "E0750");
+    assert_eq!(bad(|p| p.channels[0].route.clear()), "E0750");
+    assert_eq!(bad(|p| p.channels[0].route[0].0 = 999), "E0750");
+    assert_eq!(bad(|p| p.dies[1].stream.0 = 9), "E0750");
+    assert_eq!(bad(|p| p.dies[1].die.0 = 9), "E0750");
+    assert_eq!(bad(|p| p.streams[1].truncate(2)), "E0751");
+}
+
+#[test]
+fn a_summary_is_readable() {
+    let report = run(&partial_sums(64, 48, 32)).report;
+    insta::assert_snapshot!(report.to_string());
+}
