@@ -5,11 +5,12 @@ pub mod loss;
 pub mod optimizer;
 pub mod spec;
 
-pub use build::{Training, train_step};
+pub use build::{TrainOptions, Training, train_step, train_step_with};
 pub use loss::{LossKind, LossSpec};
 pub use optimizer::{OptimizerKind, OptimizerSpec, Schedule};
 
 use crate::autodiff::AutodiffError;
+use girih_ir::step::StepError;
 
 /// Why a training step cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,10 +26,10 @@ pub enum TrainError {
         /// A text that works.
         example: &'static str,
     },
-    /// The loss names a value that is not there.
+    /// A name that the model does not have.
     #[error("E0331: the model has no {what} `{name}`; it has {known}")]
     Unknown {
-        /// `output` or `input`.
+        /// Output, input, parameter.
         what: &'static str,
         /// The name that was given.
         name: String,
@@ -47,4 +48,20 @@ pub enum TrainError {
     /// The gradient does not exist.
     #[error(transparent)]
     Autodiff(#[from] AutodiffError),
+    /// The step is malformed, such as by a name that is given twice.
+    #[error(transparent)]
+    Step(#[from] StepError),
 }
+
+/// Names for a message.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = names.collect();
+    match all.len() {
+        0 => "none".to_string(),
+        1..=12 => all.join(", "),
+        n => format!("{} and {} more", all[..12].join(", "), n - 12),
+    }
+}
+
+#[cfg(test)]
+mod tests;

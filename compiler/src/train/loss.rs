@@ -1,17 +1,23 @@
 //! Losses on top of a forward graph, averaged as PyTorch averages them.
 
-use super::TrainError;
 use super::spec::Spec;
+use super::{TrainError, listed};
 use girih_ir::graph::{Graph, Role, ValueId};
 use girih_ir::ops::log_softmax::LogSoftmax;
 use girih_ir::scalar::{BinaryFn, CompareFn, UnaryFn};
 use girih_ir::types::{DType, Dims, TensorType};
 use std::str::FromStr;
 
+/// The type that losses and updates are computed in: at least f32.
+pub(super) fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
 /// Which loss.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LossKind {
-    /// −log softmax(logits)[label] along `axis`, averaged over the labels that are not `ignore_index`.
+    /// −log softmax(logits)[label] along `axis`, averaged over the labels that are not `ignore_index`. Labels of the logits' own shape and
+    /// of a float type are probabilities.
     SoftmaxCrossEntropy {
         /// The class dimension of the logits; negative counts from the end.
         axis: i64,
@@ -68,19 +74,17 @@ impl FromStr for LossSpec {
     }
 }
 
-fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let all: Vec<&str> = names.collect();
-    if all.is_empty() { "none".to_string() } else { all.join(", ") }
-}
-
 impl LossSpec {
     /// Adds the loss to a graph and returns its scalar value.
     pub fn build(&self, graph: &mut Graph) -> Result<ValueId, TrainError> {
         let prediction = self.prediction(graph)?;
         let ty = graph.tensor_ty(prediction).clone();
-        if !ty.dtype.is_float() {
+        if graph.ty(prediction).as_tensor().is_none_or(|t| !t.dtype.is_float()) {
             return Err(TrainError::Shape { why: format!("the prediction is {ty}; a loss needs floats") });
         }
+        // Averages over more than a few hundred elements need more bits than narrow types have.
+        let prediction = graph.convert(prediction, wide(ty.dtype));
+        let ty = ty.with_dtype(wide(ty.dtype));
         match self.kind {
             LossKind::Output if ty.elements() == 1 => Ok(graph.reshape(prediction, &[])),
             LossKind::Output => Err(TrainError::Shape { why: format!("the output is {ty}, not a scalar") }),
@@ -112,7 +116,7 @@ impl LossSpec {
             Some(name) => graph.find_output(name),
             None => graph.outputs.first(),
         };
-        let known = || names(graph.outputs.iter().map(|o| o.name.as_str()));
+        let known = || listed(graph.outputs.iter().map(|o| o.name.as_str()));
         let name = || self.output.clone().unwrap_or_default();
         found.map(|o| o.value).ok_or_else(|| TrainError::Unknown { what: "output", name: name(), known: known() })
     }
@@ -145,12 +149,23 @@ impl LossSpec {
         let label_shape: Dims = others.iter().map(|d| ty.shape[*d]).collect();
         let labels = self.labels(graph, TensorType::new(DType::I64, &label_shape));
         let label_ty = graph.tensor_ty(labels).clone();
-        if label_ty.shape != label_shape || label_ty.dtype.is_float() {
+        if label_ty.shape == ty.shape && label_ty.dtype.is_float() {
+            let logp = graph.emit(LogSoftmax { dim: axis }, &[logits]);
+            let labels = graph.convert(labels, ty.dtype);
+            let weighted = graph.times(labels, logp);
+            let rows = graph.sum(weighted, &[axis]);
+            let total = mean(graph, rows);
+            return Ok(graph.unary(UnaryFn::Neg, total));
+        }
+        if label_ty.shape != label_shape || !label_ty.dtype.is_int() {
             let why = format!(
                 "the logits are {ty} with classes along dimension {axis}, so labels are integers {label_shape:?}; they are {label_ty}"
             );
             return Err(TrainError::Shape { why });
         }
+        // Narrow labels could not hold the ignored number.
+        let labels = if label_ty.dtype.size() < 4 { graph.convert(labels, DType::I32) } else { labels };
+        let label_ty = graph.tensor_ty(labels).clone();
         let logp = graph.emit(LogSoftmax { dim: axis }, &[logits]);
         let spread = graph.broadcast(labels, &ty.shape, &others);
         let classes = graph.emit(girih_ir::ops::iota::Iota { dtype: label_ty.dtype, shape: ty.shape.clone(), dim: axis }, &[]);

@@ -75,11 +75,16 @@ pub struct OptimizerSpec {
     pub weight_decay: f64,
     /// Gradients are scaled down together when their norm exceeds this.
     pub clip_norm: Option<f64>,
+    /// Parameters of narrow types keep a wide copy, of which they are the rounding.
+    pub master: bool,
     /// How the learning rate moves.
     pub schedule: Schedule,
 }
 
 const EXAMPLE: &str = "adamw:lr=1e-3,weight_decay=0.01,clip_norm=1.0,schedule=cosine,warmup=100,total=1000";
+
+const RANGES: &str = "rates, decays and momentum are at least 0, betas from 0 to below 1, clip_norm and gamma above 0, `every` at least 1, \
+                      and nesterov needs a momentum";
 
 impl FromStr for OptimizerSpec {
     type Err = TrainError;
@@ -113,17 +118,30 @@ impl FromStr for OptimizerSpec {
         }
         let (lr, weight_decay) = (s.number("lr", default_lr)?, s.number("weight_decay", default_decay)?);
         let clip_norm = s.take::<f64>("clip_norm")?;
-        s.finish("lr, momentum, nesterov, weight_decay, beta1, beta2, eps, clip_norm, schedule, warmup, total, min, every and gamma")?;
-        Ok(OptimizerSpec { kind, lr, weight_decay, clip_norm, schedule })
+        let master = s.flag("master")?;
+        let rule_ok = match kind {
+            OptimizerKind::None => true,
+            OptimizerKind::Sgd { momentum, nesterov } => momentum >= 0.0 && (!nesterov || momentum > 0.0),
+            OptimizerKind::Adam { beta1, beta2, eps, .. } => eps >= 0.0 && [beta1, beta2].iter().all(|b| (0.0..1.0).contains(b)),
+        };
+        let positive = clip_norm.is_none_or(|c| c > 0.0) && lr >= 0.0 && weight_decay >= 0.0 && warmup >= 0.0;
+        let steps_ok = !matches!(schedule, Schedule::Step { every, gamma } if every < 1.0 || gamma <= 0.0);
+        if !(rule_ok && positive && steps_ok) {
+            return Err(s.error(RANGES));
+        }
+        s.finish(
+            "lr, momentum, nesterov, weight_decay, beta1, beta2, eps, clip_norm, master, schedule, warmup, total, min, every and gamma",
+        )?;
+        Ok(OptimizerSpec { kind, lr, weight_decay, clip_norm, master, schedule })
     }
 }
 
-/// Computes on f32 scalars and tensors of one graph.
-struct Math<'a>(&'a mut Graph);
+/// Computes on scalars and tensors of one wide type in one graph.
+struct Math<'a>(&'a mut Graph, DType);
 
 impl Math<'_> {
     fn scalar(&mut self, v: f64) -> ValueId {
-        self.0.splat(&TensorType::scalar(DType::F32), v)
+        self.0.splat(&TensorType::scalar(self.1), v)
     }
     fn scale(&mut self, a: ValueId, v: f64) -> ValueId {
         let c = self.0.splat_like(a, v);
@@ -171,14 +189,17 @@ impl OptimizerSpec {
         matches!(self.kind, OptimizerKind::Adam { .. }) || (self.schedule != Schedule::Constant && self.kind != OptimizerKind::None)
     }
 
-    /// The learning rate at step `t` (an f32 scalar that counts from 0; absent when nothing depends on it).
-    pub fn rate(&self, graph: &mut Graph, t: Option<ValueId>) -> ValueId {
-        let mut m = Math(graph);
+    /// The learning rate at step `t` (a scalar that counts from 0; absent when nothing depends on it), in a wide type.
+    pub fn rate(&self, graph: &mut Graph, t: Option<ValueId>, dtype: DType) -> ValueId {
+        let t = t.map(|t| graph.convert(t, dtype));
+        let mut m = Math(graph, dtype);
         let Some(t) = t else { return m.scalar(self.lr) };
         let share = match self.schedule {
             Schedule::Constant => return m.scalar(self.lr),
             Schedule::Step { every, gamma } => {
-                let n = m.scale(t, 1.0 / every);
+                // A quotient, as a product with the reciprocal may fall short of a whole number.
+                let every = m.scalar(every);
+                let n = m.0.over(t, every);
                 let n = m.0.unary(UnaryFn::Floor, n);
                 let e = m.scale(n, gamma.ln());
                 m.0.unary(UnaryFn::Exp, e)
@@ -216,23 +237,24 @@ impl OptimizerSpec {
     /// The factor that clips gradients by their common norm.
     pub fn clip(&self, graph: &mut Graph, gradients: &[ValueId]) -> Option<ValueId> {
         let limit = self.clip_norm?;
+        let dtype = if gradients.iter().any(|g| graph.tensor_ty(*g).dtype == DType::F64) { DType::F64 } else { DType::F32 };
         let mut total: Option<ValueId> = None;
         for g in gradients {
             let dims: Vec<usize> = (0..graph.shape(*g).len()).collect();
-            let g = graph.convert(*g, DType::F32);
+            let g = graph.convert(*g, dtype);
             let square = graph.times(g, g);
             let sum = graph.sum(square, &dims);
             total = Some(total.map_or(sum, |t| graph.plus(t, sum)));
         }
         let norm = graph.unary(UnaryFn::Sqrt, total?);
-        let mut m = Math(graph);
+        let mut m = Math(graph, dtype);
         let norm = m.shift(norm, 1e-6);
         let limit = m.scalar(limit);
         let factor = m.0.over(limit, norm);
         Some(m.min(factor, 1.0))
     }
 
-    /// The new parameter and slots. All are f32 tensors of one shape; `rate` is a scalar, `t` counts from 0.
+    /// The new parameter and slots. All are of one wide type and shape; `rate` is a scalar of it, `t` counts from 0.
     pub fn update(
         &self,
         graph: &mut Graph,
@@ -242,7 +264,9 @@ impl OptimizerSpec {
         rate: ValueId,
         t: Option<ValueId>,
     ) -> (ValueId, Vec<ValueId>) {
-        let mut m = Math(graph);
+        let dtype = graph.tensor_ty(p).dtype;
+        let t = t.map(|t| graph.convert(t, dtype));
+        let mut m = Math(graph, dtype);
         match self.kind {
             OptimizerKind::None => (p, Vec::new()),
             OptimizerKind::Sgd { momentum, nesterov } => {
@@ -326,7 +350,7 @@ mod tests {
             Some(factor) => graph.times(g, factor),
             None => g,
         };
-        let rate = spec.rate(&mut graph, Some(t));
+        let rate = spec.rate(&mut graph, Some(t), DType::F32);
         let (new, next) = spec.update(&mut graph, p, g, &slots, rate, Some(t));
         graph.output("p", new);
         next.iter().enumerate().for_each(|(i, s)| graph.output(format!("s{i}"), *s));
@@ -409,7 +433,7 @@ mod tests {
     fn wrong_specs_say_what_is_wrong() {
         let wrong = |t: &str| t.parse::<OptimizerSpec>().expect_err("must not read").to_string();
         insta::assert_snapshot!(wrong("lion:lr=1"), @"E0330: `lion:lr=1`: there is no optimizer `lion`; there are none, sgd, adam and adamw; an example is `adamw:lr=1e-3,weight_decay=0.01,clip_norm=1.0,schedule=cosine,warmup=100,total=1000`");
-        insta::assert_snapshot!(wrong("sgd:beta=1"), @"E0330: `sgd:beta=1`: there is no option `beta`; there is lr, momentum, nesterov, weight_decay, beta1, beta2, eps, clip_norm, schedule, warmup, total, min, every and gamma; an example is `adamw:lr=1e-3,weight_decay=0.01,clip_norm=1.0,schedule=cosine,warmup=100,total=1000`");
+        insta::assert_snapshot!(wrong("sgd:beta=1"), @"E0330: `sgd:beta=1`: there is no option `beta`; there is lr, momentum, nesterov, weight_decay, beta1, beta2, eps, clip_norm, master, schedule, warmup, total, min, every and gamma; an example is `adamw:lr=1e-3,weight_decay=0.01,clip_norm=1.0,schedule=cosine,warmup=100,total=1000`");
         insta::assert_snapshot!(wrong("adam:schedule=cosine"), @"E0330: `adam:schedule=cosine`: the schedule needs `total` steps, more than `warmup`; an example is `adamw:lr=1e-3,weight_decay=0.01,clip_norm=1.0,schedule=cosine,warmup=100,total=1000`");
         insta::assert_snapshot!(wrong("adam:lr=nan"), @"E0330: `adam:lr=nan`: `lr` must be a finite number; an example is `adamw:lr=1e-3,weight_decay=0.01,clip_norm=1.0,schedule=cosine,warmup=100,total=1000`");
     }

@@ -15,7 +15,12 @@ pub(super) struct Spec<'t> {
 impl<'t> Spec<'t> {
     pub fn parse(text: &'t str, example: &'static str) -> Self {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-        let options = rest.split(',').map(str::trim).filter(|o| !o.is_empty());
+        // `schedule=cosine:warmup=10,total=100` is `schedule=cosine,warmup=10,total=100`.
+        let parts = rest.split(',').flat_map(|o| match o.split_once(':') {
+            Some((kind, first)) if o.trim_start().starts_with("schedule") => [kind, first],
+            _ => [o, ""],
+        });
+        let options = parts.map(str::trim).filter(|o| !o.is_empty());
         let options = options.map(|o| o.split_once('=').map_or((o, None), |(k, v)| (k.trim(), Some(v.trim())))).collect();
         Spec { text, example, name: name.trim(), options }
     }
