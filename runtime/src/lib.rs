@@ -4,10 +4,13 @@
 //! changes a result.
 #![deny(unsafe_code)]
 
+pub mod checkpoint;
+pub mod data;
 pub mod error;
 pub mod machine;
 pub mod session;
 pub mod simulate;
+mod tensors;
 #[cfg(test)]
 mod testing;
 
