@@ -13,6 +13,7 @@ pub mod deadlock;
 pub mod defined;
 pub mod implements;
 pub mod intervals;
+pub mod mutate;
 pub mod provenance;
 pub mod races;
 pub mod report;
@@ -109,3 +110,6 @@ fn count(program: &Program, stats: &mut CheckStats) {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

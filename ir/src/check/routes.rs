@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 /// Checks all channels.
 pub fn check(program: &Program, findings: &mut Findings<'_>) {
     let target = &program.target;
-    let slots = target.mesh.link_slots();
     for (id, channel) in program.channels.iter().enumerate() {
         let mut fault = |why: String| findings.add(Fault::Route, Place::program(), format!("channel ch{id}: {why}"));
         for die in [channel.source, channel.dest] {
@@ -24,8 +23,8 @@ pub fn check(program: &Program, findings: &mut Findings<'_>) {
         }
         let mut at = channel.source;
         for link in &channel.route {
-            if link.index() >= slots || !target.link_alive(*link) {
-                fault(format!("link {} does not exist or is dead", link.0));
+            if !target.link_alive(*link) {
+                fault(format!("link {} does not exist or is dead", target.mesh.link_name(*link)));
                 break;
             }
             match target.mesh.link_ends(*link) {

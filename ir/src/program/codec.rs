@@ -383,3 +383,7 @@ fn read_weights(index: Vec<WeightEntry>, data: &[u8]) -> Result<Weights, CodecEr
     }
     Ok(weights)
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -1,0 +1,436 @@
+//! Hand-written programs, and damage to them. Whether damage matters is decided by running it: a small executor that chooses any
+//! allowed order of events, with garbage in fresh memory, against the reference interpreter.
+
+use super::mutate::mutants;
+use super::*;
+use crate::interp::eval;
+use crate::program::instr::WindowDims;
+use crate::program::{HostUse, Instr, Program, Region, parse_program};
+use crate::tensor::{Data, Tensor, indices};
+use crate::types::{DType, Dims, TensorType};
+use trace::{QUEUES, queue_index};
+
+const SAMPLES: [(&str, &str); 3] = [
+    ("matmul", include_str!("samples/matmul.txt")),
+    ("halo", include_str!("samples/halo.txt")),
+    ("all_gather", include_str!("samples/all_gather.txt")),
+];
+
+fn sample(name: &str) -> Program {
+    let text = SAMPLES.iter().find(|(n, _)| *n == name).unwrap().1;
+    parse_program(text).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Deterministic random numbers.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % n.max(1)
+    }
+}
+
+/// One die while it runs: f32 memory, position, queues.
+struct Die {
+    memory: Vec<f32>,
+    at: usize,
+    issued: [Vec<usize>; QUEUES],
+    done: [usize; QUEUES],
+}
+
+/// A run of a program with any order of events.
+struct Run<'p> {
+    program: &'p Program,
+    trace: Trace,
+    dies: Vec<Die>,
+    channels: Vec<Vec<Vec<f32>>>,
+    host: Vec<Vec<f32>>,
+}
+
+fn places(r: &Region) -> Vec<usize> {
+    indices(&r.dims)
+        .map(|i| {
+            let shift: i64 = i.iter().zip(&r.strides).map(|(i, s)| *i as i64 * s).sum();
+            (r.offset as i64 / 4 + shift) as usize
+        })
+        .collect()
+}
+
+fn box_places(shape: &[usize], part: &[std::ops::Range<usize>]) -> Vec<usize> {
+    let dims = crate::axes::box_dims(part);
+    let at = |i: Dims| -> Dims { i.iter().zip(part).map(|(i, r)| i + r.start).collect() };
+    indices(&dims).map(|i| crate::tensor::position(shape, &at(i))).collect()
+}
+
+impl<'p> Run<'p> {
+    fn new(program: &'p Program, inputs: &[Vec<f32>], dice: &mut Dice) -> Self {
+        let dies = program.dies.iter().map(|c| Die {
+            memory: (0..c.sram_used as usize / 4 + 64).map(|_| 1000.0 + dice.below(1000) as f32).collect(),
+            at: 0,
+            issued: Default::default(),
+            done: [0; QUEUES],
+        });
+        let host = program.host.iter().map(|h| match h.usage {
+            HostUse::Input(n) => inputs[n as usize].clone(),
+            HostUse::Output(_) => vec![f32::NAN; h.ty.elements()],
+        });
+        let mut run = Run {
+            program,
+            trace: Trace::new(program),
+            dies: dies.collect(),
+            channels: vec![Vec::new(); program.channels.len()],
+            host: host.collect(),
+        };
+        for (pair, shards) in program.step.state.iter().zip(&program.state) {
+            for s in shards {
+                let shape = &program.step.state_type(pair).shape;
+                for (to, from) in places(&s.region).into_iter().zip(box_places(shape, &s.part)) {
+                    run.dies[s.die as usize].memory[to] = inputs[pair.input][from];
+                }
+            }
+        }
+        run
+    }
+
+    fn stream(&self, d: usize) -> &'p [Instr] {
+        &self.program.streams[self.program.dies[d].stream.index()]
+    }
+
+    fn read(&self, d: usize, r: &Region) -> Vec<f32> {
+        places(r).into_iter().map(|p| self.dies[d].memory[p]).collect()
+    }
+
+    fn write(&mut self, d: usize, r: &Region, values: &[f32]) {
+        for (p, v) in places(r).into_iter().zip(values) {
+            self.dies[d].memory[p] = *v;
+        }
+    }
+
+    /// Runs to the end; false when it is stuck.
+    fn finish(&mut self, dice: &mut Dice) -> bool {
+        loop {
+            let mut can: Vec<(usize, Option<usize>)> = Vec::new();
+            let mut over = true;
+            for d in 0..self.dies.len() {
+                let die = &self.dies[d];
+                if let Some(instr) = self.stream(d).get(die.at) {
+                    over = false;
+                    match instr {
+                        Instr::Wait { queue, count } if die.done[queue_index(*queue)] < *count as usize => {}
+                        _ => can.push((d, None)),
+                    }
+                }
+                for q in 0..QUEUES {
+                    if let Some(i) = die.issued[q].get(die.done[q]) {
+                        over = false;
+                        if self.can_complete(d, *i) {
+                            can.push((d, Some(q)));
+                        }
+                    }
+                }
+            }
+            if can.is_empty() {
+                return over;
+            }
+            let (d, queue) = can[dice.below(can.len())];
+            match queue {
+                None => self.issue(d),
+                Some(q) => {
+                    let i = self.dies[d].issued[q][self.dies[d].done[q]];
+                    self.complete(d, i);
+                    self.dies[d].done[q] += 1;
+                }
+            }
+        }
+    }
+
+    fn channel(&self, d: usize, i: usize) -> usize {
+        self.trace.dies[d].queued[i].unwrap().message.unwrap().0 as usize
+    }
+
+    fn can_complete(&self, d: usize, i: usize) -> bool {
+        match &self.stream(d)[i] {
+            Instr::Send { .. } => {
+                let ch = self.channel(d, i);
+                self.channels[ch].len() < self.program.channels[ch].depth as usize
+            }
+            Instr::Recv { .. } | Instr::RecvAdd { .. } => !self.channels[self.channel(d, i)].is_empty(),
+            _ => true,
+        }
+    }
+
+    fn issue(&mut self, d: usize) {
+        let i = self.dies[d].at;
+        self.dies[d].at += 1;
+        match self.trace.dies[d].queued[i] {
+            Some(q) => self.dies[d].issued[q.queue as usize].push(i),
+            None => self.compute(d, i),
+        }
+    }
+
+    fn complete(&mut self, d: usize, i: usize) {
+        match &self.stream(d)[i] {
+            Instr::Send { region, .. } => {
+                let ch = self.channel(d, i);
+                let message = self.read(d, region);
+                self.channels[ch].push(message);
+            }
+            Instr::Recv { out, .. } => {
+                let ch = self.channel(d, i);
+                let message = self.channels[ch].remove(0);
+                self.write(d, out, &message);
+            }
+            Instr::RecvAdd { out, monoid, .. } => {
+                let ch = self.channel(d, i);
+                let message = self.channels[ch].remove(0);
+                let f = |a: f32, b: f32| if *monoid == crate::scalar::Monoid::Sum { a + b } else { a.max(b) };
+                let sum: Vec<f32> = self.read(d, out).into_iter().zip(message).map(|(a, b)| f(a, b)).collect();
+                self.write(d, out, &sum);
+            }
+            Instr::Load { host, part, out } => {
+                let shape = &self.program.host[host.index()].ty.shape;
+                let values: Vec<f32> = box_places(shape, part).into_iter().map(|p| self.host[host.index()][p]).collect();
+                self.write(d, out, &values);
+            }
+            Instr::Store { host, part, region } => {
+                let shape = &self.program.host[host.index()].ty.shape;
+                for (p, v) in box_places(shape, part).into_iter().zip(self.read(d, region)) {
+                    self.host[host.index()][p] = v;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn compute(&mut self, d: usize, i: usize) {
+        match &self.stream(d)[i] {
+            Instr::Gemm { out, a, b, .. } => {
+                let (x, y, (m, n, k)) = (self.read(d, a), self.read(d, b), (a.dims[0], b.dims[0], a.dims[1]));
+                let cell = |c: usize| (0..k).map(|t| x[c / n * k + t] * y[c % n * k + t]).sum();
+                let product: Vec<f32> = (0..m * n).map(cell).collect();
+                self.write(d, out, &product);
+            }
+            Instr::Map { program, ins, outs, .. } => {
+                let fused = &self.program.fused[program.index()];
+                let ins: Vec<Vec<f32>> = ins.iter().map(|r| self.read(d, r)).collect();
+                let point = |p: usize| match fused.body.last() {
+                    Some(crate::fused::Expr::Unary(..)) => -ins[0][p],
+                    Some(crate::fused::Expr::Binary(f, ..)) if f.name() == "add" => ins[0][p] + ins[1][p],
+                    _ => ins[0][p] - ins[1][p],
+                };
+                let values: Vec<f32> = (0..ins[0].len()).map(point).collect();
+                self.write(d, &outs[0], &values);
+            }
+            Instr::Reduce { out, input, monoid } => {
+                let x = self.read(d, input);
+                let n = x.len() / out.elements().max(1);
+                let f = |a: f32, b: &f32| if *monoid == crate::scalar::Monoid::Sum { a + b } else { a.max(*b) };
+                let start = if *monoid == crate::scalar::Monoid::Sum { 0.0 } else { f32::NEG_INFINITY };
+                let values: Vec<f32> = x.chunks(n.max(1)).map(|c| c.iter().fold(start, f)).collect();
+                self.write(d, out, &values);
+            }
+            Instr::ReduceWindow { out, input, window, monoid } => {
+                let values = pool(&self.read(d, input), input, out, window, *monoid == crate::scalar::Monoid::Sum);
+                self.write(d, out, &values);
+            }
+            Instr::Copy { out, input } => {
+                let values = self.read(d, input);
+                self.write(d, out, &values);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Pools along dimension 0 of rank 2 with windows of three.
+fn pool(x: &[f32], input: &Region, out: &Region, w: &WindowDims, sum: bool) -> Vec<f32> {
+    indices(&out.dims)
+        .map(|o| {
+            let rows = (0..3).filter_map(|k| usize::try_from(o[0] as i64 + k - w.pad_low[0]).ok()).filter(|r| *r < input.dims[0]);
+            let values = rows.map(|r| x[r * input.dims[1] + o[1]]);
+            if sum { values.sum() } else { values.fold(f32::NEG_INFINITY, f32::max) }
+        })
+        .collect()
+}
+
+/// Whether the program ends with the reference results, in several random orders of events.
+fn behaves(program: &Program, dice: &mut Dice) -> bool {
+    let graph = &program.step.graph;
+    let inputs: Vec<Tensor> = graph
+        .inputs
+        .iter()
+        .map(|i| {
+            let ty: TensorType = graph.tensor_ty(i.value).clone();
+            let values = (0..ty.elements()).map(|_| dice.below(41) as f64 - 20.0).collect();
+            Tensor::new_float(ty, values)
+        })
+        .collect();
+    let want = eval(graph, &inputs).unwrap();
+    let floats = |t: &Tensor| match t.data() {
+        Data::Float(v) => v.iter().map(|x| *x as f32).collect::<Vec<f32>>(),
+        Data::Int(_) => Vec::new(),
+    };
+    let given: Vec<Vec<f32>> = inputs.iter().map(floats).collect();
+    (0..12).all(|_| {
+        let mut run = Run::new(program, &given, dice);
+        if !run.finish(dice) {
+            return false;
+        }
+        let outputs = program.step.result_outputs().into_iter().all(|o| {
+            let stored = program.host.iter().position(|h| h.usage == HostUse::Output(o as u32));
+            stored.is_some_and(|h| run.host[h] == floats(&want[o]))
+        });
+        outputs
+            && program.step.state.iter().zip(&program.state).all(|(pair, shards)| {
+                let new = pair.output.map_or(given[pair.input].clone(), |o| floats(&want[o]));
+                let shape = &program.step.state_type(pair).shape;
+                let covered = content::uncovered(crate::axes::full_box(shape), &shards.iter().map(|s| s.part.clone()).collect::<Vec<_>>());
+                covered.is_none()
+                    && shards.iter().all(|s| {
+                        let held = run.read(s.die as usize, &s.region);
+                        box_places(shape, &s.part).into_iter().map(|p| new[p]).eq(held)
+                    })
+            })
+    })
+}
+
+#[test]
+fn samples_pass_and_behave() {
+    for (name, _) in SAMPLES {
+        let program = sample(name);
+        assert_eq!(program.host.iter().map(|h| h.ty.dtype).find(|d| *d != DType::F32), None);
+        assert!(behaves(&program, &mut Dice(1)), "{name}");
+        let verified = check(program).unwrap_or_else(|r| panic!("{name}:\n{r}"));
+        assert!(verified.stats().traced_reads > 0 && verified.stats().messages > 0, "{:?}", verified.stats());
+    }
+}
+
+#[test]
+fn text_round_trips() {
+    for (name, _) in SAMPLES {
+        let program = sample(name);
+        let text = program.to_string();
+        let again = parse_program(&text).unwrap_or_else(|e| panic!("{name}: {e}\n{text}"));
+        assert_eq!(again, program, "{name}");
+        assert_eq!(again.to_string(), text, "{name}");
+    }
+    insta::assert_snapshot!("matmul", sample("matmul"));
+}
+
+/// The soundness of the checker: a mutant that it accepts does exactly what the program did, in any order of events.
+#[test]
+fn harmful_mutants_are_refused() {
+    let (mut killed, mut equivalent, mut harmless) = (0, 0, 0);
+    for (name, _) in SAMPLES {
+        let program = sample(name);
+        for m in mutants(&program, 17, 400) {
+            let mut dice = Dice(5);
+            match check(m.program.clone()) {
+                Ok(_) => {
+                    assert!(behaves(&m.program, &mut dice), "{name}: a harmful mutant was accepted: {}", m.what);
+                    equivalent += 1;
+                }
+                Err(report) => {
+                    assert!(!report.findings.is_empty() && report.to_string().contains("E06") , "{report}");
+                    killed += 1;
+                    let runs = m.program.validate().is_ok() && !report.findings.iter().any(|f| f.fault.code() <= "E0606");
+                    harmless += usize::from(runs && behaves(&m.program, &mut dice));
+                }
+            }
+        }
+    }
+    let total = killed + equivalent;
+    println!("{total} mutants: {killed} refused, {equivalent} accepted and all equivalent; {harmless} refused only for their claims or order");
+    assert!(total >= 900, "only {total} mutants");
+    assert!(killed * 100 >= total * 85, "{killed} of {total}");
+}
+
+#[test]
+fn findings_explain_themselves() {
+    let text = SAMPLES[0].1;
+    let refused = |from: &str, to: &str| {
+        assert!(text.contains(from), "the sample has no `{from}`");
+        let program = parse_program(&text.replacen(from, to, 1)).unwrap_or_else(|e| panic!("{e}"));
+        check(program).map(|_| ()).expect_err("it is broken").to_string()
+    };
+    let cases = [
+        ("count=1\n  0006", "count=0\n  0006"),
+        ("[4..8,0..6]\ndie", "[0..4,0..6]\ndie"),
+        ("monoid=sum", "monoid=max"),
+        ("sram 512 out []", "sram 400 out []"),
+        ("depth 2 via (0,1):W", "depth 2 via (0,1):N"),
+        ("0x100 f32[4,6] port=c0\n  0004", "0x108 f32[4,6] port=c0\n  0004"),
+        ("output 0\nstate", "output 1\nstate"),
+        ("queue=in.E count=1", "queue=in.E count=2"),
+    ];
+    let all: Vec<String> = cases.iter().map(|(from, to)| format!("{:?} -> {:?}\n{}", from, to, refused(from, to))).collect();
+    insta::assert_snapshot!("findings", all.join("\n\n"));
+}
+
+/// A chain of `nodes` negations over 25 dies, each of which computes its row and shows it to the next die on the snake.
+fn long_program(nodes: usize) -> Program {
+    let mut text = String::from("program \"long\"\ntarget \"dojo-tile\"\nstep {\n  param \"x\" input 0 -> output 0\n  seed 0\n}\n");
+    text += "graph @long(%0: f32[25,64] param \"x\") {\n";
+    (0..nodes).for_each(|n| text += &format!("  %{} = neg %{n}\n", n + 1));
+    text += &format!("  return %{nodes} \"x\"\n}}\n");
+    let coord = |d: usize| format!("({},{})", d / 5, if d / 5 % 2 == 0 { d % 5 } else { 4 - d % 5 });
+    let side = |d: usize| if d % 5 == 4 { "S" } else if d / 5 % 2 == 0 { "E" } else { "W" };
+    (0..24).for_each(|d| text += &format!("channel ch{d} {} -> {} depth 2 via {}:{}\n", coord(d), coord(d + 1), coord(d), side(d)));
+    let mut order: Vec<usize> = (0..25).collect();
+    order.sort_by_key(|d| coord(*d));
+    let position = |d: usize| order.iter().position(|x| *x == d).unwrap();
+    (0..25).for_each(|d| text += &format!("state 0 on {} [{d}..{},0..64] 0x0 f32[1,64]\n", position(d), d + 1));
+    text += "fused f0 {in f32; s1 = neg s0; out s1}\nclaim0 control\n";
+    for n in 0..nodes {
+        for d in 0..25 {
+            text += &format!("claim{} compute %{} [{d}..{},0..64]\n", 1 + 2 * (n * 25 + d), n + 1, d + 1);
+            text += &format!("claim{} move %{}.0 [{d}..{},0..64]\n", 2 + 2 * (n * 25 + d), n + 1, d + 1);
+        }
+    }
+    for d in &order {
+        let (sends, receives) = (*d < 24, *d > 0);
+        let (mut body, mut claims) = (Vec::new(), Vec::new());
+        let queue_in = |d: usize| match side(d - 1) {
+            "S" => "in.N",
+            "E" => "in.W",
+            _ => "in.E",
+        };
+        for n in 0..nodes {
+            body.push(format!("map 0x0 f32[1,64] = 0x0 f32[1,64] program=f0 loops=[1,64] cols=0 origin=[{d},0]"));
+            claims.push(1 + 2 * (n * 25 + d));
+            if sends {
+                body.push("send 0x0 f32[1,64] port=c0".to_string());
+                claims.push(2 + 2 * (n * 25 + d));
+            }
+            if receives {
+                body.push("recv 0x100 f32[1,64] port=c0".to_string());
+                body.push(format!("wait queue={} count={}", queue_in(*d), n + 1));
+                claims.extend([2 + 2 * (n * 25 + d - 1), 0]);
+            }
+            if sends {
+                body.push(format!("wait queue=out.{} count={}", side(*d), n + 1));
+                claims.push(0);
+            }
+        }
+        body.push("end".to_string());
+        claims.push(0);
+        let ports = |yes: bool, c: usize| if yes { format!("[ch{c}]") } else { "[]".to_string() };
+        let (out, in_) = (ports(sends, *d), ports(receives, d.wrapping_sub(1)));
+        let claims: Vec<String> = claims.iter().map(ToString::to_string).collect();
+        text += &format!("die {} stream s{} sram 1024 out {out} in {in_} claims [{}] {{\n", coord(*d), position(*d), claims.join(","));
+        body.iter().enumerate().for_each(|(i, line)| text += &format!("  {i} {line}\n"));
+        text += "}\n";
+    }
+    parse_program(&text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn long_programs_are_checked() {
+    let program = long_program(100);
+    let started = std::time::Instant::now();
+    let verified = check(program).unwrap_or_else(|r| panic!("{r}"));
+    let stats = verified.stats();
+    println!("{} instructions in {:?}", stats.instructions, started.elapsed());
+    assert_eq!((stats.dies, stats.messages, stats.traced_reads), (25, 2400, 2500 + 2400 + 25));
+}
