@@ -114,18 +114,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 run(isa, &c, &[n], &[], &ins, &mut outs, &mut scratch)
             })?;
             report(&format!("adam {n}"), isa, ns, n, 28 * n);
+            let ns = time(|| {
+                for (((p, m), v), g) in p.iter_mut().zip(&mut m).zip(&mut v).zip(&g) {
+                    *m = *m * 0.9 + *g * 0.1;
+                    *v = *v * 0.999 + *g * *g * 0.001;
+                    *p -= *m / (v.sqrt() + 1e-8) * 1e-3 + *p * 1e-2;
+                }
+                Ok(())
+            })?;
+            report(&format!("adam {n}, a Rust loop"), isa, ns, n, 28 * n);
         }
-        let (rows, columns) = (512, 1024);
-        let (x, mut y) = (ramp(rows * columns), vec![0f32; rows * columns]);
-        let c = Compiled::new(&softmax(), 1)?;
-        let ns = time(|| {
-            let ins = [Operand::Read(View::dense(Buf::of(&x[..]), &[rows, columns])?)];
-            let mut outs = [ViewMut::dense(BufMut::of(&mut y[..]), &[rows, columns])?];
-            run(isa, &c, &[rows, columns], &[], &ins, &mut outs, &mut scratch)
-        })?;
-        report("softmax 512x1024", isa, ns, rows * columns, 8 * rows * columns);
+        let mut group = |rows: usize, columns: usize| -> Result<(), Box<dyn std::error::Error>> {
+            let (x, mut y) = (ramp(rows * columns), vec![0f32; rows * columns]);
+            let c = Compiled::new(&softmax(), 1)?;
+            let ns = time(|| {
+                let ins = [Operand::Read(View::dense(Buf::of(&x[..]), &[rows, columns])?)];
+                let mut outs = [ViewMut::dense(BufMut::of(&mut y[..]), &[rows, columns])?];
+                run(isa, &c, &[rows, columns], &[], &ins, &mut outs, &mut scratch)
+            })?;
+            report(&format!("softmax {rows}x{columns}"), isa, ns, rows * columns, 8 * rows * columns);
+            Ok(())
+        };
+        group(512, 1024)?;
+        group(3072, 64)?;
+        group(4096, 10)?;
 
-        let columns = 768;
+        let (rows, columns) = (512, 768);
         let (x, mut y, s) = (ramp(rows * columns), vec![0f32; rows * columns], ramp(columns));
         let c = Compiled::new(&layer_norm(columns), 1)?;
         let ns = time(|| {

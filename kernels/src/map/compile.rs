@@ -27,6 +27,8 @@ pub struct Compiled {
     pub(super) index_dims: Vec<usize>,
     /// Whether there is a reduction.
     pub(super) reduces: bool,
+    /// For each operand, the last slot that reads it (0 when none does).
+    pub(super) last_read: Vec<Slot>,
 }
 
 /// One result of a program.
@@ -116,7 +118,15 @@ impl Compiled {
                 sweep(program, &types, &needed(program, roots.into_iter(), known), last)
             })
             .collect();
-        Ok(Compiled { inputs: program.inputs.clone(), outputs, types, per_row, whole, sweeps, cols, index_dims, reduces })
+        let mut last_read = vec![0; program.inputs.len()];
+        for slot in &all {
+            for a in program.body[*slot as usize].arguments() {
+                if let Expr::Input(k) = program.body[a as usize] {
+                    last_read[k as usize] = *slot;
+                }
+            }
+        }
+        Ok(Compiled { last_read, inputs: program.inputs.clone(), outputs, types, per_row, whole, sweeps, cols, index_dims, reduces })
     }
 
     /// Trailing loop dimensions that are columns.
@@ -159,6 +169,8 @@ fn sweep(program: &FusedProgram, types: &[DType], slots: &[Slot], writes: bool) 
         let dtype = if let Expr::Reduce(_, a) = expr { types[a as usize] } else { types[*slot as usize] };
         let bytes = value_type(dtype).size();
         let reg = match free.iter().position(|r| regs[*r as usize] == bytes) {
+            // A constant needs none.
+            _ if matches!(expr, Expr::Const(..)) => u32::MAX,
             Some(at) => free.swap_remove(at),
             None => {
                 regs.push(bytes);

@@ -24,6 +24,9 @@ pub(super) struct Memory {
     values: Vec<Val>,
     sums: Vec<[u64; LANES]>,
     bases: Vec<isize>,
+    /// In groups: which slots have been spread over the columns, and where.
+    spread: Vec<bool>,
+    spread_regs: Vec<Vec<Line>>,
 }
 
 /// Where the value of a slot is, for the current block.
@@ -54,6 +57,19 @@ impl Dest<'_> {
     }
 }
 
+/// How a call is cut into blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// A whole row, or a group of rows, is one block.
+    pub(super) whole: bool,
+    /// Points of a block, at most.
+    pub(super) block: usize,
+    /// Rows of a group; 0 when rows are run one by one.
+    pub(super) group: usize,
+    /// Points of a row.
+    pub(super) columns: usize,
+}
+
 /// The machine of one call.
 pub(super) struct Engine<'r, 'i, 'o> {
     tier: Tier,
@@ -62,14 +78,16 @@ pub(super) struct Engine<'r, 'i, 'o> {
     inputs: &'r [Operand<'i>],
     outputs: &'r mut [ViewMut<'o>],
     memory: &'r mut Memory,
-    /// The whole row is one block.
-    whole: bool,
-    block: usize,
-    /// Results that may be written before the end of the block: those that no operand reads.
+    shape: Shape,
+    /// Results that may be written as soon as they are computed: their place is not an operand that is still read.
     direct: smallvec::SmallVec<[bool; 8]>,
     /// Current block: first point and number of points.
     first: usize,
     lanes: usize,
+    /// Rows of the current group.
+    rows: usize,
+    /// The current step works on whole rows, so values that are one a row have to be spread over the columns.
+    full: bool,
 }
 
 impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
@@ -80,13 +98,13 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
         inputs: &'r [Operand<'i>],
         outputs: &'r mut [ViewMut<'o>],
         memory: &'r mut Memory,
-        whole: bool,
-        block: usize,
+        shape: Shape,
     ) -> Self {
-        let sweeps = if whole { std::slice::from_ref(&program.whole) } else { &program.sweeps };
+        let sweeps = if shape.whole { std::slice::from_ref(&program.whole) } else { &program.sweeps };
         for sweep in sweeps {
+            // In groups, every slot may need a second register to be spread into: it is made when it is used.
             for (r, bytes) in sweep.regs.iter().enumerate() {
-                let lines = (bytes * block).div_ceil(64);
+                let lines = (bytes * shape.block).div_ceil(64);
                 if memory.regs.len() == r {
                     memory.regs.push(Vec::new());
                 }
@@ -98,8 +116,15 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
         memory.values.clear();
         memory.values.resize(program.types.len(), Val::Splat(0));
         memory.sums.resize(if program.reduces { program.types.len() } else { 0 }, [0; LANES]);
-        let direct = (0..outputs.len()).map(|k| !inputs.iter().any(|i| matches!(i, Operand::InPlace(j) if *j == k))).collect();
-        Engine { tier, program, nest, inputs, outputs, memory, whole, block, direct, first: 0, lanes: 0 }
+        memory.spread.clear();
+        memory.spread.resize(if shape.group > 0 { program.types.len() } else { 0 }, false);
+        if memory.spread_regs.len() < memory.spread.len() {
+            memory.spread_regs.resize(memory.spread.len(), Vec::new());
+        }
+        let read_later =
+            |k: usize, i: &Operand<'_>, last: Slot| matches!(i, Operand::InPlace(j) if *j == k) && last >= program.outputs[k].slot;
+        let direct = (0..outputs.len()).map(|k| !inputs.iter().zip(&program.last_read).any(|(i, last)| read_later(k, i, *last))).collect();
+        Engine { tier, program, nest, inputs, outputs, memory, shape, direct, first: 0, lanes: 0, rows: 0, full: true }
     }
 
     /// Runs every row.
@@ -126,7 +151,17 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
 
     fn row(&mut self) {
         let program = self.program;
-        if self.whole {
+        if self.shape.group > 0 {
+            for first in (0..self.nest.flat).step_by(self.shape.block) {
+                (self.first, self.lanes) = (first, self.shape.block.min(self.nest.flat - first));
+                self.rows = self.lanes / self.shape.columns;
+                self.memory.spread.fill(false);
+                self.run_block(&program.whole);
+                self.store_rows();
+            }
+            return;
+        }
+        if self.shape.whole {
             (self.first, self.lanes) = (0, self.nest.flat);
             self.run_block(&program.whole);
         } else {
@@ -134,10 +169,26 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
                 self.run_sweep(sweep);
             }
         }
+        self.store_rows();
+    }
+
+    /// Writes the results that are one a row.
+    fn store_rows(&mut self) {
+        let program = self.program;
         for (k, out) in program.outputs.iter().enumerate().filter(|(_, o)| o.per_row && program.cols > 0) {
-            let at = self.memory.bases[self.inputs.len() + k] as usize;
-            let Val::Splat(v) = self.memory.values[out.slot as usize] else { continue };
-            by_dtype!(out.dtype, L => self.outputs[k].buf().elements_mut::<L>()[at] = L::narrow(unraw(v)));
+            let at = self.inputs.len() + k;
+            let (base, access) = (self.memory.bases[at], &self.nest.access[at]);
+            let rows = self.rows.max(1);
+            by_dtype!(out.dtype, L => for r in 0..rows {
+                let v = match self.memory.values[out.slot as usize] {
+                    Val::Splat(v) => unraw(v),
+                    Val::Reg(reg) => bytemuck::cast_slice::<Line, <L as Lane>::Value>(&self.memory.regs[reg as usize])[r],
+                    Val::Input(..) | Val::Output(..) => continue,
+                };
+                // Outside of groups the row is the whole nest.
+                let offset = if self.shape.group > 0 { access.run(self.first + r * self.shape.columns, 1).map_or(0, |run| run.offset) } else { 0 };
+                self.outputs[k].buf().elements_mut::<L>()[(base + offset) as usize] = L::narrow(v);
+            });
         }
     }
 
@@ -149,9 +200,9 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
         }
         let mut first = 0;
         while first < self.nest.flat || first == 0 {
-            (self.first, self.lanes) = (first, self.block.min(self.nest.flat - first));
+            (self.first, self.lanes) = (first, self.shape.block.min(self.nest.flat - first));
             self.run_block(sweep);
-            first += self.block;
+            first += self.shape.block;
         }
         for (slot, monoid, _) in reduces() {
             self.finish(slot, monoid);
@@ -163,7 +214,20 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
             if self.lanes == 0 && !self.program.per_row[step.slot as usize] {
                 continue;
             }
+            if self.shape.group == 0 {
+                self.step(step);
+                continue;
+            }
+            // What is one a row is computed in one lane a row; what is not sees such values spread over the columns.
+            let (per_row, reduces, all) = (self.program.per_row[step.slot as usize], matches!(step.expr, Expr::Reduce(..)), self.lanes);
+            self.full = !per_row || reduces;
+            if self.full {
+                step.expr.arguments().iter().for_each(|a| self.spread(*a));
+            } else {
+                self.lanes = self.rows;
+            }
             self.step(step);
+            (self.lanes, self.full) = (all, true);
         }
         if sweep.writes && self.lanes > 0 {
             for k in 0..self.program.outputs.len() {
@@ -193,6 +257,28 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
         }
     }
 
+    /// Repeats a value that is one a row over the columns, once a block.
+    fn spread(&mut self, slot: Slot) {
+        let s = slot as usize;
+        let Val::Reg(reg) = self.memory.values[s] else { return };
+        if !self.program.per_row[s] || std::mem::replace(&mut self.memory.spread[s], true) {
+            return;
+        }
+        let mut lines = std::mem::take(&mut self.memory.spread_regs[s]);
+        by_value!(self.type_of(slot), T => {
+            let need = (self.shape.block * size_of::<T>()).div_ceil(64);
+            if lines.len() < need {
+                lines.resize(need, Line([0; 8]));
+            }
+            let from: &[T] = bytemuck::cast_slice(&self.memory.regs[reg as usize]);
+            let to: &mut [T] = bytemuck::cast_slice_mut(&mut lines);
+            for (row, v) in to[..self.lanes].chunks_exact_mut(self.shape.columns).zip(from) {
+                row.fill(*v);
+            }
+        });
+        self.memory.spread_regs[s] = lines;
+    }
+
     fn type_of(&self, slot: Slot) -> DType {
         self.program.types[slot as usize]
     }
@@ -207,6 +293,9 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
 
     fn bytes(&self, slot: Slot, size: usize) -> &[u8] {
         match self.memory.values[slot as usize] {
+            Val::Reg(_) if self.full && self.memory.spread.get(slot as usize) == Some(&true) => {
+                &bytemuck::cast_slice(&self.memory.spread_regs[slot as usize])[..self.lanes * size]
+            }
             Val::Reg(r) => &bytemuck::cast_slice(&self.memory.regs[r as usize])[..self.lanes * size],
             Val::Input(k, first) => &self.input(k as usize).bytes()[first * size..(first + self.lanes) * size],
             Val::Output(k, first) => &self.outputs[k as usize].as_buf().bytes()[first * size..(first + self.lanes) * size],
@@ -230,7 +319,7 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
 
     /// Takes out the place that a step writes: the result itself where that is contiguous, else its register.
     fn open(&mut self, step: &Step, dtype: DType) -> Dest<'o> {
-        if let Some(k) = step.out.filter(|k| self.direct[*k as usize] && value_type(dtype) == dtype) {
+        if let Some(k) = step.out.filter(|k| self.full && self.direct[*k as usize] && value_type(dtype) == dtype) {
             let at = self.inputs.len() + k as usize;
             if let Some(run) = self.nest.access[at].run(self.first, self.lanes)
                 && (run.stride == 1 || self.lanes == 1)
@@ -322,7 +411,15 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
     }
 
     fn reduce<T: Value>(&mut self, step: &Step, monoid: Monoid, a: Slot) {
-        if self.whole {
+        if self.shape.group > 0 && self.splat::<T>(a).is_none() {
+            let mut lines = std::mem::take(&mut self.memory.regs[step.reg as usize]);
+            let dst: &mut [T] = &mut bytemuck::cast_slice_mut(&mut lines)[..self.rows];
+            loops::fold_rows(self.tier, monoid, dst, bytemuck::cast_slice(self.bytes(a, size_of::<T>())), self.shape.columns);
+            round_block(self.tier, self.type_of(step.slot), bytemuck::cast_slice_mut(dst));
+            self.memory.regs[step.reg as usize] = lines;
+            return self.set(step.slot, Val::Reg(step.reg));
+        }
+        if self.shape.whole {
             self.memory.sums[step.slot as usize] = start(T::DTYPE, monoid);
         }
         let mut sums = self.memory.sums[step.slot as usize];
@@ -333,14 +430,15 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
             None => loops::fold(self.tier, monoid, lanes, bytemuck::cast_slice(self.bytes(a, size_of::<T>()))),
             Some(v) => {
                 let mut lines = std::mem::take(&mut self.memory.regs[step.reg as usize]);
-                let spread: &mut [T] = &mut bytemuck::cast_slice_mut(&mut lines)[..self.lanes];
+                let lanes_of_row = if self.shape.group > 0 { self.shape.columns } else { self.lanes };
+                let spread: &mut [T] = &mut bytemuck::cast_slice_mut(&mut lines)[..lanes_of_row];
                 spread.fill(v);
                 loops::fold(self.tier, monoid, lanes, spread);
                 self.memory.regs[step.reg as usize] = lines;
             }
         }
         self.memory.sums[step.slot as usize] = sums;
-        if self.whole {
+        if self.shape.whole {
             self.finish(step.slot, monoid);
         }
     }

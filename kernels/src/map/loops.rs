@@ -108,22 +108,63 @@ struct Fold<'a, T, F> {
     f: F,
 }
 
+#[inline(always)]
+fn fold_lanes<T: Copy>(mut acc: [T; LANES], a: &[T], f: &impl Fn(T, T) -> T) -> [T; LANES] {
+    let mut chunks = a.chunks_exact(LANES);
+    for chunk in &mut chunks {
+        for l in 0..LANES {
+            acc[l] = f(acc[l], chunk[l]);
+        }
+    }
+    for (acc, a) in acc.iter_mut().zip(chunks.remainder()) {
+        *acc = f(*acc, *a);
+    }
+    acc
+}
+
 impl<T: Copy, F: Fn(T, T) -> T> Work for Fold<'_, T, F> {
     type Out = ();
     #[inline(always)]
     fn run(self) {
-        let mut acc = *self.acc;
-        let mut chunks = self.a.chunks_exact(LANES);
-        for chunk in &mut chunks {
-            for l in 0..LANES {
-                acc[l] = (self.f)(acc[l], chunk[l]);
-            }
-        }
-        for (acc, a) in acc.iter_mut().zip(chunks.remainder()) {
-            *acc = (self.f)(*acc, *a);
-        }
-        *self.acc = acc;
+        *self.acc = fold_lanes(*self.acc, self.a, &self.f);
     }
+}
+
+struct FoldRows<'a, T, F> {
+    dst: &'a mut [T],
+    a: &'a [T],
+    columns: usize,
+    start: [T; LANES],
+    f: F,
+}
+
+impl<T: Copy, F: Fn(T, T) -> T> Work for FoldRows<'_, T, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        for (d, row) in self.dst.iter_mut().zip(self.a.chunks_exact(self.columns)) {
+            let mut acc = fold_lanes(self.start, row, &self.f);
+            // By halving, as `finish` does.
+            macro_rules! halve {
+                ($($width:literal)*) => {$(
+                    for l in 0..$width {
+                        acc[l] = (self.f)(acc[l], acc[l + $width]);
+                    }
+                )*};
+            }
+            halve!(32 16 8 4 2 1);
+            *d = acc[0];
+        }
+    }
+}
+
+/// Reduces rows of `columns` ≥ 1 elements, one result a row: what [`fold`] and [`finish`] give.
+pub(super) fn fold_rows<T: Value>(tier: Tier, monoid: Monoid, dst: &mut [T], a: &[T], columns: usize) {
+    let start = [T::identity(monoid); LANES];
+    crate::lane::by_monoid!(monoid, T, f => {
+        let work = FoldRows { dst, a, columns, start, f };
+        if T::HOT { tier.run(work) } else { tier.run_narrow(work) }
+    });
 }
 
 /// Combines a block, which starts at a column that is a multiple of [`LANES`], into the lanes.

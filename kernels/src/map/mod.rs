@@ -50,7 +50,11 @@ impl MapScratch {
 /// Rows up to this many points are one block when the program reduces.
 const WHOLE_ROW: usize = 8192;
 /// Bytes that the registers of a block may take: well inside L1.
-const BLOCK_BYTES: usize = 24 << 10;
+const BLOCK_BYTES: usize = 32 << 10;
+/// Rows of at most this many points are run several at a time.
+const SHORT_ROW: usize = 512;
+/// Points of a group of short rows.
+const GROUP: usize = 2048;
 
 /// Runs the program at every point of `loops`.
 ///
@@ -70,21 +74,31 @@ pub fn run(
     if element_count(&loops[..loops.len() - program.cols]) == 0 || (program.cols == 0 && element_count(loops) == 0) {
         return Ok(());
     }
+    let columns = element_count(&loops[loops.len() - program.cols..]);
+    let whole = program.reduces && columns <= WHOLE_ROW;
+    // Short rows: the last row dimension joins the columns, and a block is a group of rows.
+    let row_dims = loops.len() - program.cols;
+    let grouped = whole && (1..=SHORT_ROW).contains(&columns) && row_dims > 0 && loops[row_dims - 1] > 1;
     let nest = if program.cols > 0 {
-        Nest::rows(loops, program.cols, &operands)
+        Nest::rows(loops, program.cols + usize::from(grouped), &operands)
     } else {
         Nest::map(loops, &operands, (!outputs.is_empty()).then_some(inputs.len()))
     };
-    let whole = program.reduces && nest.flat <= WHOLE_ROW;
-    let block = if whole { nest.flat } else { block_size(program, nest.flat) };
-    Engine::new(Tier::new(isa), program, &nest, inputs, outputs, &mut scratch.0, whole, block).run();
+    let (block, group) = if grouped {
+        let rows = (GROUP / columns).min(loops[row_dims - 1]);
+        (rows * columns, rows)
+    } else {
+        (if whole { nest.flat } else { block_size(program, nest.flat) }, 0)
+    };
+    let shape = engine::Shape { whole, block, group, columns };
+    Engine::new(Tier::new(isa), program, &nest, inputs, outputs, &mut scratch.0, shape).run();
     Ok(())
 }
 
 /// Points of a block: as many as keep the registers in L1, in blocks of about equal size.
 fn block_size(program: &Compiled, flat: usize) -> usize {
     let bytes = program.sweeps.iter().map(|s| s.regs.iter().sum::<usize>()).max().unwrap_or(0).max(1);
-    let most = (BLOCK_BYTES / bytes).clamp(256, 2048);
+    let most = (BLOCK_BYTES / bytes).clamp(512, 2048);
     let blocks = flat.div_ceil(most).max(1);
     flat.div_ceil(blocks).next_multiple_of(loops::LANES).max(loops::LANES)
 }
