@@ -521,6 +521,9 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
     }
 }
 
+/// Elements that are copied at a time.
+const PIECE: usize = 128;
+
 /// Neutral elements in every lane.
 fn start(dtype: DType, monoid: Monoid) -> [u64; LANES] {
     let mut sums = [0u64; LANES];
@@ -549,7 +552,12 @@ fn scatter<L: Lane>(access: &Access, base: isize, first: usize, lanes: usize, sr
         match (src, run.stride) {
             (Src::Splat(v), stride) => (0..len).for_each(|i| out[(at + i as isize * stride) as usize] = L::narrow(v)),
             (Src::Slice(s), 1) => {
-                out[at as usize..at as usize + len].iter_mut().zip(&s[lane..lane + len]).for_each(|(d, s)| *d = L::narrow(*s));
+                // In pieces: one long copy may become a string instruction, which some processors run ten times slower when source and
+                // destination are equal modulo the page size.
+                let out = out[at as usize..at as usize + len].chunks_mut(PIECE);
+                for (d, s) in out.zip(s[lane..lane + len].chunks(PIECE)) {
+                    d.iter_mut().zip(s).for_each(|(d, s)| *d = L::narrow(*s));
+                }
             }
             (Src::Slice(s), stride) => {
                 s[lane..lane + len].iter().enumerate().for_each(|(i, s)| out[(at + i as isize * stride) as usize] = L::narrow(*s));

@@ -144,11 +144,13 @@ impl<T: Copy, F: Fn(T, T) -> T> Work for FoldRows<'_, T, F> {
     fn run(self) {
         for (d, row) in self.dst.iter_mut().zip(self.a.chunks_exact(self.columns)) {
             let mut acc = fold_lanes(self.start, row, &self.f);
-            // By halving, as `finish` does.
+            // By halving, as `finish` does; lanes that no column fell into are neutral and are left out.
             macro_rules! halve {
                 ($($width:literal)*) => {$(
-                    for l in 0..$width {
-                        acc[l] = (self.f)(acc[l], acc[l + $width]);
+                    if self.columns > $width {
+                        for l in 0..$width {
+                            acc[l] = (self.f)(acc[l], acc[l + $width]);
+                        }
                     }
                 )*};
             }
