@@ -14,6 +14,9 @@ mod tensors;
 #[cfg(test)]
 mod testing;
 
+pub use checkpoint::{Checkpoint, Store, load_latest};
+pub use data::{Batches, Cursor, DataOptions, Dataset, Remainder};
 pub use error::RuntimeError;
+pub use girih_kernels::Isa;
 pub use session::{CancelToken, Inputs, Outputs, Progress, RuntimeOptions, Session};
 pub use simulate::{Report, SimError, Simulation, simulate};

@@ -336,3 +336,79 @@ impl Outputs<'_> {
         self.scalar(&output.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{alone, literal, partial_sums, weights};
+    use girih_ir::types::DType;
+
+    fn session(program: &Program) -> Session {
+        Session::of(program.clone(), RuntimeOptions { threads: 2, isa: None }).unwrap()
+    }
+
+    #[test]
+    fn mistakes_are_named_before_anything_runs() {
+        let program = partial_sums(4, 6, 8);
+        let mut s = session(&program);
+        let x = literal(1, &[4, 16]);
+        let good = Inputs::from([("x".to_string(), x.clone())]);
+        let code = |e: RuntimeError| e.code();
+        assert_eq!(code(s.step(&good).unwrap_err()), "E0704");
+        s.init(&weights(&program)).unwrap();
+        assert_eq!(s.step(&Inputs::new()).unwrap_err().to_string(), "E0701: input `x` is missing; the program expects f32[4,16]");
+        let with = |name: &str, value: Literal| Inputs::from([("x".to_string(), x.clone()), (name.to_string(), value)]);
+        assert_eq!(s.step(&with("z", x.clone())).unwrap_err().to_string(), "E0702: the program has no input `z`; it has `x`");
+        let wrong = s.step(&with("x", literal(1, &[4, 8]))).unwrap_err().to_string();
+        assert_eq!(wrong, "E0703: input `x` is f32[4,8], but the program expects f32[4,16]");
+        assert_eq!(code(s.set_state("v", &x).unwrap_err()), "E0702");
+        assert_eq!(code(s.set_state("w", &x).unwrap_err()), "E0703");
+        let other = Literal::zeros(TensorType::new(DType::I32, [6, 16]));
+        assert_eq!(code(s.init(&Weights::from([("w".to_string(), other)])).unwrap_err()), "E0703");
+        assert_eq!(s.state("w").unwrap(), weights(&program)["w"], "no mistake has touched the state");
+        assert!(s.step(&good).is_ok());
+    }
+
+    #[test]
+    fn steps_stop_when_they_are_cancelled() {
+        let program = alone(3, 4, 5);
+        let mut s = session(&program);
+        s.init(&weights(&program)).unwrap();
+        let cancel = CancelToken::new();
+        let batches = std::iter::repeat_with(|| Ok(Inputs::from([("x".to_string(), literal(1, &[3, 5]))])));
+        let mut seen = Vec::new();
+        let error = s.run_steps(10, batches, &cancel.clone(), &mut |p| {
+            seen.push((p.step, p.outputs.get("rows").is_some()));
+            if p.step == 12 {
+                cancel.cancel();
+            }
+        });
+        assert_eq!(error.unwrap_err().to_string(), "E0710: cancelled before step 13");
+        assert_eq!(seen, [(10, true), (11, true), (12, true)]);
+    }
+
+    #[test]
+    fn a_failed_step_loses_the_state_until_it_is_set_again() {
+        let mut program = partial_sums(4, 6, 8);
+        // The receiver expects more than the sender sends.
+        if let girih_ir::program::Instr::Send { region, .. } = &mut program.streams[1][3] {
+            region.dims[0] = 2;
+        }
+        let mut s = session(&program);
+        let values = weights(&program);
+        s.init(&values).unwrap();
+        let inputs = Inputs::from([("x".to_string(), literal(1, &[4, 16]))]);
+        assert_eq!(s.step(&inputs).unwrap_err().code(), "E0706");
+        assert_eq!(s.step(&inputs).unwrap_err().code(), "E0705");
+        assert_eq!(s.state("w").unwrap_err().code(), "E0705");
+        s.init(&values).unwrap();
+        assert_eq!(s.state("w").unwrap(), values["w"]);
+    }
+
+    #[test]
+    fn sessions_move_between_threads() {
+        fn sent<T: Send + Sync>() {}
+        sent::<Session>();
+        sent::<CancelToken>();
+    }
+}

@@ -32,4 +32,6 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 #[cfg(test)]
+mod instructions;
+#[cfg(test)]
 mod tests;

@@ -155,6 +155,18 @@ fn part(instr: &Instr, dim: usize, range: Range<usize>) -> Option<Instr> {
         Instr::Concat { out, dim: own, ins } if *own as usize != dim => {
             std::iter::once(out).chain(ins).try_for_each(|r| narrow(r, dim))?;
         }
+        Instr::Gather { out, indices, dims, .. } => {
+            if dims.offset_dims.contains(&dim) || dim >= out.dims.len() {
+                return None;
+            }
+            let batch = (0..dim).filter(|d| !dims.offset_dims.contains(d)).count();
+            let own = batch + usize::from(batch >= dims.index_vector_dim);
+            if dims.start_indices_batching_dims.contains(&own) {
+                return None;
+            }
+            narrow(out, dim)?;
+            narrow(indices, own)?;
+        }
         Instr::Fill { out, .. } => narrow(out, dim)?,
         Instr::Constant { out, starts, .. } => {
             narrow(out, dim)?;

@@ -143,7 +143,9 @@ impl Operands {
             return Ok(());
         }
         let bytes = extent(region)?;
-        let spot = |slot| Spot { slot, dtype: region.dtype, layout: region.layout(bytes.start as u64) };
+        // An operand without elements may have any type; kernels want the right one.
+        let dtype = if region.elements() == 0 { self.outs.first().map_or(region.dtype, |o| o.dtype) } else { region.dtype };
+        let spot = |slot| Spot { slot, dtype, layout: region.layout(bytes.start as u64) };
         if stage || self.writes.iter().any(|w| overlap(w, &bytes)) {
             self.ins.push(Feed::Staged(spot(self.staged.len())));
             self.staged.push(bytes);
