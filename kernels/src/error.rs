@@ -8,7 +8,7 @@ use girih_ir::types::{DType, Layout};
 pub enum KernelError {
     /// A layout reaches outside its slice.
     #[error(
-        "E0901: the layout of operand `{operand}` reaches outside its slice of {len} elements: {layout:?}; check its base, extents and strides"
+        "E0741: the layout of operand `{operand}` reaches outside its slice of {len} elements: {layout:?}; check its base, extents and strides"
     )]
     OutOfBounds {
         /// Which operand.
@@ -19,7 +19,7 @@ pub enum KernelError {
         layout: Box<Layout>,
     },
     /// Extents that do not fit together.
-    #[error("E0902: {what}: operand `{operand}` has {have:?}, the others call for {want:?}")]
+    #[error("E0742: {what}: operand `{operand}` has {have:?}, the others call for {want:?}")]
     Shape {
         /// The rule that is broken.
         what: &'static str,
@@ -31,7 +31,7 @@ pub enum KernelError {
         want: Vec<usize>,
     },
     /// An output layout that writes one element twice.
-    #[error("E0903: the output layout has stride 0 on dimension {dim} of extent {extent}; an output needs distinct elements")]
+    #[error("E0743: the output layout has stride 0 on dimension {dim} of extent {extent}; an output needs distinct elements")]
     Aliased {
         /// The dimension.
         dim: usize,
@@ -39,7 +39,7 @@ pub enum KernelError {
         extent: usize,
     },
     /// Elements of a type that the operation does not take there.
-    #[error("E0905: operand `{operand}` holds {have}, not {want}")]
+    #[error("E0745: operand `{operand}` holds {have}, not {want}")]
     ElementType {
         /// Which operand.
         operand: &'static str,
@@ -49,7 +49,7 @@ pub enum KernelError {
         want: DType,
     },
     /// A byte slice that cannot be read as elements.
-    #[error("E0906: the bytes of operand `{operand}` do not start at a multiple of the size of {dtype}, or hold a broken element")]
+    #[error("E0746: the bytes of operand `{operand}` do not start at a multiple of the size of {dtype}, or hold a broken element")]
     Misaligned {
         /// Which operand.
         operand: &'static str,
@@ -57,7 +57,7 @@ pub enum KernelError {
         dtype: DType,
     },
     /// A fused program that cannot run.
-    #[error("E0907: instruction {slot} of the fused program: {why}")]
+    #[error("E0747: instruction {slot} of the fused program: {why}")]
     Program {
         /// The instruction.
         slot: usize,
@@ -65,7 +65,7 @@ pub enum KernelError {
         why: &'static str,
     },
     /// An attribute outside its range.
-    #[error("E0904: attribute `{name}` is {value}: {rule}")]
+    #[error("E0744: attribute `{name}` is {value}: {rule}")]
     Attribute {
         /// The attribute.
         name: &'static str,

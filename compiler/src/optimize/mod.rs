@@ -68,7 +68,7 @@ pub struct Optimized {
 pub enum OptimizeError {
     /// Two types met in one class.
     #[error(
-        "E0401: rule `{rule}` joined a value of type {want} with one of type {got}; this is a bug of the rule: please report the model, and leave the rule's class out until it is fixed"
+        "E0341: rule `{rule}` joined a value of type {want} with one of type {got}; this is a bug of the rule: please report the model, and leave the rule's class out until it is fixed"
     )]
     Clash {
         /// The rule.
@@ -80,7 +80,7 @@ pub enum OptimizeError {
     },
     /// A right side that does not type.
     #[error(
-        "E0402: rule `{rule}` made an op that does not type: {why}; this is a bug of the rule: please report the model, and leave the rule's class out until it is fixed"
+        "E0342: rule `{rule}` made an op that does not type: {why}; this is a bug of the rule: please report the model, and leave the rule's class out until it is fixed"
     )]
     IllTyped {
         /// The rule.
