@@ -96,10 +96,12 @@ impl Builder<'_> {
             Head::Kind { name, .. } if self.changes_nothing(name, &attrs, ids[0]) => return Ok(Some(ids[0])),
             Head::Kind { name, .. } => self.egraph.analysis.assemble(name, attrs),
         };
-        match op {
-            Some(op) => self.add(op, &ids).map(Some),
-            None => Ok(None),
+        let Some(op) = op else { return Ok(None) };
+        if let Some(v) = space::folded(self.egraph, op, &ids) {
+            let ty = tensor_type(self.egraph, ids[0]).clone();
+            return self.number(&Argument::Literal(Attr::Float(v.to_bits())), &ty);
         }
+        self.add(op, &ids).map(Some)
     }
 
     fn add(&mut self, op: OpId, ids: &[Id]) -> Result<Id, InferError> {

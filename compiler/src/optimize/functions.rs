@@ -223,6 +223,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
 const PREDICATES: &[(&str, Predicate)] = &[
     ("float",      |e, v| Some(ty(e, v, 0)?.dtype.is_float())),
     ("same_type",  |e, v| Some(e[class(v, 0)?].data.ty == e[class(v, 1)?].data.ty)),
+    ("distinct",   |_, v| Some(class(v, 0)? != class(v, 1)?)),
     ("varying",    |e, v| Some(e[class(v, 0)?].data.uniform.is_none())),
     ("nonzero",    |e, v| number(e, v, 0).map(|x| x != 0.0)),
     ("positive",   |e, v| number(e, v, 0).map(|x| x > 0.0)),

@@ -28,7 +28,7 @@ use saturate::{Limits, Progress};
 pub struct OptimizeOptions {
     /// The loosest class of rules that may run.
     pub class: RuleClass,
-    /// Most e-nodes; 0 for the larger of 20,000 and six times the input.
+    /// Most e-nodes; 0 for the larger of 5,000 and six times the input.
     pub max_nodes: usize,
     /// Most iterations of a phase.
     pub max_iterations: usize,
@@ -105,7 +105,7 @@ pub fn optimize(graph: &Graph, options: &OptimizeOptions) -> Result<Optimized, O
     let allowed = |explore: bool| -> Vec<(usize, &rules::Rule)> {
         rules.iter().enumerate().filter(|(_, r)| r.class <= options.class && r.explore == explore).collect()
     };
-    let nodes = if options.max_nodes == 0 { (6 * count).max(20_000) } else { options.max_nodes };
+    let nodes = if options.max_nodes == 0 { (6 * count).max(5_000) } else { options.max_nodes };
     let limits = Limits { nodes, iterations: options.max_iterations, matches: (4 * count).max(4_000) };
     let mut progress = Progress { applied: vec![0; rules.len()], ..Progress::default() };
     let egraph = &mut imported.egraph;
@@ -116,7 +116,8 @@ pub fn optimize(graph: &Graph, options: &OptimizeOptions) -> Result<Optimized, O
         let room = (egraph.total_size() / 4).max(1_000);
         let budget = Limits { nodes: nodes.min(egraph.total_size() + room), iterations: EXPLORATIONS, matches: room };
         saturate::saturate(egraph, &allowed(true), budget, Some(&regions), &mut progress)?;
-        saturate::saturate(egraph, &directed, limits, None, &mut progress)?;
+        let rest = Limits { nodes: budget.nodes + room, ..limits };
+        saturate::saturate(egraph, &directed, rest, None, &mut progress)?;
     }
 
     let roots: Vec<egg::Id> = graph.outputs.iter().filter_map(|o| imported.classes[o.value.index()]).collect();
@@ -127,4 +128,4 @@ pub fn optimize(graph: &Graph, options: &OptimizeOptions) -> Result<Optimized, O
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,6 +8,7 @@ use girih_ir::attr::Attr;
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::newtype_id;
 use girih_ir::ops::{InferError, Op};
+use girih_ir::scalar::Wide;
 use girih_ir::tensor::Tensor;
 use girih_ir::types::{TensorType, Type};
 use indexmap::IndexSet;
@@ -302,8 +303,21 @@ fn uniform(egraph: &Egraph, op: OpId, children: &[Id]) -> Option<f64> {
     match egraph.analysis.op(op) {
         Op::Constant(c) => uniform_literal(&c.value),
         Op::Broadcast(_) | Op::Reshape(_) | Op::Transpose(_) => egraph[children[0]].data.uniform,
+        Op::Unary(_) | Op::Binary(_) => folded(egraph, op, children),
         _ => None,
     }
+}
+
+/// The number that an elementwise function of known float numbers is.
+pub(super) fn folded(egraph: &Egraph, op: OpId, children: &[Id]) -> Option<f64> {
+    let known = |i: usize| egraph[*children.get(i)?].data.uniform.map(Wide::F);
+    let dtype = tensor_type(egraph, *children.first()?).dtype;
+    let value = match egraph.analysis.op(op) {
+        Op::Unary(f) if dtype.is_float() && f.0.result(dtype) == Some(dtype) => f.0.eval(dtype, known(0)?),
+        Op::Binary(f) if dtype.is_float() => f.0.eval(dtype, known(0)?, known(1)?),
+        _ => return None,
+    };
+    Some(value.float()).filter(|v| !v.is_nan())
 }
 
 /// An e-node. The operands of a commutative op are put in order, so that both orders are one e-node.

@@ -9,5 +9,4 @@ pub(super) const RULES: &[Row] = &[
     ("mul-associate",      R, "(mul (mul ?a ?b) ?c)",        "(mul ?a (mul ?b ?c))",           "float(?a)"),
     ("add-sub-associate",  R, "(sub (add ?a ?b) ?c)",        "(add ?a (sub ?b ?c))",           "float(?a)"),
     ("mul-div-associate",  R, "(div (mul ?a ?b) ?c)",        "(mul ?a (div ?b ?c))",           "float(?a)"),
-    ("distribute",         R, "(mul ?a (add ?b ?c))",        "(add (mul ?a ?b) (mul ?a ?c))",  "float(?a) & varying(?a)"),
 ];

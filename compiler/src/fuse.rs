@@ -1,0 +1,64 @@
+//! Fusion: groups of elementwise ops become one `map`, groups around reductions of rows one `rows`, each holding a small SSA program.
+//!
+//! A fused group reads each operand once and keeps what is in between in registers. Composite ops are expanded first, each on its own, so that
+//! their parts are grouped like everything else; what forward and backward would share of those parts is computed again instead of kept.
+//! Views (broadcasts, transposes, extents of 1, splats, iota) cost nothing inside a group: they become the dimension map of an operand.
+//! Reductions over leading or all dimensions stay `reduce` ops, because those must be splittable over dies.
+
+mod emit;
+mod flat;
+mod group;
+
+use girih_ir::graph::Graph;
+use girih_ir::ops::InferError;
+use std::fmt;
+
+/// Most instructions of a program.
+pub const MAX_INSTRUCTIONS: usize = 64;
+/// Most operands of a program.
+pub const MAX_OPERANDS: usize = 12;
+/// Most results of a program.
+pub const MAX_RESULTS: usize = 8;
+/// Most elements of a row.
+pub const MAX_ROW: usize = 65_536;
+
+/// What fusion did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FuseReport {
+    /// Live nodes of the input.
+    pub nodes_before: usize,
+    /// Live nodes of the result.
+    pub nodes_after: usize,
+    /// `map` ops.
+    pub maps: usize,
+    /// `rows` ops.
+    pub rows: usize,
+    /// Primitive ops inside them.
+    pub fused: usize,
+    /// Instructions of the longest program.
+    pub longest: usize,
+}
+
+impl fmt::Display for FuseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FuseReport { nodes_before, nodes_after, maps, rows, fused, longest } = self;
+        write!(f, "{nodes_before} nodes -> {nodes_after}: {fused} ops in {maps} map and {rows} rows, the longest of {longest} instructions")
+    }
+}
+
+/// Fuses a graph. The result holds `map`, `rows`, ops that are not elementwise, and views that had to be materialized.
+pub fn fuse(graph: &Graph) -> (Graph, FuseReport) {
+    match try_fuse(graph) {
+        Ok(done) => done,
+        Err(e) => unreachable!("fusion made an op that does not type: {e}"),
+    }
+}
+
+fn try_fuse(graph: &Graph) -> Result<(Graph, FuseReport), InferError> {
+    let flat = flat::flatten(graph);
+    let groups = group::groups(&flat);
+    emit::emit(graph, &flat, &groups)
+}
+
+#[cfg(test)]
+mod tests;
