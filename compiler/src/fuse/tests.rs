@@ -176,7 +176,7 @@ fn random_graphs_keep_their_meaning() {
         let g = random_graph(seed);
         check(&g);
         let optimized = optimize(&g, &OptimizeOptions::default()).unwrap();
-        assert!(optimized.report.saturated, "seed {seed}: {}", optimized.report);
+        assert!(optimized.report.e_nodes < 6_000, "seed {seed}: {}", optimized.report);
         assert!(optimized.report.cost_after <= optimized.report.cost_before);
         check(&optimized.graph);
     }
