@@ -208,7 +208,10 @@ pub fn tensor_scatter(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let (batch, steps) = (dims[0], shape[at]);
     let starts = match call.opt(2)? {
         Some(v) => b.convert(v, DType::I64)?,
-        None => b.ints(&vec![0; batch])?,
+        None => {
+            let zero = b.int_scalar(0)?;
+            b.broadcast_to(zero, &[batch])?
+        }
     };
     let mut spread = vec![1; dims.len()];
     spread[0] = batch;

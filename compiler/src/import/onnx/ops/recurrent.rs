@@ -39,6 +39,9 @@ struct Weights {
     activations: Vec<Activation>,
 }
 
+/// No sequence is unrolled further than this.
+const MOST_STEPS: usize = 1 << 14;
+
 const KNOWN: [&str; 11] =
     ["Relu", "Tanh", "Sigmoid", "Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh", "HardSigmoid", "Elu", "Softsign", "Softplus"];
 
@@ -58,6 +61,9 @@ pub fn recurrent(b: &mut Builder, call: &Call<'_>) -> Outputs {
         x = b.transpose(x, &[1, 0, 2])?;
     }
     let (steps, batch) = (b.dims(x)[0], b.dims(x)[1]);
+    if steps > MOST_STEPS {
+        return unsupported(format!("a sequence of {steps} steps (at most {MOST_STEPS})"));
+    }
     let (w, r) = (call.input(1)?, call.input(2)?);
     let hidden = b.dims(r).last().copied().unwrap_or(0);
     let directions: &[bool] = match call.text("direction", "forward")? {

@@ -136,8 +136,10 @@ fn output_extents(b: &mut Builder, call: &Call<'_>, old: bool, dims: &[usize], w
 
 /// Resizes one axis.
 fn resize_axis(b: &mut Builder, x: Val, at: usize, map: &AxisMap<'_>, request: &Request<'_>) -> Res<Val> {
+    // The weights of every output, and the matrix that interpolation needs, must stay small.
     let reach = if request.antialias { (4.0 / map.scale.min(1.0)).ceil() as usize } else { 4 };
-    if map.output.saturating_mul(reach.saturating_add(map.input)) > 1 << 26 && (map.output != map.input || request.mode != "nearest") {
+    let matrix = if request.mode == "nearest" { 0 } else { map.output.saturating_mul(map.input) };
+    if map.output.saturating_mul(reach.saturating_add(1)) > 1 << 22 || matrix > 1 << 23 {
         return unsupported(format!("resizing {} elements to {}", map.input, map.output));
     }
     if map.input == 0 && map.output > 0 {
