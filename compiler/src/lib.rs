@@ -12,6 +12,7 @@ pub mod lower;
 pub mod memory;
 pub mod optimize;
 pub mod partition;
+pub mod pipeline;
 pub mod place;
 pub mod schedule;
 pub mod sharded;

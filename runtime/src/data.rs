@@ -82,17 +82,7 @@ impl Dataset {
     /// Reads a file for a model with these inputs. What the file has beyond them is ignored.
     pub fn open(path: impl AsRef<Path>, inputs: &[(&str, &TensorType)], options: DataOptions) -> Result<Arc<Dataset>, RuntimeError> {
         let path = path.as_ref();
-        let wrong = |why: String| RuntimeError::Data { path: path.to_path_buf(), why };
-        let io = |source| RuntimeError::Io { path: path.to_path_buf(), source };
-        let size = fs::metadata(path).map_err(io)?.len();
-        if size > options.max_bytes {
-            return Err(wrong(format!("it has {size} bytes, more than the limit of {}", options.max_bytes)));
-        }
-        let tensors = match path.extension().and_then(|e| e.to_str()) {
-            Some("npz") => read_npz(path, size, options.max_bytes).map_err(wrong)?,
-            Some("safetensors") => tensors::decode(&fs::read(path).map_err(io)?).map_err(wrong)?,
-            _ => return Err(wrong("its name ends neither in `.safetensors` nor in `.npz`".into())),
-        };
+        let tensors = read(path, options.max_bytes)?;
         Dataset::new(path, tensors, inputs, options).map(Arc::new)
     }
 
@@ -270,6 +260,21 @@ fn samples(mut tensors: BTreeMap<String, Literal>, inputs: &[(&str, &TensorType)
         return Err(format!("{count} samples do not make a batch of {batch}"));
     }
     Ok(Form::Samples { arrays, count, batch })
+}
+
+/// Every tensor of a `.safetensors` or `.npz` file that has, and unpacks to, at most `max_bytes`.
+pub fn read(path: &Path, max_bytes: u64) -> Result<BTreeMap<String, Literal>, RuntimeError> {
+    let wrong = |why: String| RuntimeError::Data { path: path.to_path_buf(), why };
+    let io = |source| RuntimeError::Io { path: path.to_path_buf(), source };
+    let size = fs::metadata(path).map_err(io)?.len();
+    if size > max_bytes {
+        return Err(wrong(format!("it has {size} bytes, more than the limit of {max_bytes}")));
+    }
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("npz") => read_npz(path, size, max_bytes).map_err(wrong),
+        Some("safetensors") => tensors::decode(&fs::read(path).map_err(io)?).map_err(wrong),
+        _ => Err(wrong("its name ends neither in `.safetensors` nor in `.npz`".into())),
+    }
 }
 
 /// The samples of one batch.

@@ -10,7 +10,7 @@ pub mod error;
 pub mod machine;
 pub mod session;
 pub mod simulate;
-mod tensors;
+pub mod tensors;
 #[cfg(test)]
 mod testing;
 

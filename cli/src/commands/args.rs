@@ -1,0 +1,239 @@
+//! Flags that several commands share: the target, the model, the pipeline.
+
+use super::output::{Outcome, Output};
+use clap::{Args, ValueEnum};
+use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Prepared, Target, TargetSpec, files};
+use girih_compiler::import::onnx::BatchNormMode;
+use girih_compiler::import::onnx::limits::ImportLimits;
+use girih_compiler::optimize::{OptimizeOptions, RuleClass};
+use girih_compiler::train::LossSpec;
+use girih_ir::target::Coord;
+use std::path::{Path, PathBuf};
+
+/// Which machine, and what is changed about it.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Target")]
+pub struct TargetArgs {
+    /// A built-in target (`girih targets` lists them) or a TOML file
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub target: Option<String>,
+    /// Spread over exactly this many dies; without it the planner chooses
+    #[arg(long, value_name = "N")]
+    pub dies: Option<usize>,
+    /// A die that does not work; may be repeated
+    #[arg(long, value_name = "ROW,COL")]
+    pub dead: Vec<Coord>,
+    /// A link that does not work, such as `0,1:E`; may be repeated
+    #[arg(long, value_name = "ROW,COL:SIDE")]
+    pub dead_link: Vec<String>,
+    /// Override a figure of the target, such as `sram=200MiB`; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl TargetArgs {
+    /// The target, `default` when none is named.
+    pub fn open(&self, default: &str) -> Outcome<Target> {
+        let name = self.target.clone().unwrap_or_else(|| default.to_string());
+        let spec = TargetSpec { name, dead: self.dead.clone(), dead_links: self.dead_link.clone(), set: self.set.clone() };
+        Ok(spec.open()?)
+    }
+
+    /// Whether any flag is given.
+    fn is_given(&self) -> bool {
+        self.target.is_some() || self.dies.is_some() || !self.dead.is_empty() || !self.dead_link.is_empty() || !self.set.is_empty()
+    }
+}
+
+/// Whose statistics batch normalization uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum BatchNorm {
+    /// The running statistics in the file
+    Inference,
+    /// Those of the batch, as in training
+    Batch,
+}
+
+/// How a model is read and made into a step.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// Extent of the first dimension of every input where the model leaves it open
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Extent of a named dimension, or of one of an input (`x.2=128`); may be repeated
+    #[arg(long, value_name = "NAME=N", value_parser = key_value::<usize>)]
+    pub dim: Vec<(String, usize)>,
+    /// Train with this loss: `softmax_cross_entropy`, `bce_with_logits`, `mse` or `output`, with `:key=value,…` (see `girih explain E0330`)
+    #[arg(long, value_name = "SPEC")]
+    pub loss: Option<String>,
+    /// Train with this optimizer: `sgd`, `adam`, `adamw` or `none`, with `:lr=…,key=value,…` (see `girih explain E0330`)
+    #[arg(long, value_name = "SPEC")]
+    pub optimizer: Option<String>,
+    /// Forward outputs that a training step returns beside the loss
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub keep: Vec<String>,
+    /// Whose statistics batch normalization uses
+    #[arg(long, value_enum, default_value_t = BatchNorm::Inference, value_name = "MODE")]
+    pub batch_norm: BatchNorm,
+    /// Trainable initializers; without it all floating-point ones with at least one dimension
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub trainable: Option<Vec<String>>,
+    /// Initial values by name; they replace those of the model file
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub weights: Option<PathBuf>,
+    /// Seed of the random numbers that the step draws
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Raise or lower an import limit, such as `nodes=2000000`; may be repeated
+    #[arg(long, value_name = "KEY=N", value_parser = key_value::<u64>)]
+    pub limit: Vec<(String, u64)>,
+}
+
+/// Parses `KEY=VALUE`.
+fn key_value<T: std::str::FromStr>(text: &str) -> Result<(String, T), String> {
+    let (key, value) = text.split_once('=').ok_or("write NAME=NUMBER")?;
+    value.trim().parse().map(|v| (key.trim().to_string(), v)).map_err(|_| format!("`{value}` is no number that fits here"))
+}
+
+impl ModelArgs {
+    /// Reads a model.
+    pub fn open(&self, path: &Path) -> Outcome<Model> {
+        let mut options = ModelOptions { weights: self.weights.clone(), ..ModelOptions::default() };
+        options.import.batch = self.batch;
+        options.import.dims = self.dim.iter().cloned().collect();
+        options.import.batch_norm = match self.batch_norm {
+            BatchNorm::Inference => BatchNormMode::Inference,
+            BatchNorm::Batch => BatchNormMode::BatchStatistics,
+        };
+        options.import.trainable = self.trainable.as_ref().map(|names| names.iter().cloned().collect());
+        for (key, value) in &self.limit {
+            set_limit(&mut options.import.limits, key, *value)?;
+        }
+        Ok(Model::open(path, &options)?)
+    }
+
+    /// The step to compile: a training step when a loss is given, or when `train` is wanted and the model's own output is a loss.
+    pub fn prepare(&self, model: &Model, train: bool) -> Outcome<Prepared> {
+        let mut prepared = match (&self.loss, model.is_step()) {
+            (Some(loss), _) => model.training(&loss.parse()?, &self.optimizer()?.parse()?, &self.keep)?,
+            (None, true) => model.inference(),
+            (None, false) if train => model.training(&own_loss(model)?, &self.optimizer()?.parse()?, &self.keep)?,
+            (None, false) if self.optimizer.is_some() => {
+                return Err(Error::Usage { what: "an optimizer needs a loss".into(), help: "add --loss SPEC".into() }.into());
+            }
+            (None, false) => model.inference(),
+        };
+        prepared.step.seed = self.seed;
+        Ok(prepared)
+    }
+
+    fn optimizer(&self) -> Outcome<String> {
+        Ok(self.optimizer.clone().unwrap_or_else(|| "sgd:lr=0.01".into()))
+    }
+}
+
+/// The loss of a model whose first output is one.
+fn own_loss(model: &Model) -> Outcome<LossSpec> {
+    let graph = model.graph();
+    let first = graph.outputs.first().map(|o| graph.tensor_ty(o.value));
+    if first.is_some_and(|t| t.elements() == 1 && t.dtype.is_float()) {
+        return Ok("output".parse()?);
+    }
+    let outputs: Vec<String> = graph.outputs.iter().map(|o| format!("`{}`", o.name)).collect();
+    let what = format!("training needs a loss, and no output of the model is a scalar: it has {}", outputs.join(", "));
+    Err(Error::Usage { what, help: "add --loss, for example `--loss softmax_cross_entropy:labels=labels`".into() }.into())
+}
+
+fn set_limit(limits: &mut ImportLimits, key: &str, value: u64) -> Outcome {
+    match key {
+        "graph_bytes" => limits.graph_bytes = value,
+        "nodes" => limits.nodes = value,
+        "rank" => limits.rank = value as usize,
+        "extent" => limits.extent = value,
+        "elements" => limits.elements = value,
+        "depth" => limits.depth = value as usize,
+        "name_bytes" => limits.name_bytes = value as usize,
+        "external_files" => limits.external_files = value as usize,
+        "decoded_ratio" => limits.decoded_ratio = value,
+        "folded_bytes" => limits.folded_bytes = value,
+        _ => {
+            let known = "graph_bytes, nodes, rank, extent, elements, depth, name_bytes, external_files, decoded_ratio and folded_bytes";
+            return Err(Error::Usage { what: format!("there is no limit `{key}`"), help: format!("there are {known}") }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Which rewrite rules may run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Rules {
+    /// Every bit stays the same
+    Exact,
+    /// Rounding may differ: sums and products in another order
+    Reassociates,
+    /// Special values may differ: infinities, NaN, overflow
+    Approximates,
+}
+
+/// How the pipeline runs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Pipeline")]
+pub struct PipelineArgs {
+    /// Compile without rewriting
+    #[arg(long)]
+    pub no_optimize: bool,
+    /// The loosest class of rewrite rules that may run
+    #[arg(long, value_enum, default_value_t = Rules::Reassociates, value_name = "CLASS")]
+    pub rules: Rules,
+}
+
+impl PipelineArgs {
+    /// Options of rewriting.
+    pub fn optimize(&self) -> OptimizeOptions {
+        let class = match self.rules {
+            Rules::Exact => RuleClass::Exact,
+            Rules::Reassociates => RuleClass::Reassociates,
+            Rules::Approximates => RuleClass::Approximates,
+        };
+        OptimizeOptions { class, ..OptimizeOptions::default() }
+    }
+
+    /// Options of the pipeline.
+    pub fn options(&self, target: &TargetArgs) -> CompileOptions {
+        let optimize = if self.no_optimize { None } else { Some(self.optimize()) };
+        CompileOptions { dies: target.dies, optimize, ..CompileOptions::default() }
+    }
+}
+
+/// A model to be compiled on the way, or a compiled program.
+#[derive(Args, Clone, Debug)]
+pub struct ProgramArgs {
+    /// A model (.onnx, .gir) or a compiled program (.girih)
+    #[arg(value_name = "MODEL|OUT.girih")]
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+}
+
+impl ProgramArgs {
+    /// The program: opened, or compiled for the target.
+    pub fn open(&self, out: &Output, default_target: &str, train: bool) -> Outcome<Compiled> {
+        if files::extension(&self.path) == "girih" {
+            if self.target.is_given() {
+                let what = format!("{} was compiled for its target already", self.path.display());
+                return Err(Error::Usage { what, help: "leave out the target flags, or give the model".into() }.into());
+            }
+            return Ok(Compiled::open(&self.path)?);
+        }
+        let target = self.target.open(default_target)?;
+        let model = self.model.open(&self.path)?;
+        model.notes().iter().for_each(|n| out.progress(&format!("note: {n}")));
+        let prepared = self.model.prepare(&model, train)?;
+        Ok(girih::compile(prepared, &target, &self.pipeline.options(&self.target))?)
+    }
+}

@@ -1,0 +1,157 @@
+//! `girih bench`: how long a step takes on this machine.
+
+use super::args::ProgramArgs;
+use super::output::{Outcome, Output, bytes, metric, table, time};
+use clap::Args;
+use girih::{Inputs, RuntimeOptions, Session, tensors};
+use girih_ir::literal::Literal;
+use girih_ir::tensor::Tensor;
+use girih_ir::types::TensorType;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Measure a model on this machine
+#[derive(Args, Debug)]
+#[command(after_help = "Simulated times come from `girih simulate`; what is printed here was measured.")]
+pub struct Bench {
+    #[command(flatten)]
+    program: ProgramArgs,
+    /// Measured steps
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Steps before measuring
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    warmup: u32,
+    /// Worker threads; 0 takes one a core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// The inputs, by name; without it floats are random and integers 0 or 1
+    #[arg(short, long, value_name = "IN.safetensors")]
+    inputs: Option<PathBuf>,
+}
+
+/// Losses that are reported.
+const LOSSES: usize = 8;
+
+impl Bench {
+    /// Runs the command.
+    pub fn run(self, out: &Output) -> Outcome {
+        let start = Instant::now();
+        let compiled = self.program.open(out, "host", self.program.model.loss.is_some())?;
+        let compile = start.elapsed().as_secs_f64();
+        let mut session = compiled.session(RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
+        let inputs = match &self.inputs {
+            Some(path) => {
+                let wanted: Vec<String> = session.inputs().iter().map(|(n, _)| (*n).to_string()).collect();
+                tensors::open(path)?.into_iter().filter(|(n, _)| wanted.contains(n)).collect()
+            }
+            None => random_inputs(&session),
+        };
+        for (name, ty) in states_without_value(&session, &compiled.weights) {
+            session.set_state(&name, &random(&ty, &name))?;
+        }
+        let (mut losses, mut times) = (Vec::new(), Vec::with_capacity(self.steps as usize));
+        for k in 0..self.warmup + self.steps {
+            let start = Instant::now();
+            let outputs = session.step(&inputs)?;
+            let seconds = start.elapsed().as_secs_f64();
+            if losses.len() < LOSSES {
+                losses.extend(outputs.loss());
+            }
+            if k >= self.warmup {
+                times.push(seconds);
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        let (median, least) = (median(&times), times.first().copied().unwrap_or_default());
+        let flops = girih::flops(&compiled.program.step.graph);
+        let (rate, peak) = (flops as f64 / median, peak_rss());
+        let program = &compiled.program;
+        let text = || {
+            let row = |label: &str, text: String| vec![label.to_string(), text];
+            let mut rows = vec![
+                row("program", format!("{} on {}, {} of {} dies", program.name, program.target.name, program.dies.len(), program.target.mesh.sites())),
+                row("step", format!("median {}, least {} ({} steps, {} threads)", time(median), time(least), self.steps, session.threads())),
+                row("speed", format!("{} ({} a step)", metric(rate, "FLOP/s"), metric(flops as f64, "FLOP"))),
+                row("memory", peak.map_or_else(|| "not known on this system".into(), |p| format!("peak {} resident", bytes(p)))),
+                row("compile", time(compile)),
+            ];
+            if !losses.is_empty() {
+                let list: Vec<String> = losses.iter().map(|l| format!("{l:.5}")).collect();
+                rows.push(row("losses", list.join(" ")));
+            }
+            table(&rows, true)
+        };
+        let document = || {
+            json!({
+                "program": program.name, "target": program.target.name, "dies_used": program.dies.len(), "threads": session.threads(),
+                "steps": self.steps, "median_ms": median * 1e3, "min_ms": least * 1e3, "flops": flops, "gflops": rate / 1e9,
+                "peak_rss_bytes": peak, "losses": losses, "compile_ms": compile * 1e3,
+            })
+        };
+        out.result(text, document)
+    }
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    let n = sorted.len();
+    if n == 0 {
+        return 0.0;
+    }
+    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
+}
+
+fn random_inputs(session: &Session) -> Inputs {
+    session.inputs().into_iter().map(|(name, ty)| (name.to_string(), random(ty, name))).collect()
+}
+
+fn states_without_value(session: &Session, weights: &girih::Weights) -> Vec<(String, TensorType)> {
+    let missing = session.states().into_iter().filter(|(name, _)| !weights.contains_key(*name));
+    missing.map(|(name, ty)| (name.to_string(), ty.clone())).collect()
+}
+
+/// Values of a type: floats in [−1, 1), everything else 0 or 1, so that labels and indices are in range. Seeded by the name.
+fn random(ty: &TensorType, name: &str) -> Literal {
+    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15u64, |s, b| (s ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    if ty.dtype.is_float() {
+        let values = (0..ty.elements()).map(|_| (next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0).collect();
+        return Tensor::new_float(ty.clone(), values).to_literal();
+    }
+    let values = (0..ty.elements()).map(|_| (next() >> 63) as i64).collect();
+    Tensor::new_int(ty.clone(), values).to_literal()
+}
+
+/// The most memory that this process ever held, where the system tells.
+fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use girih_ir::types::DType;
+
+    #[test]
+    fn medians() {
+        assert_eq!((median(&[]), median(&[1.0]), median(&[1.0, 3.0]), median(&[1.0, 2.0, 9.0])), (0.0, 1.0, 2.0, 2.0));
+    }
+
+    #[test]
+    fn random_values_are_in_range_and_repeat() {
+        let floats = Tensor::from_literal(&random(&TensorType::new(DType::F32, &[1000]), "x")).floats();
+        assert!(floats.iter().all(|v| (-1.0..1.0).contains(v)) && floats.iter().any(|v| *v < -0.5) && floats.iter().any(|v| *v > 0.5));
+        let ty = TensorType::new(DType::I64, &[100]);
+        assert!(Tensor::from_literal(&random(&ty, "labels")).ints().iter().all(|v| (0..2).contains(v)));
+        assert_eq!(random(&ty, "a"), random(&ty, "a"));
+    }
+}

@@ -1,0 +1,134 @@
+//! What a program is, in numbers: shared by `compile`, `report` and `inspect`.
+
+use super::output::{bytes, metric, table};
+use girih_ir::program::{HostUse, Instr, Program};
+use girih_ir::types::TensorType;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Counts over all dies.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Instructions.
+    pub instructions: usize,
+    /// How many of each mnemonic.
+    pub by_name: BTreeMap<&'static str, usize>,
+    /// Messages between dies.
+    pub transfers: usize,
+    /// Bytes of those messages.
+    pub moved: u64,
+    /// Bytes to and from host memory.
+    pub host: u64,
+    /// The most SRAM that a die uses.
+    pub peak: u64,
+    /// Bytes of state, every replica counted.
+    pub state: u64,
+}
+
+impl Totals {
+    /// Counts a program.
+    pub fn of(program: &Program) -> Self {
+        let mut t = Totals::default();
+        for die in &program.dies {
+            t.peak = t.peak.max(die.sram_used);
+            for instr in program.streams.get(die.stream.index()).into_iter().flatten() {
+                t.instructions += 1;
+                *t.by_name.entry(instr.name()).or_default() += 1;
+                match instr {
+                    Instr::Send { region, .. } => {
+                        t.transfers += 1;
+                        t.moved += region.bytes();
+                    }
+                    Instr::Load { out: region, .. } | Instr::Store { region, .. } => t.host += region.bytes(),
+                    _ => {}
+                }
+            }
+        }
+        t.state = program.state.iter().flatten().map(|s| s.region.bytes()).sum();
+        t
+    }
+}
+
+/// `5×5 mesh, 4 dies used, 3 distinct streams`.
+pub fn dies(program: &Program) -> String {
+    let shape = &program.target.mesh.shape;
+    let (used, streams) = (program.dies.len(), program.streams.len());
+    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!("{}: {}×{} mesh, {} used, {}", program.target.name, shape.rows, shape.cols, plural(used, "die"), plural(streams, "distinct stream"))
+}
+
+/// Labeled facts, one a line.
+pub fn facts(program: &Program) -> Vec<Vec<String>> {
+    let t = Totals::of(program);
+    let step = &program.step;
+    let row = |label: &str, text: String| vec![label.to_string(), text];
+    let share = 100.0 * t.peak as f64 / program.target.sram_bytes() as f64;
+    let flops = girih::flops(&step.graph);
+    let ops = step.graph.nodes().len();
+    vec![
+        row("model", format!("{}: {ops} nodes, {}", program.name, metric(flops as f64, "FLOP a step"))),
+        row("target", dies(program)),
+        row("program", format!("{} instructions, {} transfers, {} between dies", t.instructions, t.transfers, bytes(t.moved))),
+        row("sram", format!("peak {} of {} a die ({share:.1} %)", bytes(t.peak), bytes(program.target.sram_bytes()))),
+        row("state", format!("{} tensors, {} in SRAM", step.state.len(), bytes(t.state))),
+        row("host", format!("{} loaded and stored a step", bytes(t.host))),
+    ]
+}
+
+/// The inputs and outputs in host memory, and the state.
+pub fn interface(program: &Program) -> Vec<Vec<String>> {
+    let host = program.host.iter().map(|h| {
+        let kind = if matches!(h.usage, HostUse::Input(_)) { "input" } else { "output" };
+        vec![kind.to_string(), h.name.clone(), h.ty.to_string()]
+    });
+    let step = &program.step;
+    let state = step.state.iter().map(|s| vec![s.role.name().to_string(), s.name.clone(), step.state_type(s).to_string()]);
+    host.chain(state).collect()
+}
+
+/// The same as a document.
+pub fn document(program: &Program) -> Value {
+    let t = Totals::of(program);
+    let step = &program.step;
+    let tensor = |name: &str, ty: &TensorType| json!({ "name": name, "dtype": ty.dtype.name(), "shape": ty.shape.to_vec() });
+    let hosted = |input: bool| -> Vec<Value> {
+        let wanted = program.host.iter().filter(|h| matches!(h.usage, HostUse::Input(_)) == input);
+        wanted.map(|h| tensor(&h.name, &h.ty)).collect()
+    };
+    let per_die: Vec<Value> = program
+        .dies
+        .iter()
+        .map(|d| {
+            let n = program.streams.get(d.stream.index()).map_or(0, Vec::len);
+            json!({ "die": program.target.coord(d.die).to_string(), "stream": d.stream.0, "instructions": n, "sram_bytes": d.sram_used })
+        })
+        .collect();
+    json!({
+        "name": program.name,
+        "target": program.target.name,
+        "target_digest": program.target.digest(),
+        "dies_used": program.dies.len(),
+        "streams": program.streams.len(),
+        "channels": program.channels.len(),
+        "nodes": step.graph.nodes().len(),
+        "flops": girih::flops(&step.graph),
+        "instructions": t.instructions,
+        "instructions_by_name": t.by_name,
+        "transfers": t.transfers,
+        "transfer_bytes": t.moved,
+        "host_bytes": t.host,
+        "sram_peak_bytes": t.peak,
+        "sram_bytes_per_die": program.target.sram_bytes(),
+        "state_bytes": t.state,
+        "inputs": hosted(true),
+        "outputs": hosted(false),
+        "state": step.state.iter().map(|s| tensor(&s.name, step.state_type(s))).collect::<Vec<_>>(),
+        "loss": step.loss.and_then(|l| step.graph.outputs.get(l)).map(|o| o.name.clone()),
+        "dies": per_die,
+    })
+}
+
+/// Facts and interface as text.
+pub fn text(program: &Program) -> String {
+    format!("{}\n{}", table(&facts(program), true), table(&interface(program), true))
+}
