@@ -257,6 +257,6 @@ mod tests {
         assert_eq!(uncovered(whole.clone(), &[b(&[0..4, 0..2]), b(&[0..2, 2..4]), b(&[3..4, 2..4])]), Some(b(&[2..3, 2..4])));
         assert_eq!(uncovered(b(&[]), &[]), Some(b(&[])));
         assert_eq!(uncovered(b(&[]), &[b(&[])]), None);
-        assert_eq!(uncovered(b(&[0..0]), &[]), None);
+        assert_eq!(uncovered(b(&[0..0, 0..3]), &[]), None);
     }
 }

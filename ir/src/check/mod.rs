@@ -13,6 +13,7 @@ pub mod deadlock;
 pub mod defined;
 pub mod implements;
 pub mod intervals;
+mod listing;
 pub mod mutate;
 pub mod provenance;
 pub mod races;
@@ -109,7 +110,6 @@ fn count(program: &Program, stats: &mut CheckStats) {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests;

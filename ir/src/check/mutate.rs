@@ -244,7 +244,9 @@ fn change_stride(p: &mut Program, r: &mut Dice) -> Option<String> {
 fn change_port(p: &mut Program, r: &mut Dice) -> Option<String> {
     let (d, i, s) = choose(p, r, |i| matches!(i, Instr::Send { .. } | Instr::Recv { .. } | Instr::RecvAdd { .. }))?;
     match &mut p.streams[s][i] {
-        Instr::Send { port, .. } | Instr::Recv { port, .. } | Instr::RecvAdd { port, .. } => port.0 = if port.0 == 0 { 1 } else { port.0 - 1 },
+        Instr::Send { port, .. } | Instr::Recv { port, .. } | Instr::RecvAdd { port, .. } => {
+            port.0 = if port.0 == 0 { 1 } else { port.0 - 1 }
+        }
         _ => {}
     }
     Some(place(p, d, i))
@@ -261,7 +263,8 @@ fn overwrite_sum(p: &mut Program, r: &mut Dice) -> Option<String> {
 }
 
 fn change_combiner(p: &mut Program, r: &mut Dice) -> Option<String> {
-    let (d, i, s) = choose(p, r, |i| matches!(i, Instr::RecvAdd { .. } | Instr::Reduce { .. } | Instr::ReduceWindow { .. } | Instr::Scan { .. }))?;
+    let (d, i, s) =
+        choose(p, r, |i| matches!(i, Instr::RecvAdd { .. } | Instr::Reduce { .. } | Instr::ReduceWindow { .. } | Instr::Scan { .. }))?;
     match &mut p.streams[s][i] {
         Instr::RecvAdd { monoid, .. } | Instr::Reduce { monoid, .. } | Instr::ReduceWindow { monoid, .. } | Instr::Scan { monoid, .. } => {
             *monoid = if *monoid == Monoid::Max { Monoid::Sum } else { Monoid::Max };
@@ -278,7 +281,7 @@ fn change_parameter(p: &mut Program, r: &mut Dice) -> Option<String> {
     let nudge = |list: &mut [usize]| list.get_mut(at % list.len().max(1)).map(|v| *v += 1);
     match &mut p.streams[s][i] {
         Instr::Map { program, origin, .. } => {
-            if at % 2 == 0 && many > 1 {
+            if at.is_multiple_of(2) && many > 1 {
                 program.0 = (program.0 + 1) % many;
             } else {
                 nudge(origin)?;

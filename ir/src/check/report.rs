@@ -72,9 +72,7 @@ impl Fault {
             Fault::Structure => "look at how the tables of the program (streams, channels, claims) are built",
             Fault::Bounds => "look at the memory plan: sizes, offsets, and the largest live set of this die",
             Fault::Shape => "look at the lowering of this op: the extents, strides and parameters of the shard",
-            Fault::InPlace => {
-                "look at in-place unification: only map and the running operand of scatter may share their result's bytes"
-            }
+            Fault::InPlace => "look at in-place unification: only map and the running operand of scatter may share their result's bytes",
             Fault::Route => "take routes from the target's router",
             Fault::RouteCycle => "take all routes from one router: mixed schemes can close a circle",
             Fault::Channel => "emit each send and its recv together, in one global order",

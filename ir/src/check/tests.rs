@@ -332,7 +332,7 @@ fn harmful_mutants_are_refused() {
                     equivalent += 1;
                 }
                 Err(report) => {
-                    assert!(!report.findings.is_empty() && report.to_string().contains("E06") , "{report}");
+                    assert!(!report.findings.is_empty() && report.to_string().contains("E06"), "{report}");
                     killed += 1;
                     let runs = m.program.validate().is_ok() && !report.findings.iter().any(|f| f.fault.code() <= "E0606");
                     harmless += usize::from(runs && behaves(&m.program, &mut dice));
@@ -341,7 +341,9 @@ fn harmful_mutants_are_refused() {
         }
     }
     let total = killed + equivalent;
-    println!("{total} mutants: {killed} refused, {equivalent} accepted and all equivalent; {harmless} refused only for their claims or order");
+    println!(
+        "{total} mutants: {killed} refused, {equivalent} accepted and all equivalent; {harmless} refused only for their claims or order"
+    );
     assert!(total >= 900, "only {total} mutants");
     assert!(killed * 100 >= total * 85, "{killed} of {total}");
 }
@@ -374,8 +376,16 @@ fn long_program(nodes: usize) -> Program {
     text += "graph @long(%0: f32[25,64] param \"x\") {\n";
     (0..nodes).for_each(|n| text += &format!("  %{} = neg %{n}\n", n + 1));
     text += &format!("  return %{nodes} \"x\"\n}}\n");
-    let coord = |d: usize| format!("({},{})", d / 5, if d / 5 % 2 == 0 { d % 5 } else { 4 - d % 5 });
-    let side = |d: usize| if d % 5 == 4 { "S" } else if d / 5 % 2 == 0 { "E" } else { "W" };
+    let coord = |d: usize| format!("({},{})", d / 5, if (d / 5).is_multiple_of(2) { d % 5 } else { 4 - d % 5 });
+    let side = |d: usize| {
+        if d % 5 == 4 {
+            "S"
+        } else if (d / 5).is_multiple_of(2) {
+            "E"
+        } else {
+            "W"
+        }
+    };
     (0..24).for_each(|d| text += &format!("channel ch{d} {} -> {} depth 2 via {}:{}\n", coord(d), coord(d + 1), coord(d), side(d)));
     let mut order: Vec<usize> = (0..25).collect();
     order.sort_by_key(|d| coord(*d));

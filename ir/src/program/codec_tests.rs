@@ -124,8 +124,7 @@ fn errors_say_what_to_do() {
         bad[at] = value;
         read(&bad).unwrap_err().to_string()
     };
-    let mut no_weights: Vec<Section> =
-        open(&bytes).unwrap().1.iter().map(|(tag, b)| Section { tag: *tag, bytes: b.to_vec() }).collect();
+    let mut no_weights: Vec<Section> = open(&bytes).unwrap().1.iter().map(|(tag, b)| Section { tag: *tag, bytes: b.to_vec() }).collect();
     no_weights.retain(|s| s.tag != *b"WDAT");
     let twice = [Section { tag: *b"PROG", bytes: vec![] }, Section { tag: *b"PROG", bytes: vec![] }];
     let alien = [Section { tag: *b"EVIL", bytes: vec![] }];

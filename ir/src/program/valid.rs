@@ -29,7 +29,7 @@ pub enum StructureError {
     },
     /// The reference step is wrong.
     #[error("E0411: the reference step is wrong: {0}")]
-    Step(#[from] StepError),
+    Step(#[source] Box<StepError>),
     /// An id names nothing.
     #[error("E0412: {place} names {what} {id}, and there are {have}")]
     Id {
@@ -60,6 +60,12 @@ pub enum StructureError {
         /// Why.
         why: String,
     },
+}
+
+impl From<StepError> for StructureError {
+    fn from(e: StepError) -> Self {
+        StructureError::Step(Box::new(e))
+    }
 }
 
 type Verdict = Result<(), StructureError>;
