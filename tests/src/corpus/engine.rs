@@ -1,11 +1,18 @@
 //! What runs a step: the reference interpreter, or the whole pipeline and the runtime.
 
 use super::Tensors;
+use girih_compiler::pipeline::{CompileOptions, compile};
+use girih_ir::check::check;
 use girih_ir::graph::Role;
 use girih_ir::interp;
 use girih_ir::literal::Literal;
 use girih_ir::step::{TrainStep, Weights};
+use girih_ir::program::Instr;
+use girih_ir::target::Target;
 use girih_ir::tensor::Tensor;
+use girih_runtime::{RuntimeOptions, Session};
+use std::path::Path;
+use std::time::Instant;
 
 /// Why a step could not be started or run.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +63,15 @@ pub struct EngineArgs {
 pub enum Engine {
     /// The reference interpreter.
     Interpreter,
+    /// The whole pipeline, the checker and the runtime.
+    Compiled {
+        /// The machine.
+        target: Box<Target>,
+        /// Spread over exactly this many dies.
+        dies: Option<usize>,
+        /// Threads of the runtime.
+        threads: usize,
+    },
 }
 
 impl Engine {
@@ -64,13 +80,37 @@ impl Engine {
         if args.target == "interp" {
             return Ok(Engine::Interpreter);
         }
-        Err(format!("there is no target `{}`", args.target))
+        let mut target = match Path::new(&args.target).is_file() {
+            true => {
+                let text = std::fs::read_to_string(&args.target).map_err(|e| format!("{}: {e}", args.target))?;
+                Target::from_toml(&text).map_err(|e| e.to_string())?
+            }
+            false => Target::builtin(&args.target).map_err(|e| e.to_string())?,
+        };
+        let dead = args.dead.iter().map(|d| format!("dead={d}"));
+        let dead_links = args.dead_links.iter().map(|l| format!("dead_link={l}"));
+        for change in dead.chain(dead_links).chain(args.set.iter().cloned()) {
+            target = target.set(&change).map_err(|e| e.to_string())?;
+        }
+        Ok(Engine::Compiled { target: Box::new(target), dies: args.dies, threads: args.threads })
     }
 
     /// Prepares a step with its initial state.
     pub fn start(&self, step: TrainStep, weights: Weights) -> Result<Box<dyn Stepper>, Failure> {
         match self {
             Engine::Interpreter => Ok(Box::new(Interpreted { step, state: weights })),
+            Engine::Compiled { target, dies, threads } => {
+                let error = |e: String| Failure::Error(e);
+                let start = Instant::now();
+                let options = CompileOptions { dies: *dies, ..CompileOptions::default() };
+                let (program, _) = compile(step, target, &options).map_err(|e| error(e.to_string()))?;
+                let program = check(program).map_err(|e| error(e.to_string()))?;
+                let compile_seconds = start.elapsed().as_secs_f64();
+                let options = RuntimeOptions { threads: *threads, ..RuntimeOptions::default() };
+                let mut session = Session::new(program, options).map_err(|e| error(e.to_string()))?;
+                session.init(&weights).map_err(|e| error(e.to_string()))?;
+                Ok(Box::new(Compiled { session, compile_seconds }))
+            }
         }
     }
 }
@@ -114,5 +154,34 @@ impl Stepper for Interpreted {
 
     fn compile_seconds(&self) -> f64 {
         0.0
+    }
+}
+
+struct Compiled {
+    session: Session,
+    compile_seconds: f64,
+}
+
+impl Stepper for Compiled {
+    fn step(&mut self, inputs: &Tensors) -> Result<Tensors, Failure> {
+        let wanted: Vec<(String, girih_ir::types::DType)> =
+            self.session.inputs().into_iter().map(|(n, t)| (n.to_string(), t.dtype)).collect();
+        let batch = wanted.into_iter().filter_map(|(n, d)| inputs.get(&n).map(|l| (n, fit(l, d)))).collect();
+        self.session.run(&batch).map_err(|e| Failure::Error(e.to_string()))
+    }
+
+    fn state(&self, name: &str) -> Option<Literal> {
+        self.session.state(name).ok()
+    }
+
+    /// Dies with at least one computing instruction.
+    fn dies(&self) -> usize {
+        let program = self.session.program();
+        let computes = |i: &Instr| !i.is_async() && !matches!(i, Instr::Wait { .. } | Instr::End | Instr::Copy { .. } | Instr::Constant { .. });
+        program.dies.iter().filter(|d| program.streams[d.stream.index()].iter().any(computes)).count()
+    }
+
+    fn compile_seconds(&self) -> f64 {
+        self.compile_seconds
     }
 }

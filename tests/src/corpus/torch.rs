@@ -144,7 +144,10 @@ impl Case<'_> {
         for (name, spec) in check["grads"].as_object().into_iter().flatten() {
             let key = format!("grad/{name}");
             let want = want.get(&key).ok_or_else(|| fail(format!("the case has no {key}")))?;
-            let got = outputs.get(&key).ok_or_else(|| fail(format!("{mode}: no gradient of {name}")))?;
+            let tied = self.json["tied_params"].as_object().into_iter().flatten();
+            let mut names = tied.filter(|(_, of)| of.as_str() == Some(name)).map(|(alias, _)| format!("grad/{alias}"));
+            let got = outputs.get(&key).or_else(|| names.find_map(|n| outputs.get(&n)));
+            let got = got.ok_or_else(|| fail(format!("{mode}: no gradient of {name}")))?;
             let (atol, rtol) = (spec["atol"].as_f64().unwrap_or(0.0), spec["rtol"].as_f64().unwrap_or(0.0));
             result.checks += 1;
             result.worst.compare(got, want, atol, rtol, &format!("{mode} {key}"));
