@@ -46,7 +46,17 @@ fn main() {
                 t4 - t3,
                 ""
             );
-            match r { Err(e) => println!("   LOWER {e}"), Ok(p) => { let n: usize = p.dies.iter().map(|d| d.claims.len()).sum(); let t5=Instant::now(); match girih_ir::check::check(p) { Ok(_) => println!("   checked {n} {:?}", t5.elapsed()), Err(e) => println!("   CHECK {}", e.to_string().chars().take(1500).collect::<String>()) } } }
+            match r {
+                Err(e) => println!("   LOWER {e}"),
+                Ok(p) => {
+                    let n: usize = p.dies.iter().map(|d| d.claims.len()).sum();
+                    let t5 = Instant::now();
+                    match girih_ir::check::check(p) {
+                        Ok(_) => println!("   checked {n} {:?}", t5.elapsed()),
+                        Err(e) => println!("   CHECK {}", e.to_string().chars().take(1500).collect::<String>()),
+                    }
+                }
+            }
         }
     }
 }

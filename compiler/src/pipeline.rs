@@ -220,7 +220,8 @@ impl<'a> Pipeline<'a> {
         let start = Instant::now();
         let options = PartitionOptions { dies: self.options.dies, lambda };
         let (sharded, mesh, report) = partition::partition(step, self.target, &options)?;
-        let summary = format!("{}×{} dies, {} decisions, width {}, {} fixed", mesh.rows(), mesh.cols(), report.groups, report.width, report.fixed);
+        let summary =
+            format!("{}×{} dies, {} decisions, width {}, {} fixed", mesh.rows(), mesh.cols(), report.groups, report.width, report.fixed);
         let n = step.graph.nodes().len();
         let seconds = start.elapsed().as_secs_f64();
         self.report.passes.push(PassReport { name: "partition", seconds, before: n, after: report.groups, summary });

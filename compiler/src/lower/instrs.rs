@@ -3,7 +3,7 @@
 use super::{LowerError, Tables, region};
 use crate::memory::MemoryPlan;
 use crate::place::{Task, View};
-use girih_ir::axes::box_is_empty;
+use girih_ir::axes::{box_dims, box_is_empty};
 use girih_ir::graph::ValueId;
 use girih_ir::ops::Op;
 use girih_ir::ops::convolution::Convolution;
@@ -66,23 +66,19 @@ pub(super) fn compute(
     tables: &mut Tables,
 ) -> Result<Instr, LowerError> {
     let graph = &plan.schedule.placed.sharded.step.graph;
-    let view = |v: &View| {
-        if box_is_empty(&v.part) {
-            Region {
-                offset: 0,
-                dtype: girih_ir::types::DType::U8,
-                dims: girih_ir::axes::box_dims(&v.part),
-                strides: SmallVec::from_elem(0, v.part.len()),
-            }
-        } else {
-            region(plan, v)
+    let view = |(k, v): (usize, &View)| {
+        if !box_is_empty(&v.part) {
+            return region(plan, v);
         }
+        // A part that this share does not touch: no bytes, but the right type and rank.
+        let dtype = graph.tensor_ty(graph.node(node).operands[k]).dtype;
+        Region { offset: 0, dtype, dims: box_dims(&v.part), strides: SmallVec::from_elem(0, v.part.len()) }
     };
     let share = Share {
         task,
         ranges,
         plan,
-        ins: task.reads.iter().map(view).collect(),
+        ins: task.reads.iter().enumerate().map(view).collect(),
         outs: task.writes.iter().map(|v| region(plan, v)).collect(),
     };
     let s = &share;

@@ -63,6 +63,21 @@ pub(super) fn is_free(op: &Op) -> bool {
     matches!(op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_))
 }
 
+/// Which loops of a node may be split.
+fn splittable(op: &Op, axes: &Axes) -> Vec<bool> {
+    let may = |(l, dim): (usize, &girih_ir::axes::LoopDim)| {
+        // A window's choice of its maximum needs the whole window: those dimensions stay together.
+        let windowed = match op {
+            Op::SelectAndScatter(w) => {
+                axes.results[0].iter().position(|u| *u == DimUse::Loop(l)).is_none_or(|d| w.window[d] > 1 || w.stride[d] > 1)
+            }
+            _ => false,
+        };
+        dim.kind != LoopKind::Whole && dim.extent > 1 && !windowed
+    };
+    axes.loops.iter().enumerate().map(may).collect()
+}
+
 impl<'a> Groups<'a> {
     pub fn of(step: &'a TrainStep, mesh: MeshShape) -> Self {
         let graph = &step.graph;
@@ -94,10 +109,10 @@ impl<'a> Groups<'a> {
     }
 
     fn join(&mut self, v: ValueId, axes: &Axes) {
-        let own = |l: &girih_ir::axes::LoopDim| l.kind != LoopKind::Whole && l.extent > 1;
+        let own = splittable(&self.step.graph.node(v).op, axes);
         if let Some((g, member)) = self.host(v, axes) {
-            for (l, dim) in axes.loops.iter().zip(&member.dim_of_loop) {
-                self.list[g].splittable[*dim] &= own(l);
+            for (own, dim) in own.iter().zip(&member.dim_of_loop) {
+                self.list[g].splittable[*dim] &= own;
             }
             self.place[v.index()] = Some((g, self.list[g].members.len()));
             self.list[g].members.push(member);
@@ -107,7 +122,7 @@ impl<'a> Groups<'a> {
         self.list.push(Group {
             members: vec![Member { node: v, dim_of_loop: (0..axes.loops.len()).collect() }],
             extents: axes.loops.iter().map(|l| l.extent).collect(),
-            splittable: axes.loops.iter().map(own).collect(),
+            splittable: own,
             options: Vec::new(),
         });
     }

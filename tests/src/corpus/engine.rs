@@ -90,7 +90,7 @@ impl Engine {
         let dead = args.dead.iter().map(|d| format!("dead={d}"));
         let dead_links = args.dead_links.iter().map(|l| format!("dead_link={l}"));
         for change in dead.chain(dead_links).chain(args.set.iter().cloned()) {
-            target = target.set(&change).map_err(|e| e.to_string())?;
+            target.set(&change).map_err(|e| e.to_string())?;
         }
         Ok(Engine::Compiled { target: Box::new(target), dies: args.dies, threads: args.threads })
     }
