@@ -6,8 +6,8 @@ use girih_ir::check::check;
 use girih_ir::graph::Role;
 use girih_ir::interp;
 use girih_ir::literal::Literal;
-use girih_ir::step::{TrainStep, Weights};
 use girih_ir::program::Instr;
+use girih_ir::step::{TrainStep, Weights};
 use girih_ir::target::Target;
 use girih_ir::tensor::Tensor;
 use girih_runtime::{RuntimeOptions, Session};
@@ -177,7 +177,8 @@ impl Stepper for Compiled {
     /// Dies with at least one computing instruction.
     fn dies(&self) -> usize {
         let program = self.session.program();
-        let computes = |i: &Instr| !i.is_async() && !matches!(i, Instr::Wait { .. } | Instr::End | Instr::Copy { .. } | Instr::Constant { .. });
+        let computes =
+            |i: &Instr| !i.is_async() && !matches!(i, Instr::Wait { .. } | Instr::End | Instr::Copy { .. } | Instr::Constant { .. });
         program.dies.iter().filter(|d| program.streams[d.stream.index()].iter().any(computes)).count()
     }
 
