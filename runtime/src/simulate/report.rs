@@ -299,7 +299,8 @@ fn energies(program: &Program, outcome: &Outcome, work: &[StreamWork]) -> (Energ
 
 /// `1.23 µs`.
 pub fn time(seconds: f64) -> String {
-    scaled(seconds, &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")])
+    // Below a picosecond there is only rounding.
+    scaled(if seconds.abs() < 1e-12 { 0.0 } else { seconds }, &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")])
 }
 
 fn scaled(value: f64, units: &[(f64, &str)]) -> String {
