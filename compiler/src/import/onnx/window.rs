@@ -15,7 +15,7 @@ pub struct Window {
     pub low: Vec<i64>,
     /// Padding behind, as the model says.
     pub high: Vec<i64>,
-    /// Extra padding behind that rounding the output extent up needs.
+    /// Extra padding behind that rounding the output extent up needs; negative where a window would lie in the padding.
     pub ceil: Vec<i64>,
 }
 
@@ -83,7 +83,7 @@ impl Window {
             if steps * stride >= spatial[d] as i64 + self.low[d] {
                 steps -= 1;
             }
-            self.ceil[d] = (steps * stride - span).max(0);
+            self.ceil[d] = steps * stride - span;
         }
     }
 
