@@ -67,7 +67,7 @@ mod tests {
         let all = all();
         assert!(all.len() > 90);
         assert!(all.windows(2).all(|w| w[0].id < w[1].id));
-        assert!(all.iter().all(|c| c.id.len() == 5 && !c.title.is_empty() && c.text.len() > 20), "{all:?}");
+        assert!(all.iter().all(|c| c.id.len() == 5 && !c.title.is_empty() && c.text.len() > 10), "{all:?}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn compile_observed(
 ) -> Result<Compiled, Error> {
     let Prepared { step, weights } = prepared;
     step.verify()?;
-    let (program, report) = Pipeline::new(target, options).observe(observe).compile(step)?;
+    let (program, report) = Pipeline::new(target, options).observe(observe).compile(step).map_err(|e| Error::from(e).on(target))?;
     let info = rules(&report);
     finish(program, weights, report, info)
 }

@@ -13,7 +13,7 @@ use girih_ir::check::CheckReport;
 use girih_ir::literal::LiteralError;
 use girih_ir::program::codec::CodecError;
 use girih_ir::step::StepError;
-use girih_ir::target::TargetError;
+use girih_ir::target::{Coord, Target, TargetError};
 use girih_ir::text::TextError;
 use girih_runtime::{RuntimeError, SimError};
 use std::path::{Path, PathBuf};
@@ -45,12 +45,25 @@ pub enum Error {
     /// A target cannot be used.
     #[error(transparent)]
     Target(#[from] TargetError),
+    /// A target file cannot be used.
+    #[error("{}: {error}", .path.display())]
+    TargetFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: TargetError,
+    },
     /// A step does not compile.
     #[error(transparent)]
     Compile(CompileError),
     /// A step does not fit into SRAM.
-    #[error(transparent)]
-    DoesNotFit(Box<DoesNotFit>),
+    #[error("{report}")]
+    DoesNotFit {
+        /// The die, the peak, and what is alive there.
+        report: Box<DoesNotFit>,
+        /// Where the die is.
+        at: Option<Coord>,
+    },
     /// A program was rejected by the checker.
     #[error("{report}")]
     Check {
@@ -115,7 +128,7 @@ pub enum Error {
 impl From<CompileError> for Error {
     fn from(error: CompileError) -> Self {
         match error {
-            CompileError::Fit(report) => Error::DoesNotFit(report),
+            CompileError::Fit(report) => Error::DoesNotFit { report, at: None },
             CompileError::Target(error) => Error::Target(error),
             other => Error::Compile(other),
         }
@@ -158,6 +171,14 @@ impl Error {
         Error::Usage { what: what.into(), help: help.into() }
     }
 
+    /// The same error with the coordinates of the die on the target.
+    pub(crate) fn on(self, target: &Target) -> Self {
+        match self {
+            Error::DoesNotFit { report, .. } => Error::DoesNotFit { at: Some(target.coord(report.die)), report },
+            other => other,
+        }
+    }
+
     /// A file that cannot be read.
     pub(crate) fn reading(path: &Path, source: std::io::Error) -> Self {
         Error::Io { action: "read", path: path.to_path_buf(), source }
@@ -176,7 +197,7 @@ impl Error {
     fn entry(&self) -> Option<Code> {
         match self {
             Error::Import(e) => codes::find(e.code()),
-            Error::Target(e) => codes::find(e.code()),
+            Error::Target(error) | Error::TargetFile { error, .. } => codes::find(error.code()),
             Error::Check { report, .. } => codes::find(report.findings.first()?.fault.code()),
             Error::Runtime(e) => codes::find(e.code()),
             other => codes::split(&other.to_string()).0,
@@ -194,12 +215,12 @@ impl Error {
             Error::Step(_) => 3,
             Error::Train(TrainError::Autodiff(_)) => 4,
             Error::Train(_) | Error::Usage { .. } => 2,
-            Error::Target(TargetError::Syntax { .. } | TargetError::Unit { .. } | TargetError::Invalid { .. }) => 3,
+            Error::TargetFile { .. } => 3,
             Error::Target(_) => 2,
             Error::Compile(CompileError::Lower(_)) | Error::Unsupported { .. } => 4,
             Error::Compile(CompileError::Place(_)) => 5,
             Error::Compile(_) => 70,
-            Error::DoesNotFit(_) => 5,
+            Error::DoesNotFit { .. } => 5,
             Error::Check { ours, .. } => {
                 if *ours {
                     70
@@ -227,7 +248,14 @@ impl Error {
                 d.title = codes::split(&error.to_string()).1;
                 d.place = Some(path.display().to_string());
             }
-            Error::DoesNotFit(report) => fit(report, &mut d),
+            Error::DoesNotFit { report, at } => fit(report, *at, &mut d),
+            Error::TargetFile { path, error } => {
+                let text = error.to_string();
+                let (title, rest) = text.split_once('\n').unwrap_or((&text, ""));
+                d.title = title.to_string();
+                d.notes = if rest.is_empty() { Vec::new() } else { vec![rest.to_string()] };
+                d.place = Some(path.display().to_string());
+            }
             Error::Check { report, ours } => check(report, *ours, &mut d),
             Error::Unsupported { help, .. } | Error::Usage { help, .. } => d.help = Some(help.clone()),
             Error::Compile(CompileError::Optimize(_)) => d.help = Some("`--no-optimize` compiles without rewriting".into()),
@@ -271,9 +299,10 @@ fn text(path: &Path, e: &TextError, d: &mut Diagnostic) {
     d.snippet = Some(Snippet { path: path.display().to_string(), line: e.line, text: e.snippet.clone(), at });
 }
 
-fn fit(report: &DoesNotFit, d: &mut Diagnostic) {
+fn fit(report: &DoesNotFit, at: Option<Coord>, d: &mut Diagnostic) {
+    let die = at.map_or_else(|| report.die.to_string(), |c| c.to_string());
     let over = report.need.saturating_sub(report.have);
-    d.title = format!("die {} needs {} of SRAM and has {}", report.die, bytes(report.need), bytes(report.have));
+    d.title = format!("die {die} needs {} of SRAM and has {}", bytes(report.need), bytes(report.have));
     let mut note = format!("{} too much, at {}; the largest live regions there:", bytes(over), report.at);
     let sizes: Vec<String> = report.live.iter().map(|r| bytes(r.bytes)).collect();
     let width = sizes.iter().map(|s| s.chars().count()).max().unwrap_or(0);

@@ -75,7 +75,7 @@ pub fn run(name: &str, text: &str, target: &Target, options: &PassOptions) -> Re
             place::place(sharded, &mesh, target).map_err(CompileError::from)?.to_string()
         }
         "schedule" => schedule::schedule(parse_placed(text)?).to_string(),
-        "memory" => memory::plan(parse_schedule(text)?, target).map_err(Error::DoesNotFit)?.to_string(),
+        "memory" => memory::plan(parse_schedule(text)?, target).map_err(|report| Error::from(CompileError::Fit(report)).on(target))?.to_string(),
         "lower" => lower::lower(parse_memory(text)?, target).map_err(CompileError::from)?.to_string(),
         other => {
             let what = format!("there is no pass `{other}`");
@@ -114,7 +114,7 @@ pub fn resume(
     }
     let settings = CompileOptions { dies: options.dies, ..CompileOptions::default() };
     let mut pipeline = Pipeline::new(target, &settings).observe(|pass, level| observe(pass, &text_of(level)));
-    Ok(pipeline.plan(step_of(&text).map_err(named)?)?)
+    pipeline.plan(step_of(&text).map_err(named)?).map_err(|e| Error::from(e).on(target))
 }
 
 /// The text form of a level.

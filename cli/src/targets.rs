@@ -27,7 +27,8 @@ impl TargetSpec {
     /// Reads the target and applies the changes.
     pub fn open(&self) -> Result<Target, Error> {
         let mut target = if is_file(&self.name) {
-            Target::from_toml(&files::read_text(Path::new(&self.name))?)?
+            let path = Path::new(&self.name);
+            Target::from_toml(&files::read_text(path)?).map_err(|error| Error::TargetFile { path: path.to_path_buf(), error })?
         } else {
             Target::builtin(&self.name)?
         };

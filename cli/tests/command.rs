@@ -165,7 +165,7 @@ fn programs_are_files_and_equal_for_equal_input() {
     let report = json(&["report", &a]);
     assert_eq!((&report["name"], &report["target"], &report["weights"]), (&"mlp".into(), &"dojo-tile".into(), &6.into()));
     assert_eq!(report["loss"], "loss");
-    for key in ["instructions", "transfers", "sram_peak_bytes", "flops", "host_bytes"] {
+    for key in ["instructions", "sram_peak_bytes", "flops", "host_bytes", "state_bytes"] {
         assert!(report[key].as_u64().is_some_and(|n| n > 0), "{key}: {report}");
     }
     let checked = json(&["check", &a]);

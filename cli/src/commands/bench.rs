@@ -15,8 +15,6 @@ use std::time::Instant;
 #[derive(Args, Debug)]
 #[command(after_help = "Simulated times come from `girih simulate`; what is printed here was measured.")]
 pub struct Bench {
-    #[command(flatten)]
-    program: ProgramArgs,
     /// Measured steps
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
@@ -29,6 +27,8 @@ pub struct Bench {
     /// The inputs, by name; without it floats are random and integers 0 or 1
     #[arg(short, long, value_name = "IN.safetensors")]
     inputs: Option<PathBuf>,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 /// Losses that are reported.

@@ -49,8 +49,9 @@ impl Check {
 
 fn sentence(file: &str, s: &CheckStats) -> String {
     format!(
-        "{file}: accepted: {} dies, {} instructions, {} messages ({}), peak SRAM {}, {} reads traced to the reference step",
+        "{file}: accepted: {} {}, {} instructions, {} messages ({}), peak SRAM {}, {} reads traced to the reference step",
         s.dies,
+        if s.dies == 1 { "die" } else { "dies" },
         s.instructions,
         s.messages,
         bytes(s.message_bytes),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Compile a model for a target
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  girih compile model.onnx --batch 64 --loss softmax_cross_entropy --optimizer adam:lr=1e-3 -o step.girih\n  \
+#[command(after_help = "Examples:\n  girih compile model.onnx --batch 64 --loss softmax_cross_entropy --optimizer adam -o step.girih\n  \
                         girih compile model.onnx --batch 8 --dies 25 --emit partition > split.gir\n  \
                         girih compile split.gir --from partition -o step.girih")]
 pub struct Compile {
@@ -80,7 +80,7 @@ impl Watch<'_> {
         }
         let text = text();
         if self.prints(pass) {
-            self.out.progress(&format!("; after {pass}\n{text}"));
+            self.out.aside(&format!("; after {pass}\n{text}"));
         }
         if self.emit == Some(pass) {
             self.emitted = Some(text);

@@ -39,8 +39,7 @@ impl Inspect {
                 out.result(|| tensors_text(&found), || tensors_document(&found))
             }
             "toml" => {
-                let target = TargetSpec::named(format!("./{}", path.display()).trim_start_matches(".//")).open();
-                let target = target.or_else(|_| TargetSpec::named(path.to_string_lossy()).open())?;
+                let target = TargetSpec::named(path.to_string_lossy()).open()?;
                 out.result(|| target.to_string(), || targets::describe(&target))
             }
             _ => {

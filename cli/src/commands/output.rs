@@ -86,9 +86,14 @@ impl Output {
     /// Writes a line of progress to standard error.
     pub fn progress(&self, line: &str) {
         if !self.quiet {
-            // Progress that nobody can read is no reason to stop.
-            let _ = writeln!(io::stderr(), "{line}");
+            self.aside(line);
         }
+    }
+
+    /// Writes what was asked for beside the result to standard error.
+    pub fn aside(&self, text: &str) {
+        // What nobody can read is no reason to stop.
+        let _ = writeln!(io::stderr(), "{text}");
     }
 }
 

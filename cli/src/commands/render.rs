@@ -58,13 +58,14 @@ mod tests {
     fn what_does_not_fit_is_listed() {
         use girih_compiler::memory::{DoesNotFit, LiveRegion};
         let region = |tensor: &str, bytes, state| LiveRegion { tensor: tensor.into(), bytes, origin: "layer1/Conv".into(), state };
-        let error = Error::DoesNotFit(Box::new(DoesNotFit {
+        let report = Box::new(DoesNotFit {
             die: girih_ir::target::DieId(3),
             need: 600 << 20,
             have: 442_500_000,
             at: "%12 = dot_general fc1".into(),
             live: vec![region("fc1.weight", 400 << 20, true), region("%12 (dot_general)", 9 << 20, false)],
-        }));
+        });
+        let error = Error::DoesNotFit { report, at: Some(girih_ir::target::Coord::new(0, 3)) };
         assert_eq!((error.code(), error.exit_code()), ("E0901", 5));
         insta::assert_snapshot!(check(error));
     }

@@ -15,8 +15,6 @@ use std::time::Instant;
 #[derive(Args, Debug)]
 #[command(after_help = "Example: girih run model.onnx --batch 8 --inputs in.safetensors --outputs out.safetensors")]
 pub struct Run {
-    #[command(flatten)]
-    program: ProgramArgs,
     /// The inputs, by name
     #[arg(short, long, value_name = "IN.safetensors")]
     inputs: Option<PathBuf>,
@@ -26,6 +24,8 @@ pub struct Run {
     /// Worker threads; 0 takes one a core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 impl Run {

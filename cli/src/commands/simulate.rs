@@ -10,11 +10,11 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[command(after_help = "The trace opens in Perfetto (ui.perfetto.dev) and chrome://tracing.")]
 pub struct Simulate {
-    #[command(flatten)]
-    program: ProgramArgs,
     /// Write the timeline as Chrome trace events
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 impl Simulate {

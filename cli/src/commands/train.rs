@@ -16,12 +16,11 @@ use std::sync::Arc;
 
 /// Train a model
 #[derive(Args, Debug)]
-#[command(after_help = "Data: every tensor whose name is that of an input holds samples along its first dimension, or tensors named `0/x`, `1/x`, … are\n\
-                        whole batches. Example:\n  girih train model.onnx --batch 64 --loss softmax_cross_entropy --optimizer adam:lr=1e-3 \\\n    \
+#[command(after_help = "Data: a tensor with the name of an input holds samples along its first dimension; tensors named\n\
+                        `0/x`, `1/x`, … are whole batches.\n\
+                        Example:\n  girih train model.onnx --batch 64 --loss softmax_cross_entropy --optimizer adam:lr=1e-3 \\\n    \
                         --data digits.npz --epochs 10 --log loss.jsonl --checkpoint ckpt --resume")]
 pub struct Train {
-    #[command(flatten)]
-    program: ProgramArgs,
     /// The batches, by input name
     #[arg(long, value_name = "FILE.safetensors|FILE.npz")]
     data: Option<PathBuf>,
@@ -55,6 +54,8 @@ pub struct Train {
     /// Worker threads; 0 takes one a core
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    #[command(flatten)]
+    program: ProgramArgs,
 }
 
 impl Train {
