@@ -16,7 +16,8 @@ graph @layer(%x: f32[16,8] input "x", %w: f32[8,8] param "w") {
 /// The text after each pass, with its name, from the forward graph to the program.
 pub fn levels() -> Result<Vec<(&'static str, String)>, Error> {
     let target = Target::builtin("dojo-tile")?;
-    let options = PassOptions { loss: Some("mse".parse()?), optimizer: Some("sgd:lr=0.1".parse()?), dies: Some(4), ..PassOptions::default() };
+    let options =
+        PassOptions { loss: Some("mse".parse()?), optimizer: Some("sgd:lr=0.1".parse()?), dies: Some(4), ..PassOptions::default() };
     let mut levels: Vec<(&'static str, String)> = Vec::new();
     for name in passes::names() {
         let text = levels.last().map_or(GRAPH, |l| l.1.as_str());

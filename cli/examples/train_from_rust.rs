@@ -55,7 +55,9 @@ pub fn interrupted(target: &Target, dir: &Path) -> Result<Vec<f64>, Error> {
         let mut session = compiled.session(RuntimeOptions::default())?;
         let checkpoints = Some(Checkpoints { dir: dir.to_path_buf(), every: 2, resume: true });
         let options = TrainOptions { steps, checkpoints, ..TrainOptions::default() };
-        train(&mut session, &batches(&compiled.session(RuntimeOptions::default())?.inputs())?, &options, &mut |p| losses.extend(p.outputs.loss()))?;
+        train(&mut session, &batches(&compiled.session(RuntimeOptions::default())?.inputs())?, &options, &mut |p| {
+            losses.extend(p.outputs.loss())
+        })?;
     }
     Ok(losses)
 }

@@ -65,6 +65,9 @@ mod tests {
     #[test]
     fn extensions() {
         let of = |p: &str| extension(Path::new(p));
-        assert_eq!((of("a.ONNX"), of("x/b.hlo.pb"), of("c"), of("d.tar.gir")), ("onnx".into(), "hlo.pb".into(), String::new(), "gir".into()));
+        assert_eq!(
+            (of("a.ONNX"), of("x/b.hlo.pb"), of("c"), of("d.tar.gir")),
+            ("onnx".into(), "hlo.pb".into(), String::new(), "gir".into())
+        );
     }
 }

@@ -75,7 +75,9 @@ pub fn run(name: &str, text: &str, target: &Target, options: &PassOptions) -> Re
             place::place(sharded, &mesh, target).map_err(CompileError::from)?.to_string()
         }
         "schedule" => schedule::schedule(parse_placed(text)?).to_string(),
-        "memory" => memory::plan(parse_schedule(text)?, target).map_err(|report| Error::from(CompileError::Fit(report)).on(target))?.to_string(),
+        "memory" => {
+            memory::plan(parse_schedule(text)?, target).map_err(|report| Error::from(CompileError::Fit(report)).on(target))?.to_string()
+        }
         "lower" => lower::lower(parse_memory(text)?, target).map_err(CompileError::from)?.to_string(),
         other => {
             let what = format!("there is no pass `{other}`");

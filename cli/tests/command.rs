@@ -73,7 +73,20 @@ fn save(dir: &Path, name: &str, list: Vec<(String, Vec<usize>, usize)>, value: i
 fn help_of_every_command() {
     insta::assert_snapshot!("help", ok(&["--help"]));
     for command in [
-        "compile", "run", "train", "simulate", "report", "explain", "inspect", "check", "targets", "bench", "diff", "demo", "completions", "man",
+        "compile",
+        "run",
+        "train",
+        "simulate",
+        "report",
+        "explain",
+        "inspect",
+        "check",
+        "targets",
+        "bench",
+        "diff",
+        "demo",
+        "completions",
+        "man",
     ] {
         insta::assert_snapshot!(format!("help_{command}"), ok(&[command, "--help"]));
     }

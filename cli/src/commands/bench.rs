@@ -71,8 +71,14 @@ impl Bench {
         let text = || {
             let row = |label: &str, text: String| vec![label.to_string(), text];
             let mut rows = vec![
-                row("program", format!("{} on {}, {} of {} dies", program.name, program.target.name, program.dies.len(), program.target.mesh.sites())),
-                row("step", format!("median {}, least {} ({} steps, {} threads)", time(median), time(least), self.steps, session.threads())),
+                row(
+                    "program",
+                    format!("{} on {}, {} of {} dies", program.name, program.target.name, program.dies.len(), program.target.mesh.sites()),
+                ),
+                row(
+                    "step",
+                    format!("median {}, least {} ({} steps, {} threads)", time(median), time(least), self.steps, session.threads()),
+                ),
                 row("speed", format!("{} ({} a step)", metric(rate, "FLOP/s"), metric(flops as f64, "FLOP"))),
                 row("memory", peak.map_or_else(|| "not known on this system".into(), |p| format!("peak {} resident", bytes(p)))),
                 row("compile", time(compile)),

@@ -29,7 +29,9 @@ impl Check {
             check(program).map(|p| p.stats()).map_err(|report| Error::Check { report: Box::new(report), ours: false })
         };
         match checked {
-            Ok(found) => out.result(|| sentence(&self.file.display().to_string(), &found), || json!({ "accepted": true, "checked": stats(&found) })),
+            Ok(found) => {
+                out.result(|| sentence(&self.file.display().to_string(), &found), || json!({ "accepted": true, "checked": stats(&found) }))
+            }
             Err(Error::Check { report, ours: false }) if out.is_json() => {
                 let finding = |f: &girih_ir::check::Finding| {
                     json!({

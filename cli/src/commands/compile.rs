@@ -206,8 +206,6 @@ fn timing(report: &CompileReport) -> String {
 }
 
 fn passes_document(report: &CompileReport) -> Value {
-    let pass = |p: &girih_compiler::pipeline::PassReport| {
-        json!({ "name": p.name, "ms": p.seconds * 1e3, "before": p.before, "after": p.after, "summary": p.summary })
-    };
+    let pass = |p: &girih_compiler::pipeline::PassReport| json!({ "name": p.name, "ms": p.seconds * 1e3, "before": p.before, "after": p.after, "summary": p.summary });
     Value::Array(report.passes.iter().map(pass).collect())
 }

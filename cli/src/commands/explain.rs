@@ -66,7 +66,9 @@ fn text(report: &OptimizeReport) -> String {
 }
 
 fn document(r: &OptimizeReport) -> Value {
-    let pairs = |list: &[(&'static str, usize)]| -> serde_json::Map<String, Value> { list.iter().map(|(k, n)| ((*k).to_string(), json!(n))).collect() };
+    let pairs = |list: &[(&'static str, usize)]| -> serde_json::Map<String, Value> {
+        list.iter().map(|(k, n)| ((*k).to_string(), json!(n))).collect()
+    };
     let applied: serde_json::Map<String, Value> = r.applied.iter().map(|(k, n)| ((*k).to_string(), json!(n))).collect();
     let outputs: serde_json::Map<String, Value> = r.outputs.iter().map(|o| (o.name.clone(), Value::Object(pairs(&o.rules)))).collect();
     json!({

@@ -79,7 +79,11 @@ fn onnx_text(model: &ModelProto) -> String {
     let graph = model.graph.clone().unwrap_or_default();
     let initial: Vec<String> = graph.initializer.iter().filter_map(|t| t.name.clone()).collect();
     let elements: i64 = graph.initializer.iter().map(|t| t.dims.iter().product::<i64>().max(0)).fold(0, i64::saturating_add);
-    let producer = format!("{} {}", clean(model.producer_name.as_deref()), model.producer_version.as_deref().map(|v| clean(Some(v))).unwrap_or_default());
+    let producer = format!(
+        "{} {}",
+        clean(model.producer_name.as_deref()),
+        model.producer_version.as_deref().map(|v| clean(Some(v))).unwrap_or_default()
+    );
     let counts = operators(model);
     let list: Vec<String> = counts.iter().map(|(op, n)| format!("{op} {n}")).collect();
     let mut rows = vec![

@@ -54,7 +54,14 @@ pub fn dies(program: &Program) -> String {
     let shape = &program.target.mesh.shape;
     let (used, streams) = (program.dies.len(), program.streams.len());
     let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    format!("{}: {}×{} mesh, {} used, {}", program.target.name, shape.rows, shape.cols, plural(used, "die"), plural(streams, "distinct stream"))
+    format!(
+        "{}: {}×{} mesh, {} used, {}",
+        program.target.name,
+        shape.rows,
+        shape.cols,
+        plural(used, "die"),
+        plural(streams, "distinct stream")
+    )
 }
 
 /// Labeled facts, one a line.

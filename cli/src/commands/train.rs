@@ -178,7 +178,8 @@ impl Curve {
 fn text(done: &Trained, curve: &Curve) -> String {
     let row = |label: &str, text: String| vec![label.to_string(), text];
     let total: f64 = curve.times.iter().sum();
-    let mut rows = vec![row("steps", format!("{} to {} in {}, median {}", done.first, done.next, time(total / 1e3), time(curve.median_ms() / 1e3)))];
+    let mut rows =
+        vec![row("steps", format!("{} to {} in {}, median {}", done.first, done.next, time(total / 1e3), time(curve.median_ms() / 1e3)))];
     if let (Some(first), Some(last)) = (curve.first, curve.last) {
         rows.push(row("loss", format!("{first:.6} -> {last:.6}")));
     }
