@@ -38,7 +38,7 @@ fn batches(inputs: &[(&str, &TensorType)]) -> Result<Arc<Dataset>, Error> {
     let raw = tensors::open(&path)?;
     let (images, labels) = (Tensor::from_literal(&raw["images"]), raw["labels"].clone());
     let pixels = images.floats().iter().map(|p| p / 16.0).collect();
-    let images: Literal = Tensor::new_float(TensorType::new(DType::F32, &[images.shape()[0], 1, 8, 8]), pixels).to_literal();
+    let images: Literal = Tensor::new_float(TensorType::new(DType::F32, [images.shape()[0], 1, 8, 8]), pixels).to_literal();
     let samples = Weights::from([("x".to_string(), images), ("labels".to_string(), labels)]);
     Ok(Arc::new(Dataset::new(&path, samples, inputs, DataOptions::default())?))
 }

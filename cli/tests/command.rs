@@ -260,11 +260,11 @@ fn a_model_runs_on_files_the_same_on_every_target() {
 }
 
 fn losses(log: &str) -> Vec<(u64, f64)> {
-    let lines = std::fs::read_to_string(log).unwrap();
+    let lines = std::fs::read_to_string(log).expect("the log was written");
     let read = |l: &str| {
-        let v: Value = serde_json::from_str(l).unwrap();
+        let v: Value = serde_json::from_str(l).expect("a line is JSON");
         assert!(v["ms"].as_f64().is_some_and(|ms| ms >= 0.0));
-        (v["step"].as_u64().unwrap(), v["loss"].as_f64().unwrap())
+        (v["step"].as_u64().expect("a step is a number"), v["loss"].as_f64().expect("a loss is a number"))
     };
     lines.lines().map(read).collect()
 }

@@ -202,7 +202,7 @@ impl PipelineArgs {
     /// Options of the pipeline.
     pub fn options(&self, target: &TargetArgs) -> CompileOptions {
         let optimize = if self.no_optimize { None } else { Some(self.optimize()) };
-        CompileOptions { dies: target.dies, optimize, ..CompileOptions::default() }
+        CompileOptions { dies: target.dies, optimize }
     }
 }
 

@@ -154,9 +154,9 @@ mod tests {
 
     #[test]
     fn random_values_are_in_range_and_repeat() {
-        let floats = Tensor::from_literal(&random(&TensorType::new(DType::F32, &[1000]), "x")).floats();
+        let floats = Tensor::from_literal(&random(&TensorType::new(DType::F32, [1000]), "x")).floats();
         assert!(floats.iter().all(|v| (-1.0..1.0).contains(v)) && floats.iter().any(|v| *v < -0.5) && floats.iter().any(|v| *v > 0.5));
-        let ty = TensorType::new(DType::I64, &[100]);
+        let ty = TensorType::new(DType::I64, [100]);
         assert!(Tensor::from_literal(&random(&ty, "labels")).ints().iter().all(|v| (0..2).contains(v)));
         assert_eq!(random(&ty, "a"), random(&ty, "a"));
     }

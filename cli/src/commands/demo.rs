@@ -216,12 +216,12 @@ impl Digits {
     fn images(&self, from: usize, count: usize) -> Literal {
         let pixels = &self.images[from * PIXELS..(from + count) * PIXELS];
         let values = pixels.iter().map(|p| f64::from(*p) / 16.0).collect();
-        Tensor::new_float(TensorType::new(DType::F32, &[count, 1, 8, 8]), values).to_literal()
+        Tensor::new_float(TensorType::new(DType::F32, [count, 1, 8, 8]), values).to_literal()
     }
 
     fn batch(&self, from: usize, count: usize) -> Inputs {
         let labels = self.labels[from..from + count].iter().map(|l| i64::from(*l)).collect();
-        let labels = Tensor::new_int(TensorType::new(DType::I64, &[count]), labels).to_literal();
+        let labels = Tensor::new_int(TensorType::new(DType::I64, [count]), labels).to_literal();
         Inputs::from([("x".to_string(), self.images(from, count)), ("labels".to_string(), labels)])
     }
 

@@ -63,11 +63,11 @@ enum Command {
     /// Prove a compiled program safe and equal to its reference step
     Check(check::Check),
     /// List, show and check targets
-    Targets(targets::Targets),
+    Targets(Box<targets::Targets>),
     /// Measure a model on this machine
     Bench(Box<bench::Bench>),
     /// Compare two programs, models, tensor files or targets
-    Diff(diff::Diff),
+    Diff(Box<diff::Diff>),
     /// Train a digit classifier on 25 dies and on this CPU
     Demo(demo::Demo),
     /// Print a completion script
