@@ -148,7 +148,9 @@ pub fn pad(input: &View<'_>, value: &View<'_>, low: &[i64], interior: &[usize], 
     let rank = input.dims().len();
     check_shape("one padding a dimension", "low", &[low.len(), interior.len(), out.dims().len()], &[rank; 3])?;
     check_shape("the fill is a scalar", "fill", &[value.layout().elements()], &[1])?;
-    let bits = by_size!(input.dtype().size(), T => u64::from(value.buf().elements::<T>()[value.layout().base]));
+    let (mut bits, size) = ([0u8; 8], input.dtype().size());
+    bits[..size].copy_from_slice(&value.buf().bytes()[value.layout().base * size..][..size]);
+    let bits = u64::from_le_bytes(bits);
     fill(bits, out)?;
     let (mut src, mut dst) = (input.layout().base as i128, out.layout().base as i128);
     let mut dims: SmallVec<[Dim; 6]> = SmallVec::new();

@@ -53,12 +53,12 @@ pub(crate) fn log(x: f32) -> f32 {
     let g = g.mul_add(f, -0.166_678_03);
     let g = g.mul_add(f, 0.200_007_16);
     let g = g.mul_add(f, -0.249_999_97);
-    let g = g.mul_add(f, 0.333_333_31);
+    let g = g.mul_add(f, 0.333_333_3);
     let square = f * f;
     let r = square * f * g;
     let r = k.mul_add(-2.121_944_4e-4, r);
     let r = square.mul_add(-0.5, r);
-    let r = k.mul_add(0.693_359_375, f + r);
+    let r = k.mul_add(0.693_359_4, f + r);
     let r = if x == f32::INFINITY { x } else { r };
     let r = if x > 0.0 { r } else { f32::NAN };
     if x == 0.0 { f32::NEG_INFINITY } else { r }
@@ -96,7 +96,7 @@ pub(crate) fn logistic(x: f32) -> f32 {
 pub(crate) fn erf(x: f32) -> f32 {
     let (a, t) = (x.abs(), x * x);
     // erf √t / √t − 1 on [0, 1].
-    let g = 7.875_874_6e-5f32.mul_add(t, -0.000_801_686_43);
+    let g = 7.875_875e-5f32.mul_add(t, -0.000_801_686_43);
     let g = g.mul_add(t, 0.005_189_087);
     let g = g.mul_add(t, -0.026_854_211);
     let g = g.mul_add(t, 0.112_835_944);
