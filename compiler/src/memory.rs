@@ -78,7 +78,7 @@ pub fn plan(mut schedule: Schedule, target: &Target) -> Result<MemoryPlan, std::
     unify::unify(&mut schedule);
     let streams = streams(&schedule);
     let packed: Vec<(Vec<(BufferId, u64)>, DieMemory)> =
-        streams.par_iter().map(|stream| pack::pack(&live_ranges(&schedule, stream))).collect();
+        streams.par_iter().enumerate().map(|(die, stream)| pack::pack(&live_ranges(&schedule, die, stream))).collect();
     let have = target.sram_bytes();
     let mut offsets = vec![0u64; schedule.placed.buffers.len()];
     let mut dies = Vec::with_capacity(packed.len());
@@ -104,14 +104,14 @@ pub(crate) fn streams(schedule: &Schedule) -> Vec<Vec<u32>> {
     streams
 }
 
-fn live_ranges(schedule: &Schedule, stream: &[u32]) -> Vec<Live> {
+/// The live ranges of a die. A die without tasks still keeps its state.
+fn live_ranges(schedule: &Schedule, die: usize, stream: &[u32]) -> Vec<Live> {
     let placed = &schedule.placed;
     let mut index: rustc_hash::FxHashMap<BufferId, usize> = rustc_hash::FxHashMap::default();
     let mut live: Vec<Live> = Vec::new();
-    let Some(die) = stream.first().map(|t| placed.tasks[*t as usize].die) else { return live };
     let length = stream.len() as u32;
     for (i, buffer) in placed.buffers.iter().enumerate() {
-        if buffer.die == die && matches!(buffer.storage, Storage::State(_)) {
+        if buffer.die as usize == die && matches!(buffer.storage, Storage::State(_)) {
             index.insert(BufferId::new(i), live.len());
             live.push(Live { buffer: BufferId::new(i), bytes: buffer.bytes(), start: 0, end: length + 1, state: true });
         }
@@ -135,7 +135,7 @@ fn live_ranges(schedule: &Schedule, stream: &[u32]) -> Vec<Live> {
 fn report(schedule: &Schedule, stream: &[u32], die: usize, need: u64, have: u64) -> DoesNotFit {
     let placed = &schedule.placed;
     let graph = &placed.sharded.step.graph;
-    let live = live_ranges(schedule, stream);
+    let live = live_ranges(schedule, die, stream);
     let peak = pack::peak_position(&live);
     let mut at_peak: Vec<&Live> = live.iter().filter(|l| l.start <= peak && peak < l.end).collect();
     at_peak.sort_by_key(|l| (std::cmp::Reverse(l.bytes), l.buffer));

@@ -150,8 +150,8 @@ impl ShardedGraph {
         let components = self.step.graph.ty(value).components();
         let results: SmallVec<[Box; 1]> = components.iter().enumerate().map(|(k, t)| axes.result_box(k, &t.shape, &ranges)).collect();
         let partial = axes.loops.iter().zip(&ranges).any(|(l, r)| matches!(l.kind, LoopKind::Reduce(_)) && (r.end - r.start) < l.extent);
-        let idle = axes.loops.iter().zip(&ranges).any(|(l, r)| r.is_empty() && l.extent > 0)
-            || (results.iter().all(|b| box_is_empty(b)) && components.iter().any(|t| t.elements() > 0));
+        // A share without results is no work, also when the whole value has no elements.
+        let idle = axes.loops.iter().zip(&ranges).any(|(l, r)| r.is_empty() && l.extent > 0) || results.iter().all(|b| box_is_empty(b));
         (!idle).then_some(Shard { ranges, results, partial })
     }
 }

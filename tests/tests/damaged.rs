@@ -92,14 +92,14 @@ fn damaged_programs_are_refused() {
 
 #[test]
 fn paths_out_of_the_folder_are_refused() {
-    use girih_compiler::import::onnx::proto::StringStringEntryProto;
+    use girih_compiler::import::onnx::proto::StringStringEntry;
     let dir = tempfile::tempdir().unwrap();
     let mut model = ModelProto::decode(MODEL).unwrap();
     for location in ["../secret", "/etc/passwd", "a/../../b", "missing.bin", "nul\0byte"] {
         let tensor = &mut model.graph.as_mut().unwrap().initializer[0];
         tensor.raw_data = None;
         tensor.data_location = Some(1);
-        tensor.external_data = vec![StringStringEntryProto { key: Some("location".into()), value: Some(location.into()), ..Default::default() }];
+        tensor.external_data = vec![StringStringEntry { key: Some("location".into()), value: Some(location.into()), ..Default::default() }];
         let path = dir.path().join("model.onnx");
         std::fs::write(&path, model.encode_to_vec()).unwrap();
         let error = Model::open(&path, &options()).map(drop).expect_err("must be refused");

@@ -63,21 +63,6 @@ pub(super) fn is_free(op: &Op) -> bool {
     matches!(op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_))
 }
 
-/// Which loops of a node may be split.
-fn splittable(op: &Op, axes: &Axes) -> Vec<bool> {
-    let may = |(l, dim): (usize, &girih_ir::axes::LoopDim)| {
-        // A window's choice of its maximum needs the whole window: those dimensions stay together.
-        let windowed = match op {
-            Op::SelectAndScatter(w) => {
-                axes.results[0].iter().position(|u| *u == DimUse::Loop(l)).is_none_or(|d| w.window[d] > 1 || w.stride[d] > 1)
-            }
-            _ => false,
-        };
-        dim.kind != LoopKind::Whole && dim.extent > 1 && !windowed
-    };
-    axes.loops.iter().enumerate().map(may).collect()
-}
-
 impl<'a> Groups<'a> {
     pub fn of(step: &'a TrainStep, mesh: MeshShape) -> Self {
         let graph = &step.graph;
@@ -109,7 +94,7 @@ impl<'a> Groups<'a> {
     }
 
     fn join(&mut self, v: ValueId, axes: &Axes) {
-        let own = splittable(&self.step.graph.node(v).op, axes);
+        let own: Vec<bool> = axes.loops.iter().map(|l| l.kind != LoopKind::Whole && l.extent > 1).collect();
         if let Some((g, member)) = self.host(v, axes) {
             for (own, dim) in own.iter().zip(&member.dim_of_loop) {
                 self.list[g].splittable[*dim] &= own;

@@ -5,7 +5,7 @@
 
 use super::dynamic_update_slice::DynamicUpdateSlice;
 use super::{InferError, NoVjp, OpDef, Vjp};
-use crate::axes::{Axes, DimUse};
+use crate::axes::{Axes, DimUse, LoopKind};
 use crate::graph::ValueId;
 use crate::tensor::{Tensor, indices, position};
 use crate::types::{DType, Dims, TensorType, Type};
@@ -50,6 +50,10 @@ impl OpDef for DynamicSlice {
     }
     fn axes(&self, ins: &[&TensorType], out: &Type) -> Axes {
         let mut axes = Axes::elementwise(&out.components()[0].shape, 0, 0);
+        // Where the slice may move, a part of the result is no slice of its own: the starts address the whole.
+        for (l, _) in axes.loops.iter_mut().zip(&ins[0].shape).filter(|(l, e)| l.extent != **e) {
+            l.kind = LoopKind::Whole;
+        }
         let along = self.sizes.iter().zip(&ins[0].shape).enumerate();
         axes.operands.push(along.map(|(d, (s, e))| if s == e { DimUse::Loop(d) } else { DimUse::Whole }).collect());
         axes.operands.resize(ins.len(), Vec::new());

@@ -10,7 +10,7 @@
 
 use super::scatter::{Combiner, Scatter};
 use super::{InferError, NoVjp, OpDef, Vjp};
-use crate::axes::{Axes, DimUse};
+use crate::axes::{Axes, DimUse, LoopKind};
 use crate::graph::{Graph, ValueId};
 use crate::scalar::BinaryFn;
 use crate::tensor::{Tensor, indices, position};
@@ -200,6 +200,9 @@ impl OpDef for Gather {
                 operand[d] = DimUse::Loop(*r);
             } else if !self.start_index_map.contains(&d) {
                 operand[d] = DimUse::Window { loop_dim: *r, stride: 1, offset: 0, size: 1, dilation: 1 };
+            } else {
+                // The indices address the window's first element: a part of the window is no window of its own.
+                axes.loops[*r].kind = LoopKind::Whole;
             }
         }
         for (o, i) in self.operand_batching_dims.iter().zip(&self.start_indices_batching_dims) {

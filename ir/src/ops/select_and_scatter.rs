@@ -10,7 +10,7 @@ use super::pad::Pad;
 use super::slice::Slice;
 use super::window::WindowDim;
 use super::{InferError, NoVjp, OpDef, Vjp};
-use crate::axes::{Axes, DimUse};
+use crate::axes::{Axes, DimUse, LoopKind};
 use crate::graph::ValueId;
 use crate::scalar::{CompareFn, Monoid, Wide};
 use crate::tensor::{Tensor, indices, position};
@@ -82,7 +82,9 @@ impl OpDef for SelectAndScatter {
                 source.push(DimUse::Loop(d));
                 continue;
             }
-            // Any window over a result element may select it, and reaches a window further to both sides.
+            // Any window over a result element may select it, and reaches a window further to both sides. Which element it selects
+            // takes the whole window, so these dimensions stay together.
+            axes.loops[d].kind = LoopKind::Whole;
             let (reach, size) = (w.window as i64 - 1, w.window as i64);
             operand.push(DimUse::Window { loop_dim: d, stride: 1, offset: -reach, size: 2 * size - 1, dilation: 1 });
             source.push(DimUse::Window { loop_dim: d, stride: 1, offset: w.pad_low - reach, size, dilation: w.stride as i64 });
