@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p girih --example one_pass`
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih::passes::{self, PassOptions};
 use girih::{Error, Target};
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p girih --example target_file`
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih::{CompileOptions, Error, Model, Target, TargetSpec, compile, files, simulate};
 use girih_ir::target::Coord;
 use std::path::Path;

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p girih --example train_from_rust`
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih::training::{Checkpoints, TrainOptions, train};
 use girih::{CompileOptions, Compiled, Error, Literal, Model, ModelOptions, RuntimeOptions, Target, Weights, compile, tensors};
 use girih_ir::tensor::Tensor;

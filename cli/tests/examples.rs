@@ -1,5 +1,7 @@
 //! The examples do what they say.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 #[path = "../examples/one_pass.rs"]
 #[allow(dead_code)]
 mod one_pass;

@@ -2,6 +2,8 @@
 //!
 //! Bytes are those that the operands and results occupy, each counted once a read and once a write.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih_ir::fused::{Expr, FusedProgram};
 use girih_ir::scalar::{BinaryFn, Monoid, UnaryFn};
 use girih_ir::types::{DType, Layout};

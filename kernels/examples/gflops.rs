@@ -1,5 +1,7 @@
 //! Prints the measured rate of the GEMM and convolution kernels on one thread: `cargo run --release -p girih-kernels --example gflops`.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih_ir::types::Layout;
 use girih_kernels::conv::{Conv, ConvDims, ConvWindow, conv};
 use girih_kernels::{

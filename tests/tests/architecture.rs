@@ -1,5 +1,7 @@
 //! ARCHITECTURE.md says what is there: every crate, module and level that it names exists, and nothing is left out.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +54,8 @@ fn every_level_of_the_table_exists() {
     for cell in quoted(&page).into_iter().filter(|q| q.contains("::") && q.chars().next_back().is_some_and(char::is_alphanumeric)) {
         let parts: Vec<&str> = cell.split("::").collect();
         let [krate, module, item] = parts[..] else { continue };
-        let file = [format!("{krate}/src/{module}.rs"), format!("{krate}/src/{module}/mod.rs")].into_iter().find(|f| root().join(f).is_file());
+        let file =
+            [format!("{krate}/src/{module}.rs"), format!("{krate}/src/{module}/mod.rs")].into_iter().find(|f| root().join(f).is_file());
         let file = file.unwrap_or_else(|| panic!("`{cell}`: there is no module {module} in {krate}"));
         let text = read(&file);
         let found = text.contains(&format!("pub struct {item}")) || text.contains(item);

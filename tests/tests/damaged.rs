@@ -1,6 +1,8 @@
 //! Two hundred damaged files: each is refused with the exit code of its class and a message, and none makes anything panic.
 
-use girih::{Compiled, CompileOptions, Error, Model, ModelOptions, Target};
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Target};
 use girih_compiler::import::onnx::proto::ModelProto;
 use girih_tests::onnx_mutants::{Random, absurd, blind};
 use prost::Message;
@@ -99,7 +101,7 @@ fn paths_out_of_the_folder_are_refused() {
         let tensor = &mut model.graph.as_mut().unwrap().initializer[0];
         tensor.raw_data = None;
         tensor.data_location = Some(1);
-        tensor.external_data = vec![StringStringEntry { key: Some("location".into()), value: Some(location.into()), ..Default::default() }];
+        tensor.external_data = vec![StringStringEntry { key: Some("location".into()), value: Some(location.into()) }];
         let path = dir.path().join("model.onnx");
         std::fs::write(&path, model.encode_to_vec()).unwrap();
         let error = Model::open(&path, &options()).map(drop).expect_err("must be refused");

@@ -1,5 +1,7 @@
 //! The ONNX backend node tests: which pass is a snapshot, and none may be wrong.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih_tests::onnx_cases::{CaseResult, Outcome, run_all};
 
 #[test]

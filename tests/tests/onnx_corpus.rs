@@ -1,5 +1,7 @@
 //! Every ONNX export of the model corpus imports, and its forward pass in the reference interpreter equals PyTorch's.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih_compiler::import::onnx::{self, BatchNormMode, ImportOptions, Imported};
 use girih_ir::graph::Role;
 use girih_ir::interp;

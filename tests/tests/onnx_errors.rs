@@ -1,5 +1,7 @@
 //! Models made by hand, each wrong in one way: the class, the code and the message.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use girih_compiler::import::error::ImportError;
 use girih_compiler::import::onnx::proto::{
     AttributeProto, DimensionProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetId, StringStringEntry, TensorProto,

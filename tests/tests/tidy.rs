@@ -2,6 +2,8 @@
 //!
 //! Rules that reviewers would otherwise have to remember: files stay readable, say what they are for, and hide nothing.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

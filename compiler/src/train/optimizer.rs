@@ -178,7 +178,7 @@ impl OptimizerSpec {
     pub fn slots(&self) -> &'static [&'static str] {
         match self.kind {
             OptimizerKind::None => &[],
-            OptimizerKind::Sgd { momentum, .. } if momentum == 0.0 => &[],
+            OptimizerKind::Sgd { momentum: 0.0, .. } => &[],
             OptimizerKind::Sgd { .. } => &["momentum"],
             OptimizerKind::Adam { .. } => &["m", "v"],
         }
@@ -296,7 +296,7 @@ impl OptimizerSpec {
                 } else {
                     (m.coupled_decay(p, g, self.weight_decay), p)
                 };
-                let count = t.map_or_else(|| m.scalar(0.0), |t| t);
+                let count = t.unwrap_or_else(|| m.scalar(0.0));
                 let count = m.shift(count, 1.0);
                 let blend = |m: &mut Math<'_>, old: ValueId, new: ValueId, beta: f64| {
                     let (a, b) = (m.scale(old, beta), m.scale(new, 1.0 - beta));

@@ -143,7 +143,7 @@ fn check_optimizer(spec: &str, mut reference: impl FnMut(i32, &mut [f64], &[f64]
 fn sgd_is_pytorchs() {
     check_optimizer("sgd:lr=0.1", |_, p, g| p.iter_mut().zip(g).for_each(|(p, g)| *p -= 0.1 * g));
     for nesterov in [false, true] {
-        let mut buffer = vec![0.0; 12];
+        let mut buffer = [0.0; 12];
         let spec = format!("sgd:lr=0.1,momentum=0.9,weight_decay=0.01{}", if nesterov { ",nesterov" } else { "" });
         check_optimizer(&spec, |t, p, g| {
             for i in 0..12 {

@@ -95,8 +95,8 @@ macro_rules! ops {
         /// An op with its attributes.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
         pub enum Op {
-            $(#[doc = concat!("See [`", stringify!($pfile), "`].")] $pname($pfile::$pname),)*
-            $(#[doc = concat!("See [`", stringify!($cfile), "`].")] $cname($cfile::$cname),)*
+            $(#[doc = concat!("See [`", stringify!($pfile), "`](mod@", stringify!($pfile), ").")] $pname($pfile::$pname),)*
+            $(#[doc = concat!("See [`", stringify!($cfile), "`](mod@", stringify!($cfile), ").")] $cname($cfile::$cname),)*
         }
         $(impl From<$pfile::$pname> for Op { fn from(op: $pfile::$pname) -> Op { Op::$pname(op) } })*
         $(impl From<$cfile::$cname> for Op { fn from(op: $cfile::$cname) -> Op { Op::$cname(op) } })*

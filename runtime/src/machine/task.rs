@@ -103,7 +103,7 @@ pub fn extent(region: &Region) -> Result<Bytes, String> {
     let size = region.dtype.size() as u64;
     let range = region.extent().filter(|_| region.strides.len() == region.dims.len());
     match range {
-        Some(r) if region.offset % size == 0 && r.end <= usize::MAX as u64 => Ok(r.start as usize..r.end as usize),
+        Some(r) if region.offset.is_multiple_of(size) && r.end <= usize::MAX as u64 => Ok(r.start as usize..r.end as usize),
         _ => Err(format!("the region at {:#x} of {} is misaligned or leaves the address space", region.offset, region.dtype)),
     }
 }

@@ -81,7 +81,7 @@ pub fn checked_dims(dims: &[i64], limits: &ImportLimits, place: &str) -> Result<
         }
         zero |= extent == 0;
         // Zero extents must not hide the product of the others.
-        elements = elements.checked_mul(extent.max(1)).unwrap_or(u64::MAX);
+        elements = elements.saturating_mul(extent.max(1));
         if elements > limits.elements {
             return Err(exceeded(&format!("number of elements of {place}"), limits.elements, "elements"));
         }

@@ -324,7 +324,7 @@ pub fn col2im(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let window = Window::read(call, &image, block.clone())?;
     let out = window.output(&image)?;
     let size = element_count(&block);
-    if dims.len() != 3 || size == 0 || size > 4096 || dims[1] % size != 0 || dims[2] != element_count(&out) {
+    if dims.len() != 3 || size == 0 || size > 4096 || !dims[1].is_multiple_of(size) || dims[2] != element_count(&out) {
         return malformed(format!("input {dims:?} does not hold blocks {block:?} of image {image:?}"));
     }
     let channels = dims[1] / size;

@@ -121,7 +121,7 @@ fn expand_labels(term: &str, rank: usize, ellipsis: usize) -> Res<Vec<char>> {
     let mut rest = term;
     while let Some(c) = rest.chars().next() {
         if let Some(after) = rest.strip_prefix("...") {
-            out.extend((ellipsis - hidden.min(ellipsis)..ellipsis).filter_map(|i| char::from_digit(i as u32, 36).map(|c| private(c))));
+            out.extend((ellipsis - hidden.min(ellipsis)..ellipsis).filter_map(|i| char::from_digit(i as u32, 36).map(private)));
             rest = after;
         } else if c.is_ascii_alphabetic() {
             out.push(c);

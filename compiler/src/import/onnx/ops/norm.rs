@@ -167,7 +167,7 @@ pub fn group_norm(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let (x, scale, bias) = (call.input(0)?, call.input(1)?, call.input(2)?);
     let dims = b.dims(x);
     let groups = usize::try_from(call.int("num_groups", 0)?).unwrap_or(0);
-    if dims.len() < 2 || groups == 0 || dims[1] % groups != 0 {
+    if dims.len() < 2 || groups == 0 || !dims[1].is_multiple_of(groups) {
         return malformed(format!("{groups} groups do not divide the channels of {dims:?}"));
     }
     let (w, out) = (wide(b, x), b.dtype(x));
