@@ -16,7 +16,7 @@ pub(super) fn wide(dtype: DType) -> DType {
 /// Which loss.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LossKind {
-    /// −log softmax(logits)[label] along `axis`, averaged over the labels that are not `ignore_index`. Labels of the logits' own shape and
+    /// `−log softmax(logits)[label]` along `axis`, averaged over the labels that are not `ignore_index`. Labels of the logits' own shape and
     /// of a float type are probabilities.
     SoftmaxCrossEntropy {
         /// The class dimension of the logits; negative counts from the end.

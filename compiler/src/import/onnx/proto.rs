@@ -89,7 +89,7 @@ pub struct NodeProto {
     pub attribute: Vec<AttributeProto>,
 }
 
-/// The values of [`AttributeProto::r#type`].
+/// The values of the field `type` of [`AttributeProto`].
 pub mod attribute_type {
     /// The type was not written (old files).
     pub const UNDEFINED: i32 = 0;
