@@ -1,3 +1,5 @@
+//! Canonicalization keeps meanings and is idempotent.
+
 use super::canonicalize;
 use girih_ir::graph::random::{random_graph, random_inputs};
 use girih_ir::interp::eval;

@@ -1,3 +1,5 @@
+//! Whole training steps against closed forms.
+
 use super::{LossSpec, OptimizerSpec, TrainOptions, train_step, train_step_with};
 use girih_ir::graph::Graph;
 use girih_ir::interp::eval;

@@ -1,3 +1,5 @@
+//! The text form round-trips, and says where it does not read.
+
 use super::parse_graph;
 use crate::graph::random::{Random, random_graph};
 use crate::graph::{Graph, Role};
