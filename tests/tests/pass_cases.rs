@@ -1,4 +1,5 @@
 //! Snapshots of passes, from text to text: one file in `cases/<stage>/`, one snapshot that shows input and result.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use girih_compiler::fuse::fuse;
 use girih_compiler::optimize::{OptimizeOptions, optimize};
