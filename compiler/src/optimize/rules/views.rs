@@ -24,14 +24,10 @@ pub(super) const RULES: &[Row] = &[
     ("transpose-convert",     E, "(transpose[?p] (convert[?t] ?a))",                       "(convert[?t] (transpose[?p] ?a))",                                   ""),
     ("unary-transpose",       E, "(%unary (transpose[?p] ?a))",                            "(transpose[?p] (%unary ?a))",                                        ""),
     ("binary-transposes",     E, "(%binary (transpose[?p] ?a) (transpose[?p] ?b))",        "(transpose[?p] (%binary ?a ?b))",                                    "same_type(?a, ?b)"),
-    ("number-right-transpose", E, "(%binary (transpose[?p] ?a) #c)",                       "(transpose[?p] (%binary ?a value(#c)))",                             "varying(?a)"),
-    ("number-left-transpose", E, "(%binary #c (transpose[?p] ?a))",                        "(transpose[?p] (%binary value(#c) ?a))",                             "varying(?a)"),
     ("convert-transpose",     E, "(convert[?t] (transpose[?p] ?a))",                       "(transpose[?p] (convert[?t] ?a))",                                   ""),
     // Reshapes rise, so that they meet.
     ("unary-reshape",         E, "(%unary (reshape[?s] ?a))",                              "(reshape[?s] (%unary ?a))",                                          ""),
     ("binary-reshapes",       E, "(%binary (reshape[?s] ?a) (reshape[?s] ?b))",            "(reshape[?s] (%binary ?a ?b))",                                      "same_type(?a, ?b)"),
-    ("number-right-reshape",  E, "(%binary (reshape[?s] ?a) #c)",                          "(reshape[?s] (%binary ?a value(#c)))",                               "varying(?a)"),
-    ("number-left-reshape",   E, "(%binary #c (reshape[?s] ?a))",                          "(reshape[?s] (%binary value(#c) ?a))",                               "varying(?a)"),
     ("convert-reshape",       E, "(convert[?t] (reshape[?s] ?a))",                         "(reshape[?s] (convert[?t] ?a))",                                     ""),
     // Broadcasts rise: compute before repeating.
     ("unary-broadcast",       E, "(%unary (broadcast[?s, ?d] ?a))",                        "(broadcast[?s, ?d] (%unary ?a))",                                    "varying(?a)"),
