@@ -1,0 +1,5 @@
+//! StableHLO: whole training steps as JAX writes them.
+//!
+//! Three readers (`text`, `bytecode`, `hlo`) make one [`Module`](module::Module); `convert` turns a function of it into a graph.
+
+pub mod module;
