@@ -6,6 +6,7 @@
 pub mod engine;
 mod torch;
 
+use crate::conformance::Outcome;
 use engine::Engine;
 use girih_ir::literal::Literal;
 use girih_ir::tensor::Tensor;
@@ -15,17 +16,6 @@ use std::path::{Path, PathBuf};
 
 /// Named tensors.
 pub type Tensors = BTreeMap<String, Literal>;
-
-/// How a case ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// Everything is inside its tolerance.
-    Pass,
-    /// Something is not, or did not run.
-    Fail(String),
-    /// The case needs what girih does not have.
-    Unsupported(String),
-}
 
 /// The result of one case.
 #[derive(Clone, Debug)]

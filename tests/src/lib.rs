@@ -1,7 +1,11 @@
 //! Corpora, conformance suites and oracles of girih, for the tests and for anyone who points them at a folder of cases.
 
+pub mod conformance;
+pub mod corpus;
+pub mod damage;
 pub mod onnx_cases;
 pub mod onnx_mutants;
+pub mod stdout;
 
 use std::path::{Path, PathBuf};
 
@@ -18,5 +22,3 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     eprintln!("skipped: {} is not there", dir.display());
     None
 }
-
-pub mod corpus;

@@ -1,8 +1,10 @@
 //! Runs cases in the layout of the ONNX backend node tests: a folder with `model.onnx` and `test_data_set_K/{input,output}_N.pb`.
 //!
-//! A case goes through the importer and the reference interpreter; its outputs must equal the stored ones within the tolerance that the
+//! A case goes through the importer and an engine, such as the reference interpreter; its outputs must equal the stored ones within the tolerance that the
 //! suite itself uses. What the importer refuses cleanly counts as skipped, everything else that does not agree as failed.
 
+use crate::conformance::{CaseResult, Outcome, guarded};
+use crate::corpus::engine::Engine;
 use bytes::Bytes;
 use girih_compiler::import::error::ImportError;
 use girih_compiler::import::onnx::limits::ImportLimits;
@@ -12,6 +14,7 @@ use girih_compiler::import::onnx::{self, ImportOptions, Imported};
 use girih_ir::graph::Role;
 use girih_ir::interp;
 use girih_ir::literal::Literal;
+use girih_ir::step::{TrainStep, Weights};
 use girih_ir::tensor::{Data, Tensor};
 use girih_ir::types::TensorType;
 use prost::Message;
@@ -23,26 +26,6 @@ use std::path::{Path, PathBuf};
 pub const RTOL: f64 = 1e-3;
 /// Absolute tolerance of float outputs.
 pub const ATOL: f64 = 1e-7;
-
-/// How a case ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All outputs agree.
-    Pass,
-    /// An output is wrong, or the case could not be run though nothing in it is unsupported.
-    Fail(String),
-    /// The importer says that it does not support the model.
-    Unsupported(String),
-}
-
-/// A case and how it ended.
-#[derive(Clone, Debug)]
-pub struct CaseResult {
-    /// Path of the folder below the one that was asked for.
-    pub name: String,
-    /// How it ended.
-    pub outcome: Outcome,
-}
 
 /// All folders at or below `dir` that hold a `model.onnx`, sorted.
 pub fn find_cases(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -64,25 +47,17 @@ pub fn find_cases(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 /// Runs all cases below a folder, in order of their names.
-pub fn run_all(dir: &Path) -> std::io::Result<Vec<CaseResult>> {
+pub fn run_all(dir: &Path, engine: &Engine) -> std::io::Result<Vec<CaseResult>> {
     let cases = find_cases(dir)?;
     let name = |case: &Path| match case.strip_prefix(dir) {
         Ok(rest) if !rest.as_os_str().is_empty() => rest.display().to_string(),
         _ => case.file_name().unwrap_or(case.as_os_str()).to_string_lossy().into_owned(),
     };
-    Ok(cases.par_iter().map(|case| CaseResult { name: name(case), outcome: run_guarded(case) }).collect())
-}
-
-/// Runs one case; a panic is a failure.
-fn run_guarded(case: &Path) -> Outcome {
-    std::panic::catch_unwind(|| run_case(case)).unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-        Outcome::Fail(format!("panicked: {}", text.unwrap_or("?")))
-    })
+    Ok(cases.par_iter().map(|case| CaseResult { name: name(case), outcome: guarded(|| run_case(case, engine)) }).collect())
 }
 
 /// Runs one case folder.
-pub fn run_case(case: &Path) -> Outcome {
+pub fn run_case(case: &Path, engine: &Engine) -> Outcome {
     let mut sets: Vec<PathBuf> = match std::fs::read_dir(case) {
         Ok(entries) => entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect(),
         Err(e) => return Outcome::Fail(e.to_string()),
@@ -92,7 +67,7 @@ pub fn run_case(case: &Path) -> Outcome {
         return Outcome::Fail("there is no test_data_set".into());
     }
     for set in sets {
-        match run_set(case, &set) {
+        match run_set(case, &set, engine) {
             Ok(()) => {}
             Err(outcome) => return outcome,
         }
@@ -110,7 +85,7 @@ fn refused(e: ImportError) -> Outcome {
     }
 }
 
-fn run_set(case: &Path, set: &Path) -> Result<(), Outcome> {
+fn run_set(case: &Path, set: &Path, engine: &Engine) -> Result<(), Outcome> {
     let fail = |what: String| Outcome::Fail(what);
     let bytes = std::fs::read(case.join("model.onnx")).map_err(|e| fail(e.to_string()))?;
     let limits = ImportLimits::default();
@@ -129,7 +104,7 @@ fn run_set(case: &Path, set: &Path) -> Result<(), Outcome> {
     // The suite's initializers are constants.
     options.trainable = Some(BTreeSet::new());
     let imported = onnx::import_file(&case.join("model.onnx"), &options).map_err(refused)?;
-    let outputs = interpret(&imported, &options)?;
+    let outputs = run(&imported, &options, engine)?;
     let stored = (0..).take_while(|k| set.join(format!("output_{k}.pb")).is_file()).count();
     if stored != outputs.len() {
         return Err(fail(format!("{stored} outputs are stored, the model has {}", outputs.len())));
@@ -165,7 +140,14 @@ pub fn read_tensor(file: &Path) -> Result<Literal, Outcome> {
     Literal::new(TensorType { dtype, shape: dims }, &data[..]).map_err(|e| fail(e.to_string()))
 }
 
-fn interpret(imported: &Imported, options: &ImportOptions) -> Result<Vec<Tensor>, Outcome> {
+fn run(imported: &Imported, options: &ImportOptions, engine: &Engine) -> Result<Vec<Tensor>, Outcome> {
+    if let Engine::Compiled { .. } = engine {
+        let weights: Weights = imported.initial.clone().into_iter().collect();
+        let mut stepper = engine.start(TrainStep::inference(imported.graph.clone()), weights)?;
+        let outputs = stepper.step(&options.values.clone().into_iter().collect())?;
+        let found = imported.graph.outputs.iter().map(|o| outputs.get(&o.name).map(Tensor::from_literal));
+        return found.collect::<Option<Vec<_>>>().ok_or_else(|| Outcome::Fail("an output is missing".to_string()));
+    }
     let mut inputs = Vec::new();
     for input in &imported.graph.inputs {
         let value = if input.role == Role::Data { options.values.get(&input.name) } else { imported.initial.get(&input.name) };

@@ -1,87 +1,9 @@
-//! Damaged ONNX models: blind damage to bytes, and models that are well formed but claim absurd things.
-//!
-//! The generator is seeded and depends on nothing but the seed and the original, so a failure is named by two numbers.
+//! Damaged ONNX models that are well formed but claim absurd things.
 
+use crate::damage::Random;
 use girih_compiler::import::onnx::ops;
 use girih_compiler::import::onnx::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use prost::Message;
-
-/// A small deterministic generator (SplitMix64).
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// A generator with that seed.
-    pub fn new(seed: u64) -> Self {
-        Random(seed)
-    }
-
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`; 0 when `n` is 0.
-    pub fn below(&mut self, n: usize) -> usize {
-        if n == 0 { 0 } else { (self.next() % n as u64) as usize }
-    }
-
-    /// An integer that programs like to get wrong.
-    pub fn absurd(&mut self) -> i64 {
-        const ODD: [i64; 20] = [
-            0,
-            1,
-            2,
-            3,
-            4,
-            5,
-            7,
-            -1,
-            -2,
-            -3,
-            64,
-            1000,
-            65_536,
-            1 << 31,
-            (1 << 31) - 1,
-            1 << 40,
-            i64::MAX,
-            i64::MIN,
-            i64::MIN + 1,
-            -(1 << 31),
-        ];
-        ODD[self.below(ODD.len())]
-    }
-}
-
-/// Damages bytes in one to four places.
-pub fn blind(original: &[u8], random: &mut Random) -> Vec<u8> {
-    let mut bytes = original.to_vec();
-    for _ in 0..1 + random.below(4) {
-        let at = random.below(bytes.len());
-        match random.below(6) {
-            0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
-            1 if !bytes.is_empty() => bytes[at] = random.next() as u8,
-            2 => bytes.truncate(at),
-            3 => {
-                let (from, len) = (random.below(bytes.len()), random.below(40));
-                let piece: Vec<u8> = bytes.iter().skip(from).take(len).copied().collect();
-                bytes.splice(at..at, piece);
-            }
-            4 => {
-                let end = (at + random.below(20)).min(bytes.len());
-                bytes.drain(at..end);
-            }
-            _ if !bytes.is_empty() => bytes[at] = [0xff, 0x7f, 0x80, 0x00, 0x01][random.below(5)],
-            _ => {}
-        }
-    }
-    bytes
-}
 
 /// Changes what a decoded model says in one to four places.
 pub fn absurd(original: &ModelProto, random: &mut Random) -> Vec<u8> {

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Target};
+use girih::{CompileOptions, Compiled, Model, ModelOptions, Target};
 use girih_compiler::import::onnx::proto::ModelProto;
-use girih_tests::onnx_mutants::{Random, absurd, blind};
+use girih_tests::damage::{Random, Tally, blind};
+use girih_tests::onnx_mutants::absurd;
 use prost::Message;
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
 
 const MODEL: &[u8] = include_bytes!("../../cli/data/digits_cnn.onnx");
@@ -16,41 +15,6 @@ fn options() -> ModelOptions {
     let mut options = ModelOptions::default();
     options.import.batch = Some(2);
     options
-}
-
-fn describe(result: Result<(), Error>) -> String {
-    match result {
-        Ok(()) => "accepted".to_string(),
-        Err(e) => format!("exit {} {}", e.exit_code(), e.code()),
-    }
-}
-
-/// Counts how files end, and keeps the first message of each ending.
-#[derive(Default)]
-struct Tally {
-    endings: BTreeMap<String, (usize, String)>,
-    files: usize,
-}
-
-impl Tally {
-    fn see(&mut self, what: &str, result: Result<(), Error>) {
-        self.files += 1;
-        let message = result.as_ref().err().map_or_else(String::new, |e| e.to_string());
-        if let Err(e) = &result {
-            assert!(matches!(e.exit_code(), 1..=6), "{what}: exit code {}", e.exit_code());
-            assert!(!message.is_empty(), "{what}: no message");
-        }
-        let entry = self.endings.entry(describe(result)).or_insert((0, format!("{what}: {}", message.lines().next().unwrap_or_default())));
-        entry.0 += 1;
-    }
-
-    fn text(&self) -> String {
-        let mut out = String::new();
-        for (ending, (count, first)) in &self.endings {
-            let _ = writeln!(out, "{count:>4} {ending}\n     {first}");
-        }
-        out
-    }
 }
 
 #[test]

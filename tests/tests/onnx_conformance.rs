@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use girih_tests::onnx_cases::{CaseResult, Outcome, run_all};
+use girih_tests::conformance::{CaseResult, Outcome};
+use girih_tests::corpus::engine::Engine;
+use girih_tests::onnx_cases::run_all;
 
 #[test]
 fn node_tests_pass_or_are_refused_cleanly() {
     let Some(dir) = girih_tests::shared("conformance/onnx") else { return };
-    let results = run_all(&dir).unwrap();
+    let results = run_all(&dir, &Engine::Interpreter).unwrap();
     let wrong: Vec<&CaseResult> = results.iter().filter(|r| matches!(r.outcome, Outcome::Fail(_))).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     let refused = results.iter().filter_map(|r| match &r.outcome {

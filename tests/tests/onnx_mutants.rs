@@ -5,8 +5,9 @@
 use girih_compiler::import::onnx::{self, ImportOptions, limits::ImportLimits, proto::ModelProto};
 use girih_ir::literal::Literal;
 use girih_ir::types::{DType, TensorType};
+use girih_tests::damage::{Random, blind};
 use girih_tests::onnx_cases::find_cases;
-use girih_tests::onnx_mutants::{Random, absurd, blind};
+use girih_tests::onnx_mutants::absurd;
 use prost::Message;
 use std::collections::BTreeMap;
 

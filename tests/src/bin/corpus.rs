@@ -1,8 +1,11 @@
 //! Runs corpus cases and prints one line a case: `corpus DIR... [-t TARGET] [--dies N] [--threads N] [--format json]`.
 
 use clap::Parser;
+use girih_tests::conformance::Outcome;
 use girih_tests::corpus::engine::Engine;
-use girih_tests::corpus::{CaseResult, Outcome, find_cases, line, run_case};
+use girih_tests::corpus::{CaseResult, find_cases, line, run_case};
+use girih_tests::stdout;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,24 +43,29 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    stdout::finish(run(&args, &engine))
+}
+
+fn run(args: &Args, engine: &Engine) -> io::Result<ExitCode> {
     let (mut results, mut counts) = (Vec::new(), [0usize; 3]);
     for dir in find_cases(&args.dirs) {
-        let result = run_case(&dir, &engine);
+        let result = run_case(&dir, engine);
         counts[match result.outcome {
             Outcome::Pass => 0,
             Outcome::Fail(_) => 1,
             Outcome::Unsupported(_) => 2,
         }] += 1;
         if args.format == "text" {
-            println!("{}", line(&result));
+            stdout::line(&line(&result))?;
         }
         results.push(json(&result));
     }
     let [passed, failed, unsupported] = counts;
     if args.format == "json" {
-        println!("{}", serde_json::json!({ "cases": results, "passed": passed, "failed": failed, "unsupported": unsupported }));
+        let document = serde_json::json!({ "cases": results, "passed": passed, "failed": failed, "unsupported": unsupported });
+        stdout::line(&document.to_string())?;
     } else {
-        println!("{passed} passed, {failed} failed, {unsupported} skipped");
+        stdout::line(&format!("{passed} passed, {failed} failed, {unsupported} skipped"))?;
     }
-    ExitCode::from(u8::from(failed > 0 || passed + unsupported == 0))
+    Ok(ExitCode::from(u8::from(failed > 0 || passed + unsupported == 0)))
 }

@@ -1,6 +1,7 @@
 //! What runs a step: the reference interpreter, or the whole pipeline and the runtime.
 
 use super::Tensors;
+use crate::conformance::Outcome;
 use girih_compiler::pipeline::{CompileOptions, compile};
 use girih_ir::check::check;
 use girih_ir::graph::Role;
@@ -21,6 +22,15 @@ pub enum Failure {
     Unsupported(String),
     /// It went wrong.
     Error(String),
+}
+
+impl From<Failure> for Outcome {
+    fn from(f: Failure) -> Self {
+        match f {
+            Failure::Unsupported(why) => Outcome::Unsupported(why),
+            Failure::Error(why) => Outcome::Fail(why),
+        }
+    }
 }
 
 /// Runs one step after another.

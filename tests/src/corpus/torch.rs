@@ -1,7 +1,8 @@
 //! PyTorch cases: outputs of every export, gradients in both batch-norm modes, and loss curves.
 
-use super::engine::{Engine, Failure, Stepper};
-use super::{CaseResult, Outcome, Tensors, read_tensors};
+use super::engine::{Engine, Stepper};
+use super::{CaseResult, Tensors, read_tensors};
+use crate::conformance::Outcome;
 use girih_compiler::import::onnx::{BatchNormMode, ImportOptions, Imported, import_file};
 use girih_compiler::train::{LossSpec, OptimizerSpec, train_step};
 use girih_ir::literal::Literal;
@@ -9,15 +10,6 @@ use girih_ir::step::{TrainStep, Weights};
 use girih_ir::types::{DType, TensorType};
 use serde_json::Value;
 use std::path::Path;
-
-impl From<Failure> for Outcome {
-    fn from(f: Failure) -> Self {
-        match f {
-            Failure::Unsupported(why) => Outcome::Unsupported(why),
-            Failure::Error(why) => Outcome::Fail(why),
-        }
-    }
-}
 
 struct Case<'a> {
     dir: &'a Path,
