@@ -1,9 +1,10 @@
 //! The reference interpreter: runs a graph node by node with each op's own `eval`. Slow, clear, and the oracle of everything else.
 
+use crate::graph::loops::{LoopError, LoopNest};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Op;
 use crate::tensor::Tensor;
-use crate::types::{TensorType, Type};
+use crate::types::{DType, TensorType, Type};
 
 /// Why a graph cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum InterpError {
         /// Type that was given.
         got: TensorType,
     },
+    /// The loops of the graph make no sense.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
     /// An op returned something else than its type says: a bug of the op.
     #[error("E0252: {value} = {op} should make {need}, but made {got}; this is a bug of the op's reference evaluation")]
     Result {
@@ -52,32 +56,101 @@ pub fn eval(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError
             return Err(InterpError::Input { name: i.name.clone(), need: need.clone(), got: t.ty().clone() });
         }
     }
-    let live = graph.live();
-    let mut uses = live_uses(graph, &live);
-    let mut values: Vec<Vec<Tensor>> = vec![Vec::new(); graph.nodes().len()];
-    for v in graph.values().filter(|v| live[v.index()]) {
-        if uses[v.index()] == 0 {
-            continue; // an input that nobody reads
+    let nest = LoopNest::of(graph)?;
+    let mut run = Run { graph, nest: &nest, inputs, live: graph.live(), uses: Vec::new(), values: vec![Vec::new(); graph.nodes().len()] };
+    run.uses = live_uses(graph, &run.live);
+    for v in graph.values().filter(|v| run.live[v.index()] && nest.innermost(*v).is_none()).collect::<Vec<_>>() {
+        run.node(v)?;
+        run.release(v);
+    }
+    Ok(graph.outputs.iter().filter_map(|o| run.values[o.value.index()].first().cloned()).collect())
+}
+
+/// A run of the interpreter.
+struct Run<'a> {
+    graph: &'a Graph,
+    nest: &'a LoopNest,
+    inputs: &'a [Tensor],
+    live: Vec<bool>,
+    /// Readers of each value that have not run; values inside loops are dropped by the iteration instead.
+    uses: Vec<usize>,
+    values: Vec<Vec<Tensor>>,
+}
+
+impl Run<'_> {
+    /// Computes one value; for the end of a loop, runs the loop.
+    fn node(&mut self, v: ValueId) -> Result<(), InterpError> {
+        let node = self.graph.node(v);
+        if self.uses[v.index()] == 0 {
+            return Ok(()); // an input that nobody reads
         }
-        let node = graph.node(v);
         let made = match &node.op {
-            Op::Input(i) => vec![inputs[i.index].clone()],
-            Op::Proj(p) => values[node.operands[0].index()].get(p.index).cloned().into_iter().collect(),
+            Op::Input(i) => vec![self.inputs[i.index].clone()],
+            Op::Proj(p) => self.values[node.operands[0].index()].get(p.index).cloned().into_iter().collect(),
+            Op::Repeat(_) | Op::While(_) => match self.nest.ending_at(v) {
+                Some(l) => self.iterate(l)?,
+                None => Vec::new(),
+            },
             op => {
-                let operands: Vec<&Tensor> = node.operands.iter().filter_map(|o| values[o.index()].first()).collect();
+                let operands: Vec<&Tensor> = node.operands.iter().filter_map(|o| self.values[o.index()].first()).collect();
                 op.eval(&operands, &node.ty)
             }
         };
         check(v, node.op.name(), &node.ty, &made)?;
-        values[v.index()] = made;
-        for o in &node.operands {
-            uses[o.index()] -= 1;
-            if uses[o.index()] == 0 {
-                values[o.index()] = Vec::new();
+        self.values[v.index()] = made;
+        Ok(())
+    }
+
+    /// Drops what a node outside of all loops was the last to read.
+    fn release(&mut self, v: ValueId) {
+        let mut readers = vec![v];
+        while let Some(reader) = readers.pop() {
+            for o in &self.graph.node(reader).operands {
+                self.uses[o.index()] -= 1;
+                if self.uses[o.index()] == 0 {
+                    self.values[o.index()] = Vec::new();
+                }
+            }
+            if let Some(l) = self.nest.ending_at(reader) {
+                readers.extend(self.nest.loops[l].members.iter().filter(|m| self.live[m.index()]));
             }
         }
     }
-    Ok(graph.outputs.iter().filter_map(|o| values[o.value.index()].first().cloned()).collect())
+
+    /// Runs a loop and returns what its slots hold at last.
+    fn iterate(&mut self, l: usize) -> Result<Vec<Tensor>, InterpError> {
+        let this = &self.nest.loops[l];
+        let first = |run: &Self, v: ValueId| run.values[v.index()].first().cloned();
+        let mut slots: Vec<Tensor> = this.carries.iter().filter_map(|c| first(self, self.graph.node(*c).operands[0])).collect();
+        let before = self.nest.predicate_members(self.graph, l);
+        let given = |v: &ValueId| {
+            matches!(self.graph.node(*v).op, Op::Carry(_) | Op::LoopIndex(_)) && (this.carries.contains(v) || this.index == Some(*v))
+        };
+        let body: Vec<ValueId> = this.members.iter().copied().filter(|v| !given(v) && self.live[v.index()]).collect();
+        let mut trip = 0;
+        while this.trips.is_none_or(|n| trip < n) {
+            for (c, t) in this.carries.iter().zip(&slots) {
+                self.values[c.index()] = vec![t.clone()];
+            }
+            if let Some(i) = this.index {
+                self.values[i.index()] = vec![Tensor::scalar_int(DType::I64, trip as i64)];
+            }
+            if let Some(p) = this.predicate {
+                for v in before.iter().filter(|v| !given(v)) {
+                    self.node(*v)?;
+                }
+                if first(self, p).is_none_or(|t| t.ints()[0] == 0) {
+                    break;
+                }
+            }
+            for v in body.iter().filter(|v| !before.contains(v)) {
+                self.node(*v)?;
+            }
+            slots = this.next.iter().filter_map(|v| first(self, *v)).collect();
+            trip += 1;
+        }
+        Ok(slots)
+    }
 }
 
 /// How many live nodes and outputs read each value.
@@ -102,7 +175,6 @@ mod tests {
     use super::*;
     use crate::graph::random::{random_graph, random_inputs};
     use crate::text::parse_graph;
-    use crate::types::DType;
 
     #[test]
     fn runs_a_small_graph() {

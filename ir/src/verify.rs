@@ -73,6 +73,9 @@ pub enum VerifyErrorKind {
         /// The limit.
         limit: usize,
     },
+    /// Loops that make no sense.
+    #[error("{0}")]
+    Loop(crate::graph::loops::LoopError),
     /// A region that is wrong.
     #[error("E0248: in its region, {0}")]
     Region(Box<VerifyError>),
@@ -166,7 +169,16 @@ fn structure(graph: &Graph, depth: usize) -> Result<(), VerifyError> {
             return Err(plain(VerifyErrorKind::Output { name: o.name.clone() }));
         }
     }
-    inputs(graph)
+    inputs(graph)?;
+    match crate::graph::loops::LoopNest::of(graph) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(VerifyError {
+            value: Some(e.value),
+            op: graph.node(e.value).op.name(),
+            origin: graph.origin(e.value).to_string(),
+            kind: VerifyErrorKind::Loop(e),
+        }),
+    }
 }
 
 fn inputs(graph: &Graph) -> Result<(), VerifyError> {

@@ -22,6 +22,8 @@ pub(super) fn fold(rw: &mut Rewriter<'_>, op: &Op, operands: &[ValueId]) -> Opti
             repeated.then(|| first(&Tensor::from_literal(&c.value))).map(|s| rw.splat(&s, &ty.shape))
         }
         Op::Constant(_) | Op::Input(_) | Op::Proj(_) => None,
+        // Constant before the first iteration says nothing about the next.
+        Op::Carry(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_) => None,
         Op::Broadcast(_) if splat_of(rw.out, operands[0]).is_some() => None,
         Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) => {
             splats(rw, op, operands).or_else(|| dense(rw, op, operands))

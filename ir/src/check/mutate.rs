@@ -195,12 +195,14 @@ fn regions(instr: &mut Instr) -> Vec<&mut Region> {
         | Instr::Recv { out, .. }
         | Instr::RecvAdd { out, .. }
         | Instr::Load { out, .. } => vec![out],
-        Instr::Wait { .. } | Instr::End => Vec::new(),
+        Instr::Loop { index, carries, .. } => carries.iter_mut().chain(index).collect(),
+        Instr::ExitUnless { predicate } => vec![predicate],
+        Instr::Wait { .. } | Instr::EndLoop | Instr::End => Vec::new(),
     }
 }
 
 fn region_of(p: &mut Program, r: &mut Dice, change: impl FnOnce(&mut Region, &mut Dice) -> bool) -> Option<String> {
-    let (d, i, s) = choose(p, r, |i| !matches!(i, Instr::Wait { .. } | Instr::End))?;
+    let (d, i, s) = choose(p, r, |i| !matches!(i, Instr::Wait { .. } | Instr::EndLoop | Instr::End))?;
     let what = place(p, d, i);
     let mut list = regions(&mut p.streams[s][i]);
     let k = r.below(list.len());
@@ -332,6 +334,10 @@ fn shift_claim(claim: &mut Claim, _: &Program, r: &mut Dice) -> Option<()> {
     match claim {
         Claim::Compute { ranges, .. } => nudge_box(ranges, r),
         Claim::Move { part, .. } => nudge_box(part, r),
+        Claim::Loop { parts, .. } => {
+            let k = r.below(parts.len());
+            nudge_box(&mut parts.get_mut(k)?.1, r)
+        }
         Claim::Control => None,
     }
 }
@@ -341,6 +347,7 @@ fn other_value(claim: &mut Claim, p: &Program, r: &mut Dice) -> Option<()> {
     match claim {
         Claim::Compute { node, .. } => *node = v,
         Claim::Move { value, .. } => *value = v,
+        Claim::Loop { end, .. } => *end = v,
         Claim::Control => return None,
     }
     Some(())

@@ -306,6 +306,7 @@ impl<'a> State<'a> {
             Claim::Control if matches!(instr, Instr::Wait { .. } | Instr::End) => Ok(()),
             Claim::Control => fail(Fault::Claim, "it touches tensors but claims to touch none"),
             Claim::Compute { node, ranges } => self.compute(die, instr, *node, ranges),
+            Claim::Loop { .. } => fail(Fault::Claim, "loops are not traced"),
             Claim::Move { value, component, part } => {
                 let key = self.key(*value, *component)?;
                 self.inside(key, part)?;

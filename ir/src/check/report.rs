@@ -243,6 +243,7 @@ impl<'p> Findings<'p> {
             Claim::Move { value, component, part } => {
                 Some(format!("to move {} of component {component} of {}", show_box(part), self.value(*value)))
             }
+            Claim::Loop { end, .. } => Some(format!("to belong to the loop of {}", self.value(*end))),
             Claim::Control => None,
         }
     }

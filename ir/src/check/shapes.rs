@@ -159,7 +159,14 @@ pub fn check(program: &Program, instr: &Instr) -> Verdict {
                 format!("{} is not {} of the host tensor {whole}", ty(region), super::report::show_box(part))
             })
         }
-        Instr::Send { .. } | Instr::Recv { .. } | Instr::Wait { .. } | Instr::End => Ok(()),
+        Instr::Loop { index, .. } => match index {
+            Some(i) => need(i.dims.is_empty() && i.dtype == DType::I64, || format!("the number of the iteration is i64[], not {}", ty(i))),
+            None => Ok(()),
+        },
+        Instr::ExitUnless { predicate: p } => {
+            need(p.dims.is_empty() && p.dtype == DType::Bool, || format!("the predicate is bool[], not {}", ty(p)))
+        }
+        Instr::Send { .. } | Instr::Recv { .. } | Instr::Wait { .. } | Instr::EndLoop | Instr::End => Ok(()),
     }
 }
 

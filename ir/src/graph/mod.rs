@@ -4,6 +4,7 @@
 //! Every node is typed when it is added, so an ill-typed graph cannot be built.
 
 pub mod build;
+pub mod loops;
 pub mod random;
 
 use crate::newtype_id;

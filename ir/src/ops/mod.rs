@@ -161,6 +161,7 @@ macro_rules! ops {
 
 pub mod arg_reduce;
 pub mod broadcast;
+pub mod carry;
 pub mod composite;
 pub mod concat;
 pub mod constant;
@@ -182,11 +183,13 @@ pub mod layer_norm;
 pub mod layer_norm_grad;
 pub mod log_softmax;
 pub mod log_softmax_grad;
+pub mod loop_index;
 pub mod pad;
 pub mod proj;
 pub mod random;
 pub mod reduce;
 pub mod reduce_window;
+pub mod repeat;
 pub mod reshape;
 pub mod reverse;
 pub mod rms_norm;
@@ -204,6 +207,7 @@ pub mod sort;
 mod tests;
 pub mod top_k;
 pub mod transpose;
+pub mod while_loop;
 pub mod window;
 
 ops! {
@@ -217,6 +221,7 @@ ops! {
         gather::Gather, scatter::Scatter, dynamic_slice::DynamicSlice, dynamic_update_slice::DynamicUpdateSlice,
         arg_reduce::ArgReduce, cumulative::Cumulative, sort::Sort, top_k::TopK,
         random::Random, fused::Fused,
+        carry::Carry, loop_index::LoopIndex, repeat::Repeat, while_loop::While,
     }
     composite {
         softmax::Softmax,

@@ -131,6 +131,18 @@ impl FieldValue for std::ops::Range<usize> {
     }
 }
 
+impl FieldValue for Option<u64> {
+    fn to_field(&self) -> Field {
+        self.map_or_else(|| Field::Word("any".to_string()), |n| n.to_field())
+    }
+    fn from_field(field: &Field) -> Option<Self> {
+        match field {
+            Field::Word(w) if w == "any" => Some(None),
+            field => u64::from_field(field).map(Some),
+        }
+    }
+}
+
 impl FieldValue for (u64, u64) {
     fn to_field(&self) -> Field {
         Field::List(vec![self.0.to_field(), self.1.to_field()])
@@ -211,7 +223,7 @@ pub(crate) struct Form {
 
 /// Whether the regions of an instruction of that name are operands, for it has no results.
 pub(crate) fn only_reads(name: &str) -> bool {
-    matches!(name, "send" | "store")
+    matches!(name, "send" | "store" | "exit_unless")
 }
 
 /// Starts a list of fields: `fields![a, b = value]`.
@@ -264,7 +276,13 @@ impl Form {
             Instr::RecvAdd { port, monoid, .. } => fields![port, monoid],
             Instr::Load { host, part, .. } | Instr::Store { host, part, .. } => fields![host, part],
             Instr::Wait { queue, count } => fields![queue, count],
-            Instr::DynamicSlice { .. } | Instr::DynamicUpdateSlice { .. } | Instr::Copy { .. } | Instr::End => Vec::new(),
+            Instr::Loop { trips, .. } => fields![trips],
+            Instr::DynamicSlice { .. }
+            | Instr::DynamicUpdateSlice { .. }
+            | Instr::Copy { .. }
+            | Instr::ExitUnless { .. }
+            | Instr::EndLoop
+            | Instr::End => Vec::new(),
         };
         // The region that recv_add reads is the one that it writes.
         let ins = if matches!(instr, Instr::RecvAdd { .. }) { Vec::new() } else { instr.reads().into_iter().cloned().collect() };
@@ -424,6 +442,19 @@ impl Form {
                 Instr::Store { host: self.get("host")?, part: self.get("part")?, region }
             }
             "wait" => Instr::Wait { queue: self.get("queue")?, count: self.get("count")? },
+            "loop" => {
+                let index = match &self.outs[..] {
+                    [] => None,
+                    [index] => Some(index.clone()),
+                    more => return Err(format!("`loop` has at most 1 result, not {}", more.len())),
+                };
+                Instr::Loop { trips: self.get("trips")?, index, carries: self.ins.clone() }
+            }
+            "exit_unless" => {
+                let [predicate] = self.ins()?;
+                Instr::ExitUnless { predicate }
+            }
+            "end_loop" => Instr::EndLoop,
             "end" => Instr::End,
             other => return Err(format!("there is no instruction `{other}`")),
         })

@@ -324,13 +324,31 @@ pub enum Instr {
         /// From.
         region: Region,
     },
-    /// Blocks until the queue has completed `count` entries since the step began.
+    /// Blocks until the queue has completed `count` entries since the step began, or since the last `loop`, `exit_unless` or `end_loop`.
     Wait {
         /// The queue.
         queue: Queue,
         /// Entries.
         count: u32,
     },
+    /// Begins a loop; its iterations are the instructions up to the matching `end_loop`. `loop`, `exit_unless` and `end_loop` wait until
+    /// every queue of the die has drained, and `wait` counts the entries since the last of them.
+    Loop {
+        /// How often it runs; without, until an `exit_unless`.
+        trips: Option<u64>,
+        /// An i64 scalar that holds the number of the iteration, from 0, at the start of each.
+        index: Option<Region>,
+        /// What the loop hands from iteration to iteration, in place: at the start the values before the loop, at `end_loop` those of the
+        /// next iteration.
+        carries: Vec<Region>,
+    },
+    /// Leaves the innermost loop when the `bool` scalar is false.
+    ExitUnless {
+        /// The scalar.
+        predicate: Region,
+    },
+    /// The end of an iteration of the innermost loop, and of the loop when it has run its trips.
+    EndLoop,
     /// The step is over when every queue has drained.
     End,
 }
@@ -367,6 +385,9 @@ impl Instr {
             Instr::Load { .. } => "load",
             Instr::Store { .. } => "store",
             Instr::Wait { .. } => "wait",
+            Instr::Loop { .. } => "loop",
+            Instr::ExitUnless { .. } => "exit_unless",
+            Instr::EndLoop => "end_loop",
             Instr::End => "end",
         }
     }
@@ -393,12 +414,15 @@ impl Instr {
             Instr::Pad { input, fill, .. } => vec![input, fill],
             Instr::Send { region, .. } | Instr::Store { region, .. } => vec![region],
             Instr::RecvAdd { out, .. } => vec![out],
+            Instr::Loop { carries, .. } => carries.iter().collect(),
+            Instr::ExitUnless { predicate } => vec![predicate],
             Instr::Fill { .. }
             | Instr::Constant { .. }
             | Instr::Iota { .. }
             | Instr::Recv { .. }
             | Instr::Load { .. }
             | Instr::Wait { .. }
+            | Instr::EndLoop
             | Instr::End => vec![],
         }
     }
@@ -429,8 +453,16 @@ impl Instr {
             | Instr::Recv { out, .. }
             | Instr::RecvAdd { out, .. }
             | Instr::Load { out, .. } => vec![out],
-            Instr::Send { .. } | Instr::Store { .. } | Instr::Wait { .. } | Instr::End => vec![],
+            Instr::Loop { index, .. } => index.iter().collect(),
+            Instr::Send { .. } | Instr::Store { .. } | Instr::Wait { .. } | Instr::ExitUnless { .. } | Instr::EndLoop | Instr::End => {
+                vec![]
+            }
         }
+    }
+
+    /// Whether the instruction waits for all queues of its die and lets `wait` count anew.
+    pub fn is_fence(&self) -> bool {
+        matches!(self, Instr::Loop { .. } | Instr::ExitUnless { .. } | Instr::EndLoop)
     }
 
     /// Whether the instruction goes into a queue instead of running on the compute engine.

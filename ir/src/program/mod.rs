@@ -184,6 +184,14 @@ pub enum Claim {
         /// The part.
         part: Box,
     },
+    /// It begins or ends the loop that ends at this node, of which the die carries these parts (a slot and a box for each region of the
+    /// `loop` instruction); for `exit_unless`, it leaves it. Both ends of one loop have the same claim.
+    Loop {
+        /// The `repeat` or `while` node.
+        end: ValueId,
+        /// Slot and part of each carried region.
+        parts: Vec<(u32, Box)>,
+    },
     /// It touches no tensor (`wait`, `end`).
     Control,
 }

@@ -397,8 +397,19 @@ impl Reader {
 }
 
 fn claim(p: &mut Parser<'_>) -> Result<Claim, TextError> {
-    Ok(match p.cursor.word("`compute`, `move` or `control`")? {
+    Ok(match p.cursor.word("`compute`, `move`, `loop` or `control`")? {
         "control" => Claim::Control,
+        "loop" => {
+            let v = p.cursor.value()?;
+            let end = v.parse().map(ValueId).map_err(|_| p.cursor.unexpected("a value such as `%2`", Token::Value(v)))?;
+            let mut parts = Vec::new();
+            while let Token::Number(n) = p.cursor.peek()? {
+                p.cursor.next()?;
+                let slot = n.parse().map_err(|_| p.cursor.unexpected("the number of a slot", Token::Number(n)))?;
+                parts.push((slot, Box::from_vec(ranges(p)?)));
+            }
+            Claim::Loop { end, parts }
+        }
         "compute" => {
             let v = p.cursor.value()?;
             let node = v.parse().map(ValueId).map_err(|_| p.cursor.unexpected("a value such as `%2`", Token::Value(v)))?;
@@ -410,6 +421,6 @@ fn claim(p: &mut Parser<'_>) -> Result<Claim, TextError> {
             let (value, component) = pair.ok_or_else(|| p.cursor.unexpected("a value and component such as `%2.0`", Token::Value(v)))?;
             Claim::Move { value: ValueId(value), component, part: Box::from_vec(ranges(p)?) }
         }
-        other => return Err(p.cursor.unexpected("`compute`, `move` or `control`", Token::Word(other))),
+        other => return Err(p.cursor.unexpected("`compute`, `move`, `loop` or `control`", Token::Word(other))),
     })
 }

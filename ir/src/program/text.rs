@@ -63,6 +63,10 @@ impl fmt::Display for Claim {
         match self {
             Claim::Compute { node, ranges } => write!(f, "compute {node} {}", show_ranges(ranges)),
             Claim::Move { value, component, part } => write!(f, "move {value}.{component} {}", show_ranges(part)),
+            Claim::Loop { end, parts } => {
+                write!(f, "loop {end}")?;
+                parts.iter().try_for_each(|(slot, part)| write!(f, " {slot} {}", show_ranges(part)))
+            }
             Claim::Control => f.write_str("control"),
         }
     }
@@ -182,7 +186,7 @@ impl Program {
                     for (i, instr) in stream.iter().enumerate() {
                         let claim = code.claims.get(i).and_then(|c| self.claims.get(c.index()));
                         match claim {
-                            Some(Claim::Compute { node: v, .. } | Claim::Move { value: v, .. }) => {
+                            Some(Claim::Compute { node: v, .. } | Claim::Move { value: v, .. } | Claim::Loop { end: v, .. }) => {
                                 writeln!(f, "  {i:04}  {instr}   ; {v}")?
                             }
                             _ => writeln!(f, "  {i:04}  {instr}")?,

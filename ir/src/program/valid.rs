@@ -185,6 +185,10 @@ impl Program {
                     id(&place, "node", node.index(), nodes)?;
                     part(&place, ranges)?;
                 }
+                Claim::Loop { end, parts } => {
+                    id(&place, "node", end.index(), nodes)?;
+                    parts.iter().try_for_each(|(_, b)| part(&place, b))?;
+                }
                 Claim::Move { value, component, part: b } => {
                     id(&place, "node", value.index(), nodes)?;
                     id(&place, "component", *component as usize, self.step.graph.ty(*value).components().len())?;

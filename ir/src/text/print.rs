@@ -3,6 +3,7 @@
 use super::lex::{is_plain_word, plain_or_quoted, quote};
 use super::{literal, program};
 use crate::attr::Attr;
+use crate::graph::loops::LoopNest;
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::Op;
 use crate::types::{DType, Type};
@@ -133,7 +134,12 @@ fn flops(g: &Graph, node: &Node) -> u64 {
 pub(crate) fn summary(g: &Graph) -> String {
     let work: Vec<&Node> = g.nodes().iter().filter(|n| !matches!(n.op, Op::Input(_) | Op::Constant(_))).collect();
     let ops = work.iter().filter(|n| !matches!(n.op, Op::Proj(_))).count();
-    let flop = work.iter().fold(0u64, |sum, n| sum.saturating_add(flops(g, n)));
+    // A node of a loop counts once an iteration; a `while` counts as one.
+    let sound =
+        g.values().all(|v| g.node(v).operands.iter().all(|o| *o < v)) && g.outputs.iter().all(|o| o.value.index() < g.nodes().len());
+    let nest = if sound { LoopNest::of(g).unwrap_or_default() } else { LoopNest::default() };
+    let runs = |v: ValueId| nest.runs(v, 1) as u64;
+    let flop = g.values().fold(0u64, |sum, v| sum.saturating_add(flops(g, g.node(v)).saturating_mul(runs(v))));
     let bytes = g.nodes().iter().flat_map(|n| n.ty.components()).fold(0u64, |sum, t| sum.saturating_add(t.bytes() as u64));
     format!("; {ops} ops, {}, {} of values", metric(flop, "FLOP"), metric(bytes, "B"))
 }

@@ -258,6 +258,9 @@ pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Res
         | Instr::Load { .. }
         | Instr::Store { .. }
         | Instr::Wait { .. }
+        | Instr::Loop { .. }
+        | Instr::ExitUnless { .. }
+        | Instr::EndLoop
         | Instr::End => Ok(None),
     }
 }

@@ -13,6 +13,7 @@ pub fn node_of(program: &Program, die: usize, index: usize) -> Option<(String, S
     let value = match claim {
         Claim::Compute { node, .. } => *node,
         Claim::Move { value, .. } => *value,
+        Claim::Loop { end, .. } => *end,
         Claim::Control => return None,
     };
     let node = program.step.graph.nodes().get(value.index())?;
