@@ -43,7 +43,7 @@ pub struct WindowDims {
 ///
 /// An input region may equal an output region exactly (in place) only in `map`, as the running operand of `scatter` and
 /// `dynamic_update_slice`, and in a `copy` that visits its bytes in the same order, where it gives them another name; otherwise they do
-/// not overlap.
+/// not overlap. The container numbers the variants, so new ones come last.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Instr {
     /// `out[b…, m…, n…] = Σ_k a[b…, m…, k…] · b[b…, n…, k…]`: `batch`, then free, then contracting dimensions.
@@ -331,6 +331,8 @@ pub enum Instr {
         /// Entries.
         count: u32,
     },
+    /// The step is over when every queue has drained.
+    End,
     /// Begins a loop; its iterations are the instructions up to the matching `end_loop`. `loop`, `exit_unless` and `end_loop` wait until
     /// every queue of the die has drained, and `wait` counts the entries since the last of them.
     Loop {
@@ -349,8 +351,6 @@ pub enum Instr {
     },
     /// The end of an iteration of the innermost loop, and of the loop when it has run its trips.
     EndLoop,
-    /// The step is over when every queue has drained.
-    End,
 }
 
 impl Instr {

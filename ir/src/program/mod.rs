@@ -165,6 +165,7 @@ pub struct StateShard {
 }
 
 /// What an instruction says it does, in terms of the reference step. The checker holds it to that.
+/// The container numbers the variants, so new ones come last.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Claim {
     /// It computes the node over these ranges of the node's loop nest (`Op::axes`). Ranges of reducing loops that are not full
@@ -184,6 +185,8 @@ pub enum Claim {
         /// The part.
         part: Box,
     },
+    /// It touches no tensor (`wait`, `end`).
+    Control,
     /// It begins or ends the loop that ends at this node, of which the die carries these parts (a slot and a box for each region of the
     /// `loop` instruction); for `exit_unless`, it leaves it. Both ends of one loop have the same claim.
     Loop {
@@ -192,8 +195,6 @@ pub enum Claim {
         /// Slot and part of each carried region.
         parts: Vec<(u32, Box)>,
     },
-    /// It touches no tensor (`wait`, `end`).
-    Control,
 }
 
 /// The code of one die.
