@@ -32,6 +32,8 @@ pub enum Expr {
     Convert(DType, Slot),
     /// Combines a value over the columns of the row (`rows` programs only); sums accumulate in at least f32.
     Reduce(Monoid, Slot),
+    /// The same bits as another type of the same size.
+    Bitcast(DType, Slot),
 }
 
 /// A program: instructions in order and the slots that are its results.
@@ -80,6 +82,12 @@ impl FusedProgram {
                     pair(a, b)?
                 }
                 Expr::Convert(d, a) => of(a).map(|_| d)?,
+                Expr::Bitcast(d, a) => {
+                    if !crate::ops::bitcast_convert::same_bits(of(a)?, d) {
+                        return Err(err("a bitcast is between numbers of one size"));
+                    }
+                    d
+                }
                 Expr::Reduce(m, a) => m.function().result(of(a)?).ok_or(undefined)?,
             });
         }
@@ -97,7 +105,7 @@ impl FusedProgram {
             uniform.push(match *expr {
                 Expr::Input(_) | Expr::Index(..) => false,
                 Expr::Const(..) | Expr::Reduce(..) => true,
-                Expr::Unary(_, a) | Expr::Convert(_, a) => u(a),
+                Expr::Unary(_, a) | Expr::Convert(_, a) | Expr::Bitcast(_, a) => u(a),
                 Expr::Binary(_, a, b) | Expr::Compare(_, a, b) => u(a) && u(b),
                 Expr::Select(c, a, b) => u(c) && u(a) && u(b),
             });
@@ -116,7 +124,7 @@ impl Expr {
     pub fn arguments(&self) -> smallvec::SmallVec<[Slot; 3]> {
         match *self {
             Expr::Input(_) | Expr::Const(..) | Expr::Index(..) => smallvec::smallvec![],
-            Expr::Unary(_, a) | Expr::Convert(_, a) | Expr::Reduce(_, a) => smallvec::smallvec![a],
+            Expr::Unary(_, a) | Expr::Convert(_, a) | Expr::Bitcast(_, a) | Expr::Reduce(_, a) => smallvec::smallvec![a],
             Expr::Binary(_, a, b) | Expr::Compare(_, a, b) => smallvec::smallvec![a, b],
             Expr::Select(c, a, b) => smallvec::smallvec![c, a, b],
         }

@@ -6,6 +6,7 @@
 pub mod attr;
 pub mod axes;
 pub mod check;
+pub mod float;
 pub mod fused;
 pub mod graph;
 pub mod ids;
@@ -14,6 +15,7 @@ pub mod literal;
 pub mod ops;
 pub mod program;
 pub mod scalar;
+pub mod special;
 pub mod step;
 pub mod target;
 pub mod tensor;

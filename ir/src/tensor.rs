@@ -3,9 +3,10 @@
 //! Every float is held as f64 and every integer as i64 (u64 by its bit pattern), so one `eval` an op serves all element types;
 //! [`Tensor::new_float`] and [`Tensor::new_int`] round to the element type once, after the op.
 
+use crate::float::{from_bits, to_bits};
+pub use crate::float::{int_to_float, round_float};
 use crate::literal::Literal;
 use crate::types::{DType, Dims, NumberKind, TensorType, element_count};
-use half::{bf16, f16};
 
 /// A dense row-major tensor of wide elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,16 +22,6 @@ pub enum Data {
     Float(Vec<f64>),
     /// Integers and truth values, in the range of the element type; u64 by bit pattern.
     Int(Vec<i64>),
-}
-
-/// Rounds a wide float to an element type (to nearest, ties to even).
-pub fn round_float(dtype: DType, v: f64) -> f64 {
-    match dtype {
-        DType::F32 => v as f32 as f64,
-        DType::BF16 => bf16::from_f64(v).to_f64(),
-        DType::F16 => f16::from_f64(v).to_f64(),
-        _ => v,
-    }
 }
 
 /// Wraps a wide integer to an element type.
@@ -122,10 +113,30 @@ impl Tensor {
     pub fn convert(&self, to: DType) -> Tensor {
         let ty = self.ty.with_dtype(to);
         match (&self.data, to.kind()) {
-            (_, NumberKind::Float) => Tensor::new_float(ty, self.floats()),
+            (Data::Float(v), NumberKind::Float) => Tensor::new_float(ty, v.clone()),
+            (Data::Int(v), NumberKind::Float) => {
+                let unsigned = self.ty.dtype == DType::U64;
+                Tensor::new_float(ty, v.iter().map(|x| int_to_float(to, *x, unsigned)).collect())
+            }
             (Data::Float(v), NumberKind::Bool) => Tensor::new_int(ty, v.iter().map(|x| i64::from(*x != 0.0)).collect()),
             (Data::Float(v), _) => Tensor::new_int(ty, v.iter().map(|x| float_to_int(to, *x)).collect()),
             (Data::Int(v), _) => Tensor::new_int(ty, v.clone()),
+        }
+    }
+
+    /// The same bits as elements of another type of the same size.
+    pub fn bitcast(&self, to: DType) -> Tensor {
+        debug_assert_eq!(self.ty.dtype.size(), to.size());
+        let bits = |v: &f64| to_bits(self.ty.dtype, *v);
+        let wide: Vec<u64> = match &self.data {
+            Data::Float(v) => v.iter().map(bits).collect(),
+            Data::Int(v) => v.iter().map(|x| *x as u64).collect(),
+        };
+        let ty = self.ty.with_dtype(to);
+        if to.is_float() {
+            Tensor::new_float(ty, wide.into_iter().map(|b| from_bits(to, b)).collect())
+        } else {
+            Tensor::new_int(ty, wide.into_iter().map(|b| b as i64).collect())
         }
     }
 
@@ -141,8 +152,8 @@ impl Tensor {
         let data = match ty.dtype {
             DType::F32 => read!(Float, f32, 4, |x: f32| x as f64),
             DType::F64 => read!(Float, f64, 8, |x: f64| x),
-            DType::BF16 => read!(Float, bf16, 2, |x: bf16| x.to_f64()),
-            DType::F16 => read!(Float, f16, 2, |x: f16| x.to_f64()),
+            DType::BF16 | DType::F16 => read!(Float, u16, 2, |x: u16| from_bits(ty.dtype, u64::from(x))),
+            DType::F8E4M3FN | DType::F8E5M2 => read!(Float, u8, 1, |x: u8| from_bits(ty.dtype, u64::from(x))),
             DType::I8 => read!(Int, i8, 1, |x: i8| x as i64),
             DType::U8 => read!(Int, u8, 1, |x: u8| x as i64),
             DType::Bool => read!(Int, u8, 1, |x: u8| i64::from(x != 0)),
@@ -161,13 +172,9 @@ impl Tensor {
         let mut out = Vec::with_capacity(self.ty.bytes());
         match &self.data {
             Data::Float(v) => {
+                let size = self.ty.dtype.size();
                 for x in v {
-                    match self.ty.dtype {
-                        DType::F64 => out.extend(x.to_le_bytes()),
-                        DType::BF16 => out.extend(bf16::from_f64(*x).to_le_bytes()),
-                        DType::F16 => out.extend(f16::from_f64(*x).to_le_bytes()),
-                        _ => out.extend((*x as f32).to_le_bytes()),
-                    }
+                    out.extend(&to_bits(self.ty.dtype, *x).to_le_bytes()[..size]);
                 }
             }
             Data::Int(v) => {

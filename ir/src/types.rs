@@ -33,6 +33,10 @@ pub enum DType {
     U64,
     /// One byte, 0 or 1.
     Bool,
+    /// 8-bit float with 4 exponent and 3 mantissa bits, no infinities and one NaN a sign (OCP `E4M3`); what is too large becomes NaN.
+    F8E4M3FN,
+    /// 8-bit float with 5 exponent and 2 mantissa bits, like the upper half of a binary16 (OCP `E5M2`).
+    F8E5M2,
 }
 
 /// How a [`DType`] behaves in arithmetic.
@@ -50,7 +54,7 @@ pub enum NumberKind {
 
 impl DType {
     /// Every element type, in declaration order.
-    pub const ALL: [DType; 13] = [
+    pub const ALL: [DType; 15] = [
         DType::F32,
         DType::BF16,
         DType::F16,
@@ -64,12 +68,14 @@ impl DType {
         DType::I64,
         DType::U64,
         DType::Bool,
+        DType::F8E4M3FN,
+        DType::F8E5M2,
     ];
 
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
-            DType::I8 | DType::U8 | DType::Bool => 1,
+            DType::I8 | DType::U8 | DType::Bool | DType::F8E4M3FN | DType::F8E5M2 => 1,
             DType::BF16 | DType::F16 | DType::I16 | DType::U16 => 2,
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::F64 | DType::I64 | DType::U64 => 8,
@@ -92,6 +98,8 @@ impl DType {
             DType::I64 => "i64",
             DType::U64 => "u64",
             DType::Bool => "bool",
+            DType::F8E4M3FN => "f8e4m3fn",
+            DType::F8E5M2 => "f8e5m2",
         }
     }
 
@@ -100,10 +108,29 @@ impl DType {
         DType::ALL.into_iter().find(|d| d.name() == name)
     }
 
+    /// The element type that StableHLO calls this: `f8E4M3FN`, `i1`, `ui32`, …
+    pub fn from_stablehlo(name: &str) -> Option<DType> {
+        DType::ALL.into_iter().find(|d| d.stablehlo_name() == name)
+    }
+
+    /// The name in StableHLO.
+    pub fn stablehlo_name(self) -> &'static str {
+        match self {
+            DType::U8 => "ui8",
+            DType::U16 => "ui16",
+            DType::U32 => "ui32",
+            DType::U64 => "ui64",
+            DType::Bool => "i1",
+            DType::F8E4M3FN => "f8E4M3FN",
+            DType::F8E5M2 => "f8E5M2",
+            same => same.name(),
+        }
+    }
+
     /// The arithmetic class.
     pub fn kind(self) -> NumberKind {
         match self {
-            DType::F32 | DType::BF16 | DType::F16 | DType::F64 => NumberKind::Float,
+            DType::F32 | DType::BF16 | DType::F16 | DType::F64 | DType::F8E4M3FN | DType::F8E5M2 => NumberKind::Float,
             DType::I8 | DType::I16 | DType::I32 | DType::I64 => NumberKind::Signed,
             DType::U8 | DType::U16 | DType::U32 | DType::U64 => NumberKind::Unsigned,
             DType::Bool => NumberKind::Bool,

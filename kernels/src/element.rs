@@ -1,8 +1,9 @@
 //! Element types that the portable kernels know, with the type each accumulates in.
 
+use crate::lane::{F8E4M3, F8E5M2, Lane};
 use half::{bf16, f16};
 
-/// An element of a portable kernel. Integers wrap; 16-bit floats accumulate in f32.
+/// An element of a portable kernel. Integers wrap; 8- and 16-bit floats accumulate in f32.
 pub trait Element: Copy + PartialEq + std::fmt::Debug + Send + Sync + 'static {
     /// What sums are kept in.
     type Sum: Copy + Send + Sync;
@@ -52,6 +53,8 @@ float! {
     f64, f64, |x| x, |x| x;
     bf16, f32, bf16::to_f32, bf16::from_f32;
     f16, f32, f16::to_f32, f16::from_f32;
+    F8E4M3, f32, Lane::widen, Lane::narrow;
+    F8E5M2, f32, Lane::widen, Lane::narrow;
 }
 
 macro_rules! integer {

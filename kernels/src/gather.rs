@@ -242,7 +242,7 @@ pub fn scatter(
         let ups = updates.buf().elements::<L>();
         let (to, ol) = out.parts::<L>();
         // Sums of 16-bit floats are kept in f32 until the end.
-        let narrow = L::DTYPE.size() == 2 && L::DTYPE.is_float() && monoid.is_some();
+        let narrow = L::DTYPE.size() <= 2 && L::DTYPE.is_float() && monoid.is_some();
         let mut wide: Vec<<L as Lane>::Value> = if narrow { to.iter().map(|x| x.widen()).collect() } else { Vec::new() };
         let mut put = |at: isize, v: L| {
             let at = at as usize;

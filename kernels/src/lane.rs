@@ -1,8 +1,9 @@
 //! Element types of the generic kernels: how each is stored, and the type that it is computed in.
 //!
-//! 16-bit floats are stored narrow and computed in f32; every other type is computed as itself.
+//! 8- and 16-bit floats are stored narrow and computed in f32; every other type is computed as itself.
 
 use bytemuck::{Pod, Zeroable};
+use girih_ir::float::{e4m3_value, to_bits};
 use girih_ir::scalar::{Monoid, Wide};
 use girih_ir::types::DType;
 use half::{bf16, f16};
@@ -11,6 +12,28 @@ use half::{bf16, f16};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Truth(pub u8);
+
+/// An 8-bit float with 4 exponent bits.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct F8E4M3(pub u8);
+
+/// An 8-bit float with 5 exponent bits.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct F8E5M2(pub u8);
+
+impl PartialEq for F8E4M3 {
+    fn eq(&self, other: &Self) -> bool {
+        self.widen() == other.widen()
+    }
+}
+
+impl PartialEq for F8E5M2 {
+    fn eq(&self, other: &Self) -> bool {
+        self.widen() == other.widen()
+    }
+}
 
 /// A type that is computed with.
 pub trait Value: Lane<Value = Self> + PartialOrd {
@@ -236,6 +259,32 @@ impl Lane for f16 {
     }
 }
 
+impl Lane for F8E4M3 {
+    const DTYPE: DType = DType::F8E4M3FN;
+    type Value = f32;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        e4m3_value(self.0)
+    }
+    #[inline(always)]
+    fn narrow(v: f32) -> F8E4M3 {
+        F8E4M3(to_bits(DType::F8E4M3FN, f64::from(v)) as u8)
+    }
+}
+
+impl Lane for F8E5M2 {
+    const DTYPE: DType = DType::F8E5M2;
+    type Value = f32;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f16::from_bits(u16::from(self.0) << 8).to_f32()
+    }
+    #[inline(always)]
+    fn narrow(v: f32) -> F8E5M2 {
+        F8E5M2(to_bits(DType::F8E5M2, f64::from(v)) as u8)
+    }
+}
+
 /// Rounds to the nearest bfloat16, ties to even; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn round_bf16(v: f32) -> f32 {
@@ -316,6 +365,14 @@ macro_rules! by_dtype {
                 type $t = crate::lane::Truth;
                 $body
             }
+            D::F8E4M3FN => {
+                type $t = crate::lane::F8E4M3;
+                $body
+            }
+            D::F8E5M2 => {
+                type $t = crate::lane::F8E5M2;
+                $body
+            }
         }
     }};
 }
@@ -325,7 +382,7 @@ macro_rules! by_value {
     ($dtype:expr, $t:ident => $body:expr) => {{
         use girih_ir::types::DType as D;
         match $dtype {
-            D::F32 | D::BF16 | D::F16 => {
+            D::F32 | D::BF16 | D::F16 | D::F8E4M3FN | D::F8E5M2 => {
                 type $t = f32;
                 $body
             }

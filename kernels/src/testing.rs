@@ -139,6 +139,8 @@ pub(crate) fn ulps(dtype: DType, got: f64, want: f64) -> f64 {
         DType::F32 => (23, -126),
         DType::BF16 => (7, -126),
         DType::F16 => (10, -14),
+        DType::F8E4M3FN => (3, -6),
+        DType::F8E5M2 => (2, -14),
         _ => (52, -1022),
     };
     let exponent = (want.abs().max(f64::MIN_POSITIVE).log2().floor() as i32).max(low);

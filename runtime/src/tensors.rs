@@ -21,6 +21,8 @@ fn to_dtype(dtype: DType) -> Dtype {
         DType::I64 => Dtype::I64,
         DType::U64 => Dtype::U64,
         DType::Bool => Dtype::BOOL,
+        DType::F8E4M3FN => Dtype::F8_E4M3,
+        DType::F8E5M2 => Dtype::F8_E5M2,
     }
 }
 

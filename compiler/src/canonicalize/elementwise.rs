@@ -65,7 +65,7 @@ fn binary(rw: &mut Rewriter<'_>, f: BinaryFn, a: ValueId, b: ValueId) -> Option<
         And => is(&right, Monoid::And.identity(d)),
         Or => is(&right, Monoid::Or.identity(d)),
         Xor => is(&right, Monoid::Xor.identity(d)),
-        BinaryFn::Rem | BinaryFn::Atan2 => false,
+        BinaryFn::Rem | BinaryFn::Atan2 | BinaryFn::MulHi | BinaryFn::NextAfter | BinaryFn::Zeta => false,
     };
     if neutral || (a == b && matches!(f, Max | Min | And | Or)) {
         return Some(a);
@@ -112,12 +112,14 @@ fn select(rw: &mut Rewriter<'_>, c: ValueId, a: ValueId, b: ValueId) -> Option<V
 
 /// Whether every value of one type is exactly a value of the other, of the same kind of number.
 fn is_exact(from: DType, to: DType) -> bool {
-    use DType::{BF16, Bool, F16, F32, F64};
+    use DType::{BF16, Bool, F8E4M3FN, F8E5M2, F16, F32, F64};
     if from == to || from == Bool {
         return true;
     }
     match (from.kind(), to.kind()) {
-        (NumberKind::Float, NumberKind::Float) => matches!((from, to), (BF16 | F16, F32 | F64) | (F32, F64)),
+        (NumberKind::Float, NumberKind::Float) => {
+            matches!((from, to), (F8E4M3FN | F8E5M2, BF16 | F16 | F32 | F64) | (BF16 | F16, F32 | F64) | (F32, F64))
+        }
         (NumberKind::Signed, NumberKind::Signed) | (NumberKind::Unsigned, NumberKind::Unsigned) => from.size() <= to.size(),
         (NumberKind::Unsigned, NumberKind::Signed) => from.size() < to.size(),
         _ => false,

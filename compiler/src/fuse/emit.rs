@@ -100,6 +100,7 @@ impl Emitter<'_> {
                 Op::Compare(f) => Expr::Compare(f.0, args[0], args[1]),
                 Op::Select(_) => Expr::Select(args[0], args[1], args[2]),
                 Op::Convert(c) => Expr::Convert(c.to, args[0]),
+                Op::BitcastConvert(c) => Expr::Bitcast(c.to, args[0]),
                 Op::Reduce(r) => Expr::Reduce(r.monoid, args[0]),
                 op => unreachable!("{} is not fusable", op.name()),
             };

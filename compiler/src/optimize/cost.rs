@@ -47,10 +47,10 @@ fn weight(op: &Op) -> Option<u64> {
         },
         Op::Binary(f) => match f.0 {
             BinaryFn::Div | BinaryFn::Rem => 4,
-            BinaryFn::Pow | BinaryFn::Atan2 => 16,
+            BinaryFn::Pow | BinaryFn::Atan2 | BinaryFn::Zeta => 16,
             _ => 1,
         },
-        Op::Compare(_) | Op::Select(_) | Op::Convert(_) => 1,
+        Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_) => 1,
         // Cheaper than their parts: what forward and backward would share of those had to be kept in memory in between.
         Op::Silu(_) | Op::Gelu(_) => 6,
         Op::SiluGrad(_) => 8,

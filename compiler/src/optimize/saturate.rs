@@ -192,10 +192,12 @@ pub(super) fn small_regions(egraph: &Egraph, most: usize) -> Vec<bool> {
     let count = egraph.nodes().len();
     let mut elementwise = vec![false; count];
     for class in egraph.classes() {
-        elementwise[usize::from(class.id)] = class
-            .nodes
-            .iter()
-            .any(|n| matches!(egraph.analysis.op(n.op), Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_)));
+        elementwise[usize::from(class.id)] = class.nodes.iter().any(|n| {
+            matches!(
+                egraph.analysis.op(n.op),
+                Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_)
+            )
+        });
     }
     let mut leader: Vec<usize> = (0..count).collect();
     fn find(leader: &mut [usize], mut i: usize) -> usize {

@@ -118,7 +118,14 @@ impl<'a> Groups<'a> {
         let node = graph.node(v);
         if !matches!(
             node.op,
-            Op::Fused(_) | Op::Transpose(_) | Op::Convert(_) | Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Compare(_)
+            Op::Fused(_)
+                | Op::Transpose(_)
+                | Op::Convert(_)
+                | Op::BitcastConvert(_)
+                | Op::Unary(_)
+                | Op::Binary(_)
+                | Op::Select(_)
+                | Op::Compare(_)
         ) {
             return None;
         }

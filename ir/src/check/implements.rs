@@ -195,6 +195,7 @@ fn single(op: &Op, like: &FusedProgram) -> Option<FusedProgram> {
         Op::Compare(f) => (Expr::Compare(f.0, 0, 1), 2),
         Op::Select(_) => (Expr::Select(0, 1, 2), 3),
         Op::Convert(c) => (Expr::Convert(c.to, 0), 1),
+        Op::BitcastConvert(c) => (Expr::Bitcast(c.to, 0), 1),
         _ => return None,
     };
     let body = (0..count).map(Expr::Input).chain([expr]).collect();

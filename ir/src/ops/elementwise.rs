@@ -214,6 +214,49 @@ fn unary_vjp(f: UnaryFn, b: &mut Graph, g: ValueId, x: ValueId, y: ValueId) -> R
             let e = b.times(e, c);
             b.times(g, e)
         }
+        Erfc => {
+            let xx = b.times(x, x);
+            let xx = b.unary(Neg, xx);
+            let e = b.unary(Exp, xx);
+            let c = b.splat_like(x, -std::f64::consts::FRAC_2_SQRT_PI);
+            let e = b.times(e, c);
+            b.times(g, e)
+        }
+        ErfInv => {
+            let yy = b.times(y, y);
+            let e = b.unary(Exp, yy);
+            let c = b.splat_like(x, 1.0 / std::f64::consts::FRAC_2_SQRT_PI);
+            let e = b.times(e, c);
+            b.times(g, e)
+        }
+        Lgamma => {
+            let d = b.unary(Digamma, x);
+            b.times(g, d)
+        }
+        Digamma => {
+            let two = b.splat_like(x, 2.0);
+            let d = b.binary(BinaryFn::Zeta, two, x);
+            b.times(g, d)
+        }
+        BesselI0e => {
+            let (s, other) = (b.unary(Sign, x), b.unary(BesselI1e, x));
+            let sy = b.times(s, y);
+            let d = b.minus(other, sy);
+            b.times(g, d)
+        }
+        BesselI1e => {
+            // I₀ − I₁/x − sgn(x) I₁, all scaled; at 0 the quotient is ½ and the product 0.
+            let (s, other) = (b.unary(Sign, x), b.unary(BesselI0e, x));
+            let (zero, one, half) = (b.splat_like(x, 0.0), one(b), b.splat_like(x, 0.5));
+            let at_zero = b.compare(CompareFn::Eq, x, zero);
+            let safe = b.select(at_zero, one, x);
+            let q = b.over(y, safe);
+            let q = b.select(at_zero, half, q);
+            let sy = b.times(s, y);
+            let d = b.minus(other, q);
+            let d = b.minus(d, sy);
+            b.times(g, d)
+        }
         Not | Popcnt | Clz | IsFinite | IsNan | IsInf => {
             return Err(NoVjp { op: f.name(), why: "its result is not a real number" });
         }
@@ -297,7 +340,19 @@ impl OpDef for Binary {
                 let gz = b.times(gd, x);
                 vec![Some(b.times(gd, z)), Some(b.unary(UnaryFn::Neg, gz))]
             }
-            And | Or | Xor | Shl | ShrArith | ShrLogical => {
+            Zeta => {
+                if cx.wanted[0] {
+                    return Err(NoVjp { op: self.0.name(), why: "its derivative by the exponent has no closed form" });
+                }
+                let one = b.splat_like(x, 1.0);
+                let more = b.plus(x, one);
+                let d = b.binary(Zeta, more, z);
+                let d = b.times(x, d);
+                let d = b.unary(UnaryFn::Neg, d);
+                vec![None, Some(b.times(g, d))]
+            }
+            NextAfter => return Err(NoVjp { op: self.0.name(), why: "it is a step of the number format" }),
+            And | Or | Xor | Shl | ShrArith | ShrLogical | MulHi => {
                 return Err(NoVjp { op: self.0.name(), why: "bitwise functions are not differentiable" });
             }
         })

@@ -13,7 +13,7 @@ use crate::axes::{Axes, DimUse, LoopKind};
 use crate::fused::{Expr, FusedProgram};
 use crate::graph::ValueId;
 use crate::scalar::Wide;
-use crate::tensor::{Tensor, float_to_int, indices, position, round_float, wrap_int};
+use crate::tensor::{Tensor, float_to_int, indices, int_to_float, position, round_float, wrap_int};
 use crate::types::{DType, Dims, NumberKind, TensorType, Type};
 use std::sync::Arc;
 
@@ -65,8 +65,7 @@ impl Fused {
 fn convert(from: DType, to: DType, v: Wide) -> Wide {
     match (v, to.kind()) {
         (Wide::F(x), NumberKind::Float) => Wide::F(round_float(to, x)),
-        (Wide::I(x), NumberKind::Float) if from == DType::U64 => Wide::F(round_float(to, x as u64 as f64)),
-        (Wide::I(x), NumberKind::Float) => Wide::F(round_float(to, x as f64)),
+        (Wide::I(x), NumberKind::Float) => Wide::F(int_to_float(to, x, from == DType::U64)),
         (Wide::F(x), NumberKind::Bool) => Wide::I(i64::from(x != 0.0)),
         (Wide::F(x), _) => Wide::I(float_to_int(to, x)),
         (Wide::I(x), _) => Wide::I(wrap_int(to, x)),
@@ -107,6 +106,7 @@ impl Row<'_> {
             Expr::Compare(f, a, b) => Wide::I(i64::from(f.eval(ty(a), get(a), get(b)))),
             Expr::Select(c, a, b) => get(if get(c).int() != 0 { a } else { b }),
             Expr::Convert(d, a) => convert(ty(a), d, get(a)),
+            Expr::Bitcast(d, a) => super::bitcast_convert::bits(ty(a), d, get(a)),
             Expr::Reduce(m, a) => {
                 let wide = if ty(a).is_float() { DType::F64 } else { ty(a) };
                 let all = (0..columns).fold(m.identity(wide), |acc, c| m.function().eval(wide, acc, self.slot(a, c)));

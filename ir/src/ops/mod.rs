@@ -160,6 +160,7 @@ macro_rules! ops {
 }
 
 pub mod arg_reduce;
+pub mod bitcast_convert;
 pub mod broadcast;
 pub mod carry;
 pub mod composite;
@@ -188,6 +189,7 @@ pub mod pad;
 pub mod proj;
 pub mod random;
 pub mod reduce;
+pub mod reduce_precision;
 pub mod reduce_window;
 pub mod repeat;
 pub mod reshape;
@@ -222,6 +224,7 @@ ops! {
         arg_reduce::ArgReduce, cumulative::Cumulative, sort::Sort, top_k::TopK,
         random::Random, fused::Fused,
         carry::Carry, loop_index::LoopIndex, repeat::Repeat, while_loop::While,
+        bitcast_convert::BitcastConvert,
     }
     composite {
         softmax::Softmax,
@@ -236,6 +239,7 @@ ops! {
         gelu_grad::GeluGrad,
         silu::Silu,
         silu_grad::SiluGrad,
+        reduce_precision::ReducePrecision,
     }
 }
 

@@ -4,12 +4,14 @@
 //! Real operands are f64, so that derivatives can be checked by finite differences.
 
 use super::arg_reduce::ArgReduce;
+use super::bitcast_convert::BitcastConvert;
 use super::convolution::Convolution;
 use super::dot_general::DotGeneral;
 use super::elementwise::{Binary, Compare, Convert, Select, Unary};
 use super::gather::Gather;
 use super::pad::Pad;
 use super::random::Distribution;
+use super::reduce_precision::ReducePrecision;
 use super::reduce_window::ReduceWindow;
 use super::scatter::{Combiner, Scatter};
 use super::select_and_scatter::SelectAndScatter;
@@ -123,7 +125,8 @@ fn elementwise(all: &mut Vec<Sample>) {
         use UnaryFn::*;
         let operand = match f {
             Sqrt | Rsqrt | Cbrt | Log | Log1p => positive(s),
-            Asin | Acos | Atanh => (TensorType::new(DType::F64, s), Domain::Real(-0.9, 0.9)),
+            Lgamma | Digamma => positive(s),
+            ErfInv | Asin | Acos | Atanh => (TensorType::new(DType::F64, s), Domain::Real(-0.9, 0.9)),
             Acosh => (TensorType::new(DType::F64, s), Domain::Real(1.2, 3.0)),
             Not | Popcnt | Clz => index(s, -9, 9),
             _ => real(s),
@@ -136,6 +139,8 @@ fn elementwise(all: &mut Vec<Sample>) {
             And | Or | Xor => add(all, Binary(*f), &[index(s, -9, 9), index(s, -9, 9)]),
             Shl | ShrArith | ShrLogical => add(all, Binary(*f), &[index(s, -9, 9), index(s, 0, 40)]),
             Pow => add(all, Binary(*f), &[positive(s), real(s)]),
+            MulHi => add(all, Binary(*f), &[index(s, -99, 99), index(s, -99, 99)]),
+            Zeta => add(all, Binary(*f), &[(TensorType::new(DType::F64, s), Domain::Real(1.5, 4.0)), positive(s)]),
             Div | Rem => add(all, Binary(*f), &[real(s), positive(s)]),
             _ => add(all, Binary(*f), &[real(s), real(s)]),
         }
@@ -149,6 +154,9 @@ fn elementwise(all: &mut Vec<Sample>) {
         add(all, Convert { to }, &[real(s)]);
     }
     add(all, Convert { to: DType::F64 }, &[truth]);
+    add(all, BitcastConvert { to: DType::I64 }, &[real(s)]);
+    add(all, BitcastConvert { to: DType::F32 }, &[index(s, 1 << 29, 1 << 30)]);
+    add(all, ReducePrecision { exponent: 11, mantissa: 52 }, &[real(s)]);
 }
 
 fn movement(all: &mut Vec<Sample>, r: &mut Random) {

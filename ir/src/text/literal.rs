@@ -3,9 +3,9 @@
 use super::error::TextErrorKind;
 use super::lex::{Cursor, Token};
 use super::parse::Parser;
+use crate::float::{from_bits, round_float, to_bits};
 use crate::literal::Literal;
 use crate::types::{DType, TensorType};
-use half::{bf16, f16};
 
 /// Literals of more elements than this are printed as bytes.
 const MAX_LISTED: usize = 64;
@@ -42,6 +42,8 @@ fn canonical_nan(dtype: DType) -> u64 {
         DType::F32 => 0x7fc0_0000,
         DType::BF16 => 0x7fc0,
         DType::F16 => 0x7e00,
+        DType::F8E4M3FN => 0x7f,
+        DType::F8E5M2 => 0x7e,
         _ => CANONICAL_NAN,
     }
 }
@@ -54,8 +56,7 @@ pub(crate) fn element(dtype: DType, bytes: &[u8]) -> String {
     let hex = || format!("0x{bits:0width$x}", width = 2 * bytes.len());
     let small = match dtype {
         DType::F32 => f32::from_bits(bits as u32),
-        DType::F16 => f16::from_bits(bits as u16).to_f32(),
-        DType::BF16 => bf16::from_bits(bits as u16).to_f32(),
+        DType::F16 | DType::BF16 | DType::F8E4M3FN | DType::F8E5M2 => from_bits(dtype, bits) as f32,
         DType::F64 => {
             let v = f64::from_bits(bits);
             return if v.is_nan() && bits != CANONICAL_NAN { hex() } else { float(v, true) };
@@ -87,8 +88,7 @@ fn parse_element(dtype: DType, s: &str, out: &mut Vec<u8>) -> Option<()> {
             let v = parse_float(s)?;
             match dtype {
                 DType::F64 => v.to_bits(),
-                DType::F16 => u64::from(f16::from_f64(v).to_bits()),
-                DType::BF16 => u64::from(bf16::from_f64(v).to_bits()),
+                DType::F16 | DType::BF16 | DType::F8E4M3FN | DType::F8E5M2 => to_bits(dtype, round_float(dtype, v)),
                 _ => match s {
                     "inf" | "-inf" => u64::from((v as f32).to_bits()),
                     _ => u64::from(s.parse::<f32>().ok()?.to_bits()),

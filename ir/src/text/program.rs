@@ -29,6 +29,7 @@ fn instruction(expr: &Expr) -> String {
         Expr::Compare(f, a, b) => format!("{} s{a}, s{b}", f.name()),
         Expr::Select(c, a, b) => format!("select s{c}, s{a}, s{b}"),
         Expr::Convert(d, a) => format!("convert {d} s{a}"),
+        Expr::Bitcast(d, a) => format!("bitcast {d} s{a}"),
         Expr::Reduce(m, a) => format!("reduce {} s{a}", m.name()),
     }
 }
@@ -100,6 +101,10 @@ fn parse_instruction(c: &mut Cursor<'_>) -> Result<Expr, TextError> {
         "convert" => {
             let d = dtype(c)?;
             Expr::Convert(d, slot(c)?)
+        }
+        "bitcast" => {
+            let d = dtype(c)?;
+            Expr::Bitcast(d, slot(c)?)
         }
         "reduce" => {
             let w = c.word("a combiner")?;

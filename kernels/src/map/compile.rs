@@ -65,7 +65,7 @@ pub(super) struct Sweep {
 /// The element type that values of a type are computed in.
 pub(super) fn value_type(d: DType) -> DType {
     match d {
-        DType::BF16 | DType::F16 => DType::F32,
+        DType::BF16 | DType::F16 | DType::F8E4M3FN | DType::F8E5M2 => DType::F32,
         d => d,
     }
 }

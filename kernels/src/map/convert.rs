@@ -1,9 +1,10 @@
 //! Conversion between the types that the engine computes in.
 
+use super::compile::{raw, unraw, value_type};
 use super::loops::{each, each_narrow};
 use crate::arch::tier::Tier;
-use crate::lane::{Lane, Truth, Value, by_value, round_bf16, round_f16};
-use girih_ir::tensor::round_float;
+use crate::lane::{Lane, Truth, Value, by_dtype, by_value, round_bf16, round_f16};
+use girih_ir::float::{int_to_float, round_float};
 use girih_ir::types::DType;
 
 /// Conversion by StableHLO's rules: float to int truncates and saturates, int to int wraps, anything to bool is `≠ 0`.
@@ -31,22 +32,8 @@ casts! {
     u16: f32 f64 i8 u8 i16 u16 i32 u32 i64 u64;
     i32: f32 f64 i8 u8 i16 u16 i32 u32 i64 u64;
     u32: f32 f64 i8 u8 i16 u16 i32 u32 i64 u64;
-    i64: f64 i8 u8 i16 u16 i32 u32 i64 u64;
-    u64: f64 i8 u8 i16 u16 i32 u32 i64 u64;
-}
-
-// The reference rounds 64-bit integers to f64 first.
-impl Cast<f32> for i64 {
-    #[inline(always)]
-    fn cast(self) -> f32 {
-        self as f64 as f32
-    }
-}
-impl Cast<f32> for u64 {
-    #[inline(always)]
-    fn cast(self) -> f32 {
-        self as f64 as f32
-    }
+    i64: f32 f64 i8 u8 i16 u16 i32 u32 i64 u64;
+    u64: f32 f64 i8 u8 i16 u16 i32 u32 i64 u64;
 }
 
 macro_rules! truths {
@@ -79,10 +66,10 @@ impl Cast<Truth> for Truth {
 pub(super) fn convert(tier: Tier, to: DType, dst: &mut [u8], a: ConvertFrom<'_>) {
     by_value!(a.dtype, T => {
         let a: &[T] = a.elements();
-        if matches!(to, DType::BF16 | DType::F16) && size_of::<T>() >= 4 && T::DTYPE != DType::F32 {
+        if value_type(to) != to && size_of::<T>() >= 4 && T::DTYPE != DType::F32 {
             // From wider types a detour over f32 would round twice.
             let dst: &mut [f32] = bytemuck::cast_slice_mut(&mut *dst);
-            return dst.iter_mut().zip(a).for_each(|(d, a)| *d = round_float(to, a.to_f64()) as f32);
+            return dst.iter_mut().zip(a).for_each(|(d, a)| *d = wide(to, *a) as f32);
         }
         by_value!(to, U => {
             let dst: &mut [U] = bytemuck::cast_slice_mut(&mut *dst);
@@ -90,6 +77,30 @@ pub(super) fn convert(tier: Tier, to: DType, dst: &mut [u8], a: ConvertFrom<'_>)
         })
     });
     round_block(tier, to, dst);
+}
+
+/// Rounds once to a narrow float type.
+fn wide<T: Value>(to: DType, a: T) -> f64 {
+    if T::DTYPE.is_float() { round_float(to, a.to_f64()) } else { int_to_float(to, a.to_i64(), T::DTYPE == DType::U64) }
+}
+
+/// Gives the bits of a block another type of the same size. `dst` holds elements of the type that `to` is computed in.
+pub(super) fn bitcast(to: DType, dst: &mut [u8], a: ConvertFrom<'_>, from: DType) {
+    if value_type(to) == to && value_type(from) == from {
+        return dst.copy_from_slice(a.bytes);
+    }
+    let mut bits = [0u64; 64];
+    let (from_size, to_size) = (value_type(from).size(), value_type(to).size());
+    for (dst, a) in dst.chunks_mut(to_size * bits.len()).zip(a.bytes.chunks(from_size * bits.len())) {
+        by_dtype!(from, L => {
+            let values = a.chunks_exact(from_size).map(bytemuck::pod_read_unaligned::<<L as Lane>::Value>);
+            bits.iter_mut().zip(values).for_each(|(b, v)| *b = raw(L::narrow(v)));
+        });
+        by_dtype!(to, L => {
+            let values = dst.chunks_exact_mut(to_size).zip(&bits);
+            values.for_each(|(d, b)| d.copy_from_slice(bytemuck::bytes_of(&unraw::<L>(*b).widen())));
+        });
+    }
 }
 
 /// A block of elements of a type that is known at run time only.
@@ -105,10 +116,11 @@ impl<'a> ConvertFrom<'a> {
     }
 }
 
-/// Rounds a block of f32 to the 16-bit float type it stands for; does nothing for other types.
+/// Rounds a block of f32 to the narrow float type it stands for; does nothing for other types.
 pub(super) fn round_block(tier: Tier, dtype: DType, dst: &mut [u8]) {
+    use crate::arch::tier::Work;
     struct Round<'a, F>(&'a mut [f32], F);
-    impl<F: Fn(f32) -> f32> crate::arch::tier::Work for Round<'_, F> {
+    impl<F: Fn(f32) -> f32> Work for Round<'_, F> {
         type Out = ();
         #[inline(always)]
         fn run(self) {
@@ -118,6 +130,7 @@ pub(super) fn round_block(tier: Tier, dtype: DType, dst: &mut [u8]) {
     match dtype {
         DType::BF16 => tier.run(Round(bytemuck::cast_slice_mut(dst), round_bf16)),
         DType::F16 => tier.run(Round(bytemuck::cast_slice_mut(dst), round_f16)),
+        DType::F8E4M3FN | DType::F8E5M2 => Round(bytemuck::cast_slice_mut(dst), |v| round_float(dtype, f64::from(v)) as f32).run(),
         _ => {}
     }
 }

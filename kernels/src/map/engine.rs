@@ -2,14 +2,14 @@
 
 use super::Operand;
 use super::compile::{Compiled, Step, Sweep, raw, unraw, value_type};
-use super::convert::{ConvertFrom, convert, round_block};
+use super::convert::{ConvertFrom, bitcast, convert, round_block};
 use super::loops::{self, Arith, LANES, Src};
 use super::nest::{Access, Nest};
 use crate::arch::tier::Tier;
 use crate::buffer::{Buf, BufMut, ViewMut};
 use crate::lane::{Lane, Truth, Value, by_dtype, by_value};
 use girih_ir::fused::{Expr, Slot};
-use girih_ir::scalar::{Monoid, UnaryFn};
+use girih_ir::scalar::{BinaryFn, Monoid, UnaryFn};
 use girih_ir::types::{DType, Dims};
 
 /// One cache line: gives the registers their alignment.
@@ -245,6 +245,10 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
             Expr::Input(k) => self.load(step, k as usize, dtype),
             Expr::Index(_, d) => self.index(step, d as usize, dtype),
             Expr::Unary(f, a) => by_value!(self.type_of(a), T => self.unary::<T>(step, f, a, dtype)),
+            // In a type that is computed as f32, the neighbor is another one.
+            Expr::Binary(BinaryFn::NextAfter, a, b) if value_type(dtype) != dtype => {
+                self.apply::<f32, f32>(step, dtype, &[a, b], |_, dst, s| loops::next_after(dtype, dst, s[0], s[1]));
+            }
             Expr::Binary(f, a, b) => by_value!(dtype, T => {
                 self.apply::<T, T>(step, dtype, &[a, b], |tier, dst, s| T::binary(tier, f, dst, s[0], s[1]));
             }),
@@ -252,7 +256,8 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
                 self.apply::<T, Truth>(step, dtype, &[a, b], |tier, dst, s| loops::compare(tier, f, dst, s[0], s[1]));
             }),
             Expr::Select(c, a, b) => by_value!(dtype, T => self.select::<T>(step, c, a, b)),
-            Expr::Convert(_, a) => self.convert(step, a, dtype),
+            Expr::Convert(_, a) => self.convert(step, a, dtype, false),
+            Expr::Bitcast(_, a) => self.convert(step, a, dtype, true),
             Expr::Reduce(m, a) => by_value!(self.type_of(a), T => self.reduce::<T>(step, m, a)),
         }
     }
@@ -395,18 +400,23 @@ impl<'r, 'i, 'o> Engine<'r, 'i, 'o> {
         self.close(step.slot, dest);
     }
 
-    fn convert(&mut self, step: &Step, a: Slot, dtype: DType) {
-        let (from, size) = (value_type(self.type_of(a)), value_type(dtype).size());
+    /// A conversion, of the value or of the bits.
+    fn convert(&mut self, step: &Step, a: Slot, dtype: DType, bits: bool) {
+        let (own, from, size) = (self.type_of(a), value_type(self.type_of(a)), value_type(dtype).size());
+        let tier = self.tier;
+        let run = |dst: &mut [u8], source: ConvertFrom<'_>| {
+            if bits { bitcast(dtype, dst, source, own) } else { convert(tier, dtype, dst, source) }
+        };
         if let Val::Splat(v) = self.memory.values[a as usize] {
             let mut one = [0u64];
             let source = [v];
             let bytes = &bytemuck::cast_slice(&source)[..from.size()];
-            convert(self.tier, dtype, &mut bytemuck::cast_slice_mut(&mut one)[..size], ConvertFrom { dtype: from, bytes });
+            run(&mut bytemuck::cast_slice_mut(&mut one)[..size], ConvertFrom { dtype: from, bytes });
             return self.set(step.slot, Val::Splat(one[0]));
         }
         let mut dest = self.open(step, dtype);
         let source = ConvertFrom { dtype: from, bytes: self.bytes(a, from.size()) };
-        convert(self.tier, dtype, dest.bytes(self.lanes, size), source);
+        run(dest.bytes(self.lanes, size), source);
         self.close(step.slot, dest);
     }
 

@@ -4,6 +4,8 @@ use super::math;
 use crate::arch::tier::{Tier, Work};
 use crate::lane::{Truth, Value};
 use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
+use girih_ir::types::DType;
+use girih_ir::{float, special};
 
 /// An argument: a block of elements, or one element for the whole block.
 #[derive(Clone, Copy, Debug)]
@@ -220,6 +222,11 @@ pub(super) fn each_narrow<T: Copy, U>(tier: Tier, dst: &mut [U], a: &[T], f: imp
     tier.run_narrow(Map1 { dst, a, f });
 }
 
+/// The neighbors of elements that are stored as `dtype`.
+pub(super) fn next_after(dtype: DType, dst: &mut [f32], a: Src<'_, f32>, b: Src<'_, f32>) {
+    Map2 { dst, a, b, f: |a: f32, b: f32| float::next_after(dtype, f64::from(a), f64::from(b)) as f32 }.run();
+}
+
 /// Types that the engine computes in.
 pub(super) trait Arith: Value {
     /// A function of one argument.
@@ -241,6 +248,11 @@ impl Arith for f32 {
         macro_rules! library {
             ($f:ident) => {
                 a.iter().zip(dst).for_each(|(a, d)| *d = f64::from(*a).$f() as f32)
+            };
+        }
+        macro_rules! special {
+            ($f:ident) => {
+                a.iter().zip(dst).for_each(|(a, d)| *d = special::$f(f64::from(*a)) as f32)
             };
         }
         match f {
@@ -281,6 +293,12 @@ impl Arith for f32 {
             Acosh => library!(acosh),
             Atanh => library!(atanh),
             Cbrt => library!(cbrt),
+            Erfc => go!(math::erfc),
+            ErfInv => go!(math::erf_inv),
+            Lgamma => special!(lgamma),
+            Digamma => special!(digamma),
+            BesselI0e => special!(bessel_i0e),
+            BesselI1e => special!(bessel_i1e),
             Not | Popcnt | Clz | IsFinite | IsNan | IsInf => dst.fill(f32::NAN),
         }
     }
@@ -301,7 +319,9 @@ impl Arith for f32 {
             Pow => go!(math::pow),
             Rem => Map2 { dst, a, b, f: |a: f32, b: f32| a % b }.run(),
             Atan2 => Map2 { dst, a, b, f: |a: f32, b: f32| f64::from(a).atan2(f64::from(b)) as f32 }.run(),
-            And | Or | Xor | Shl | ShrArith | ShrLogical => dst.fill(f32::NAN),
+            Zeta => Map2 { dst, a, b, f: |a: f32, b: f32| special::zeta(f64::from(a), f64::from(b)) as f32 }.run(),
+            NextAfter => next_after(DType::F32, dst, a, b),
+            And | Or | Xor | Shl | ShrArith | ShrLogical | MulHi => dst.fill(f32::NAN),
         }
     }
     fn test(tier: Tier, f: UnaryFn, dst: &mut [Truth], a: &[f32]) {
@@ -354,7 +374,13 @@ impl Arith for f64 {
             Atanh => library!(f64::atanh),
             Tanh => library!(f64::tanh),
             Logistic => library!(|x: f64| 1.0 / (1.0 + (-x).exp())),
-            Erf => library!(girih_ir::scalar::erf),
+            Erf => library!(special::erf),
+            Erfc => library!(special::erfc),
+            ErfInv => library!(special::erf_inv),
+            Lgamma => library!(special::lgamma),
+            Digamma => library!(special::digamma),
+            BesselI0e => library!(special::bessel_i0e),
+            BesselI1e => library!(special::bessel_i1e),
             Not | Popcnt | Clz | IsFinite | IsNan | IsInf => dst.fill(f64::NAN),
         }
     }
@@ -375,7 +401,9 @@ impl Arith for f64 {
             Pow => Map2 { dst, a, b, f: f64::powf }.run(),
             Rem => Map2 { dst, a, b, f: |a: f64, b: f64| a % b }.run(),
             Atan2 => Map2 { dst, a, b, f: f64::atan2 }.run(),
-            And | Or | Xor | Shl | ShrArith | ShrLogical => dst.fill(f64::NAN),
+            Zeta => Map2 { dst, a, b, f: special::zeta }.run(),
+            NextAfter => Map2 { dst, a, b, f: |a: f64, b: f64| float::next_after(DType::F64, a, b) }.run(),
+            And | Or | Xor | Shl | ShrArith | ShrLogical | MulHi => dst.fill(f64::NAN),
         }
     }
     fn test(tier: Tier, f: UnaryFn, dst: &mut [Truth], a: &[f64]) {
@@ -447,7 +475,8 @@ macro_rules! integers {
                     } else {
                         0
                     }),
-                    Atan2 => dst.fill(0),
+                    MulHi => go!(|a: $t, b: $t| (i128::from(a).wrapping_mul(i128::from(b)) >> $t::BITS) as $t),
+                    Atan2 | NextAfter | Zeta => dst.fill(0),
                 }
             }
             fn test(_: Tier, f: UnaryFn, dst: &mut [Truth], _: &[$t]) {

@@ -9,6 +9,7 @@ use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
 use girih_kernels::conv::{Conv, conv, conv_reference};
 use girih_kernels::element::Element;
 use girih_kernels::gemm::{Gemm, gemm, gemm_generic};
+use girih_kernels::lane::{F8E4M3, F8E5M2};
 use girih_kernels::map::{self, MapScratch};
 use girih_kernels::{Isa, KernelError, Scratch};
 use girih_kernels::{copy, gather, random, reduce, scan, sort, window};
@@ -157,6 +158,14 @@ macro_rules! by_element {
             }
             DType::U64 => {
                 type $t = u64;
+                $body
+            }
+            DType::F8E4M3FN => {
+                type $t = F8E4M3;
+                $body
+            }
+            DType::F8E5M2 => {
+                type $t = F8E5M2;
                 $body
             }
             DType::Bool => Err(KernelError::ElementType { operand: "out", have: DType::Bool, want: DType::F32 }),
