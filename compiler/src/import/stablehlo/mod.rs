@@ -4,3 +4,4 @@
 
 pub mod hlo;
 pub mod module;
+pub mod text;
