@@ -3,6 +3,7 @@
 //! A fused group reads each operand once and keeps what is in between in registers. Composite ops are expanded first, each on its own, so that
 //! their parts are grouped like everything else; what forward and backward would share of those parts is computed again instead of kept.
 //! Views (broadcasts, transposes, extents of 1, splats, iota) cost nothing inside a group: they become the dimension map of an operand.
+//! A group lies within one loop, and the nodes of a loop come out next to each other, right before its end.
 //! Reductions over leading or all dimensions stay `reduce` ops, because those must be splittable over dies.
 
 mod emit;
@@ -10,6 +11,7 @@ mod flat;
 mod group;
 
 use girih_ir::graph::Graph;
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::InferError;
 use std::fmt;
 
@@ -57,7 +59,11 @@ pub fn fuse(graph: &Graph) -> (Graph, FuseReport) {
 fn try_fuse(graph: &Graph) -> Result<(Graph, FuseReport), InferError> {
     let flat = flat::flatten(graph);
     let groups = group::groups(&flat);
-    emit::emit(graph, &flat, &groups)
+    let (fused, report) = emit::emit(graph, &flat, &groups)?;
+    match LoopNest::of(&fused) {
+        Ok(nest) if !nest.is_empty() => Ok((fused.with_contiguous_loops(&nest), report)),
+        _ => Ok((fused, report)),
+    }
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ mod emit;
 mod instrs;
 
 use crate::memory::MemoryPlan;
-use crate::place::{TaskKind, View};
+use crate::place::{Task, TaskKind, View};
 use emit::DieEmitter;
 use girih_ir::axes::box_dims;
 use girih_ir::fused::FusedProgram;
-use girih_ir::graph::ValueId;
+use girih_ir::graph::loops::LoopNest;
+use girih_ir::graph::{Graph, ValueId};
 use girih_ir::literal::Literal;
 use girih_ir::ops::Op;
 use girih_ir::program::{
@@ -18,6 +19,7 @@ use girih_ir::program::{
 };
 use girih_ir::target::Target;
 use indexmap::{IndexMap, IndexSet};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 /// Credits of a channel: messages that may be on the way at once.
@@ -79,6 +81,8 @@ pub fn lower(plan: MemoryPlan, target: &Target) -> Result<Program, LowerError> {
     let step = &placed.sharded.step;
     let graph = &step.graph;
     let mut tables = Tables::default();
+    let nest = LoopNest::of(graph).unwrap_or_default();
+    let mut loops: FxHashMap<(u32, ValueId), Claim> = FxHashMap::default();
     let mut dies: Vec<DieEmitter> = (0..placed.dies.len()).map(|_| DieEmitter::default()).collect();
     for t in &plan.schedule.order {
         let task = &placed.tasks[*t as usize];
@@ -93,6 +97,15 @@ pub fn lower(plan: MemoryPlan, target: &Target) -> Result<Program, LowerError> {
                 let instr = instrs::compute(&plan, task, *node, ranges, &mut tables)?;
                 (instr, Claim::Compute { node: *node, ranges: ranges.clone() })
             }
+            TaskKind::LoopBegin(end) => {
+                let carries: Vec<Region> = task.reads.iter().map(&region).collect();
+                let trips = nest.ending_at(*end).and_then(|l| nest.loops[l].trips).map(|n| n as u64);
+                (Instr::Loop { trips, index: task.writes.first().map(&region), carries }, loop_claim(&plan, graph, *end, task, &mut loops))
+            }
+            TaskKind::LoopExit(end) => {
+                (Instr::ExitUnless { predicate: region(&task.reads[0]) }, loop_claim(&plan, graph, *end, task, &mut loops))
+            }
+            TaskKind::LoopEnd(end) => (Instr::EndLoop, loop_claim(&plan, graph, *end, task, &mut loops)),
             TaskKind::Copy => (Instr::Copy { out: region(&task.writes[0]), input: region(&task.reads[0]) }, movement(&task.reads[0])),
             TaskKind::Load(input) => {
                 let source = &graph.inputs[*input as usize];
@@ -142,6 +155,18 @@ pub fn lower(plan: MemoryPlan, target: &Target) -> Result<Program, LowerError> {
         dies[die].emit(instr, claim, queue, task, &plan, tables.claims.insert_full(Claim::Control).0);
     }
     Ok(assemble(plan, target, tables, dies))
+}
+
+/// The claim of a loop on a die: made where it begins, the same at its exit and end.
+fn loop_claim(plan: &MemoryPlan, graph: &Graph, end: ValueId, task: &Task, known: &mut FxHashMap<(u32, ValueId), Claim>) -> Claim {
+    let make = || {
+        let slot = |v: &View| match &graph.node(plan.schedule.placed.buffers[v.buffer.index()].value).op {
+            Op::Carry(c) => c.slot as u32,
+            _ => u32::MAX,
+        };
+        Claim::Loop { end, parts: task.reads.iter().map(|v| (slot(v), v.part.clone())).collect() }
+    };
+    known.entry((task.die, end)).or_insert_with(make).clone()
 }
 
 /// The SRAM region of a view.

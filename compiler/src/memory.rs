@@ -4,10 +4,11 @@
 mod pack;
 mod unify;
 
-use crate::place::{BufferId, Storage};
+use crate::place::{BufferId, Storage, TaskKind};
 use crate::schedule::Schedule;
 use girih_ir::target::{DieId, Target};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Bytes to which every buffer is aligned.
 pub const ALIGNMENT: u64 = 64;
@@ -129,7 +130,27 @@ fn live_ranges(schedule: &Schedule, die: usize, stream: &[u32]) -> Vec<Live> {
             live[slot].end = live[slot].end.max(at as u32 + 1);
         }
     }
+    for span in spans(schedule, stream) {
+        // Inner loops come first. What was there before a loop and is used in it is needed again in the next iteration.
+        for l in live.iter_mut().filter(|l| l.start <= span.start && l.end > span.start + 1) {
+            l.end = l.end.max(span.end + 1);
+        }
+    }
     live
+}
+
+/// The loops of a die's stream, inner ones first: the positions of their first and last task.
+pub(crate) fn spans(schedule: &Schedule, stream: &[u32]) -> Vec<Range<u32>> {
+    let mut open: Vec<u32> = Vec::new();
+    let mut spans = Vec::new();
+    for (at, t) in stream.iter().enumerate() {
+        match schedule.placed.tasks[*t as usize].kind {
+            TaskKind::LoopBegin(_) => open.push(at as u32),
+            TaskKind::LoopEnd(_) => spans.extend(open.pop().map(|start| start..at as u32)),
+            _ => {}
+        }
+    }
+    spans
 }
 
 fn report(schedule: &Schedule, stream: &[u32], die: usize, need: u64, have: u64) -> DoesNotFit {

@@ -126,6 +126,10 @@ fn solve_mesh(step: &TrainStep, mesh: MeshShape, model: &CostModel<'_>) -> (Shar
             strategies[member.node.index()] = groups.member_strategy(member, choice);
         }
     }
+    // The end of a loop leaves every slot as it is carried.
+    for l in &groups.nest.loops {
+        strategies[l.end.index()] = l.carries.iter().flat_map(|c| strategies[c.index()].clone()).collect();
+    }
     let cost = found.cost.saturating_add(constant);
     let report = PartitionReport { groups: sizes.len(), edges, width: found.width, fixed: found.fixed, tried: Vec::new() };
     (ShardedGraph { step: step.clone(), mesh, strategies, cost }, report)

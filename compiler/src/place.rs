@@ -5,12 +5,16 @@
 
 mod assemble;
 mod dies;
+mod loops;
 
 pub use dies::{Buffer, BufferId, Message, PlacedGraph, Storage, Task, TaskKind, View};
 
 use crate::sharded::{ShardedGraph, axes_of};
 use assemble::Placer;
+use girih_ir::graph::ValueId;
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::target::{LogicalMesh, Target};
+use loops::OpenLoop;
 
 /// Why a sharded graph cannot be placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,9 +47,26 @@ pub fn place(sharded: ShardedGraph, mesh: &LogicalMesh, target: &Target) -> Resu
     }
     let live = sharded.step.graph.live();
     let mut placer = Placer::new(&sharded, mesh, target);
-    for value in sharded.step.graph.values().filter(|v| live[v.index()]) {
-        let axes = axes_of(&sharded.step.graph, value);
-        placer.node(value, &axes)?;
+    let graph = &sharded.step.graph;
+    let nest = LoopNest::of(graph).unwrap_or_default();
+    let mut open: Vec<Option<OpenLoop>> = nest.loops.iter().map(|_| None).collect();
+    // The node behind which each loop knows whether its iteration takes place.
+    let last = |l: usize| nest.predicate_members(graph, l).last().or(nest.loops[l].carries.last()).copied();
+    let exits: Vec<Option<ValueId>> = (0..nest.loops.len()).map(last).collect();
+    for value in graph.values().filter(|v| live[v.index()]) {
+        let inside = nest.innermost(value);
+        if let Some(l) = inside.filter(|l| open[*l].is_none()) {
+            open[l] = Some(placer.begin_loop(&nest, l)?);
+        }
+        match nest.ending_at(value).and_then(|l| open[l].take().map(|o| (l, o))) {
+            Some((l, opened)) => placer.end_loop(&nest, l, &opened)?,
+            None => placer.node(value, &axes_of(graph, value))?,
+        }
+        if let Some((l, opened)) = inside.and_then(|l| open[l].as_ref().map(|o| (l, o)))
+            && exits[l] == Some(value)
+        {
+            placer.exit_loop(&nest, l, opened)?;
+        }
     }
     placer.finish()?;
     let (buffers, tasks, messages) = placer.into_parts();

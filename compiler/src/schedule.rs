@@ -1,7 +1,11 @@
 //! schedule: the global order of tasks. Every die's stream is that order restricted to the die, so all waits point backwards and no
-//! deadlock is possible. Transfers move up to right behind the task that makes their data, so they travel while others compute.
+//! deadlock is possible. Transfers move up to right behind the task that makes their data, so they travel while others compute, and
+//! what a loop needs from outside is brought before it.
 
-use crate::place::{PlacedGraph, TaskKind};
+use crate::place::{PlacedGraph, Storage, Task, TaskKind};
+use girih_ir::graph::ValueId;
+use girih_ir::graph::loops::LoopNest;
+use girih_ir::ops::Op;
 
 /// A placed graph with the order in which its tasks are issued.
 #[derive(Clone, PartialEq, Debug)]
@@ -12,41 +16,153 @@ pub struct Schedule {
     pub order: Vec<u32>,
 }
 
+/// Positions between two nodes: room for what belongs right before or behind one.
+const STEP: u32 = 8;
+/// The position of new state.
+const LAST: u32 = u32::MAX;
+
+/// The position of a node's own task.
+fn at_node(node: ValueId) -> u32 {
+    (node.0 + 1) * STEP
+}
+
+/// Where the parts of a loop stand.
+struct Bounds {
+    /// Invariants, the copies into the slots, then the loop itself.
+    begin: u32,
+    /// The first node of the body.
+    first: ValueId,
+    end: ValueId,
+}
+
+impl Bounds {
+    fn invariants(&self) -> u32 {
+        self.begin - 2
+    }
+    fn slots(&self) -> u32 {
+        self.begin - 1
+    }
+    fn next_slots(&self) -> u32 {
+        at_node(self.end) - 1
+    }
+}
+
+struct Scheduler<'a> {
+    placed: &'a PlacedGraph,
+    nest: LoopNest,
+    bounds: Vec<Bounds>,
+    /// The position at which the bytes of a root buffer are complete.
+    ready: Vec<u32>,
+    message_ready: Vec<u32>,
+    /// The position of the last node placed, and that node.
+    now: u32,
+    node: Option<ValueId>,
+    /// Whether the loop has begun on a die.
+    begun: Vec<Vec<bool>>,
+}
+
 /// Orders the tasks of a placed graph.
 pub fn schedule(placed: PlacedGraph) -> Schedule {
-    const LAST: u32 = u32::MAX;
-    // The node position at which the bytes of a buffer are complete.
-    let mut ready = vec![0u32; placed.buffers.len()];
-    let mut message_ready = vec![0u32; placed.messages.len()];
-    let mut position = Vec::with_capacity(placed.tasks.len());
-    let mut node_position = 0;
-    let root = |b| placed.root(b).index();
-    for (i, task) in placed.tasks.iter().enumerate() {
-        let inputs = task.reads.iter().filter(|v| v.buffer.0 != u32::MAX).map(|v| ready[root(v.buffer)]).max().unwrap_or(0);
-        let outputs = task.writes.iter().map(|v| ready[root(v.buffer)]).max().unwrap_or(0);
-        let writes_state = task.writes.iter().any(|v| matches!(placed.buffers[root(v.buffer)].storage, crate::place::Storage::State(_)));
-        let at = match &task.kind {
-            TaskKind::Compute { node, .. } => {
-                node_position = node_position.max(node.0 + 1);
-                node_position
-            }
-            TaskKind::Load(_) => node_position,
-            // State is overwritten when every reader of the old value has been issued.
-            TaskKind::Copy | TaskKind::Recv(..) if writes_state => LAST,
-            TaskKind::Copy => inputs.max(outputs),
-            TaskKind::Store(_) => inputs,
-            TaskKind::Send(m) => {
-                // Both ends are issued at one place of the order; the receiving end is the next task.
-                let dest = placed.tasks.get(i + 1).and_then(|t| t.writes.first()).map_or(0, |v| ready[root(v.buffer)]);
-                message_ready[*m as usize] = inputs.max(dest);
-                message_ready[*m as usize]
-            }
-            TaskKind::Recv(m, _) => message_ready[*m as usize],
-        };
-        task.writes.iter().for_each(|v| ready[root(v.buffer)] = ready[root(v.buffer)].max(at));
-        position.push(at);
-    }
+    let graph = &placed.sharded.step.graph;
+    let nest = LoopNest::of(graph).unwrap_or_default();
+    // A loop stands before its own first node, and before its first inner loop when that is the same.
+    let first = |l: usize| nest.loops[l].members.iter().min().copied().unwrap_or(nest.loops[l].end);
+    let bounds = (0..nest.loops.len()).map(|l| Bounds { begin: at_node(first(l)) - 1, first: first(l), end: nest.loops[l].end }).collect();
+    let mut s = Scheduler {
+        ready: vec![0; placed.buffers.len()],
+        message_ready: vec![0; placed.messages.len()],
+        now: 0,
+        node: None,
+        begun: vec![vec![false; placed.dies.len()]; nest.loops.len()],
+        placed: &placed,
+        nest,
+        bounds,
+    };
+    let position: Vec<u32> = (0..placed.tasks.len()).map(|i| s.place(i)).collect();
     let mut order: Vec<u32> = (0..placed.tasks.len() as u32).collect();
     order.sort_by_key(|t| (position[*t as usize], *t));
     Schedule { placed, order }
+}
+
+impl Scheduler<'_> {
+    fn place(&mut self, i: usize) -> u32 {
+        let task = &self.placed.tasks[i];
+        let graph = &self.placed.sharded.step.graph;
+        let root = |b| self.placed.root(b).index();
+        let inputs = task.reads.iter().filter(|v| v.buffer.0 != u32::MAX).map(|v| self.ready[root(v.buffer)]).max().unwrap_or(0);
+        let outputs = task.writes.iter().map(|v| self.ready[root(v.buffer)]).max().unwrap_or(0);
+        let at = match &task.kind {
+            TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::Constant(_) | Op::Iota(_)) => self.outside(),
+            TaskKind::Compute { node, .. } => {
+                self.node = Some(*node);
+                self.now = self.now.max(at_node(*node));
+                self.now
+            }
+            TaskKind::Load(_) => self.outside(),
+            TaskKind::LoopBegin(end) => {
+                let l = self.nest.ending_at(*end).unwrap_or_default();
+                self.begun[l][task.die as usize] = true;
+                self.node = Some(self.bounds[l].first);
+                self.now = self.now.max(self.bounds[l].begin);
+                self.bounds[l].begin
+            }
+            // Behind the predicate, wherever its transfers stand.
+            TaskKind::LoopExit(_) => inputs.max(self.now) + 1,
+            TaskKind::LoopEnd(end) => {
+                self.node = Some(*end);
+                self.now = self.now.max(at_node(*end));
+                at_node(*end)
+            }
+            TaskKind::Copy => match self.home(task) {
+                // State is overwritten when every reader of the old value has been issued.
+                Some(Home::State) => LAST,
+                Some(Home::Slot(l)) if self.begun[l][task.die as usize] => self.bounds[l].next_slots(),
+                Some(Home::Slot(l)) => self.bounds[l].slots(),
+                None => inputs.max(outputs),
+            },
+            TaskKind::Recv(..) if matches!(self.home(task), Some(Home::State)) => LAST,
+            TaskKind::Store(_) => inputs,
+            TaskKind::Send(m) => {
+                // Both ends are issued at one place of the order; the receiving end is the next task.
+                let dest = self.placed.tasks.get(i + 1).and_then(|t| t.writes.first()).map_or(0, |v| self.ready[root(v.buffer)]);
+                self.message_ready[*m as usize] = inputs.max(dest);
+                self.message_ready[*m as usize]
+            }
+            TaskKind::Recv(m, _) => self.message_ready[*m as usize],
+        };
+        for v in &task.writes {
+            let root = self.placed.root(v.buffer).index();
+            self.ready[root] = self.ready[root].max(at);
+        }
+        if let TaskKind::LoopBegin(_) | TaskKind::LoopEnd(_) = task.kind {
+            // The slots hold their values from here on: those of the iteration, or the loop's results.
+            for v in &task.reads {
+                let root = self.placed.root(v.buffer).index();
+                self.ready[root] = at;
+            }
+        }
+        at
+    }
+
+    /// Where something is made that depends on nothing: here, or before the outermost loop that is open here.
+    fn outside(&self) -> u32 {
+        let inner = self.node.and_then(|v| self.nest.innermost(v));
+        let outermost = std::iter::successors(inner, |l| self.nest.loops[*l].parent).last();
+        outermost.map_or(self.now, |l| self.bounds[l].invariants().min(self.now))
+    }
+
+    fn home(&self, task: &Task) -> Option<Home> {
+        let root = &self.placed.buffers[self.placed.root(task.writes.first()?.buffer).index()];
+        match root.storage {
+            Storage::State(_) => Some(Home::State),
+            Storage::Carry => self.nest.innermost(root.value).map(Home::Slot),
+            _ => None,
+        }
+    }
+}
+
+/// A buffer that is written when its old value is no longer needed.
+enum Home {
+    State,
+    Slot(usize),
 }

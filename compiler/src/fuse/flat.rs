@@ -3,6 +3,7 @@
 //! Expansions are not hash-consed with each other: two composite ops never share a part.
 
 use super::MAX_ROW;
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, Role, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::tensor::Tensor;
@@ -35,6 +36,8 @@ pub(super) struct FlatNode {
     pub origin: ValueId,
     /// How it takes part in fusion.
     pub kind: Kind,
+    /// The innermost loop that it belongs to, as a position in the graph's nest.
+    pub inside: Option<usize>,
 }
 
 impl FlatNode {
@@ -113,6 +116,7 @@ fn kind(op: &Op, operand: Option<&TensorType>) -> Kind {
 
 struct Flattener {
     nodes: Vec<FlatNode>,
+    inside: Option<usize>,
 }
 
 impl Flattener {
@@ -121,7 +125,14 @@ impl Flattener {
         if !op.is_composite() {
             let first = operands.first().map(|o| self.nodes[*o as usize].tensor().clone());
             let kind = kind(op, first.as_ref());
-            self.nodes.push(FlatNode { op: op.clone(), operands: SmallVec::from_slice(operands), ty: ty.clone(), origin, kind });
+            self.nodes.push(FlatNode {
+                op: op.clone(),
+                operands: SmallVec::from_slice(operands),
+                ty: ty.clone(),
+                origin,
+                kind,
+                inside: self.inside,
+            });
             return vec![self.nodes.len() as u32 - 1];
         }
         let mut body = Graph::new(op.name());
@@ -143,7 +154,8 @@ impl Flattener {
 
 /// Expands and flattens the live part of a graph.
 pub(super) fn flatten(graph: &Graph) -> Flat {
-    let mut f = Flattener { nodes: Vec::new() };
+    let nest = LoopNest::of(graph).unwrap_or_default();
+    let mut f = Flattener { nodes: Vec::new(), inside: None };
     let mut map: Vec<Vec<u32>> = vec![Vec::new(); graph.nodes().len()];
     let live = graph.live();
     for v in graph.values().filter(|v| live[v.index()]) {
@@ -155,6 +167,7 @@ pub(super) fn flatten(graph: &Graph) -> Flat {
             continue;
         }
         let operands: SmallVec<[u32; 4]> = node.operands.iter().map(|o| map[o.index()][0]).collect();
+        f.inside = nest.innermost(v);
         map[v.index()] = f.append(&node.op, &operands, &node.ty, v);
     }
     let outputs = graph.outputs.iter().map(|o| map[o.value.index()][0]).collect();

@@ -92,6 +92,10 @@ impl State<'_> {
     /// Joins group `b`, which holds the node just visited, into group `a`, when that is allowed.
     fn try_join(&mut self, a: u32, b: u32, newest: u32) {
         let (ga, gb) = (&self.all.groups[a as usize], &self.all.groups[b as usize]);
+        let inside = |g: &Group| self.flat.nodes[g.members[0] as usize].inside;
+        if inside(ga) != inside(gb) {
+            return;
+        }
         let rows = ga.shape.len() - ga.cols;
         let as_row = ga.shape != gb.shape;
         if as_row {

@@ -6,6 +6,7 @@ use crate::schedule::Schedule;
 use crate::sharded::{AxisSet, LoopSplit, MeshShape, ShardedGraph, Strategy, axes_of};
 use girih_ir::axes::{Box, box_contains};
 use girih_ir::graph::ValueId;
+use girih_ir::ops::Op;
 use girih_ir::scalar::Monoid;
 use girih_ir::step::parse_step;
 use girih_ir::target::{DieId, LinkId};
@@ -162,6 +163,7 @@ fn storage(w: &mut Words<'_>) -> Result<Storage, &'static str> {
         "own" => Storage::Own,
         "alias" => Storage::Alias(BufferId(w.number("b")? as u32)),
         "state" => Storage::State(w.number("")? as u32),
+        "carry" => Storage::Carry,
         _ => return Err("storage is own, alias or state"),
     })
 }
@@ -170,6 +172,9 @@ fn task_kind(w: &mut Words<'_>) -> Result<TaskKind, &'static str> {
     Ok(match w.next()? {
         "compute" => TaskKind::Compute { node: ValueId(w.number("%")? as u32), ranges: ranges(w.next()?)?.to_vec() },
         "copy" => TaskKind::Copy,
+        "loop_begin" => TaskKind::LoopBegin(ValueId(w.number("%")? as u32)),
+        "loop_exit" => TaskKind::LoopExit(ValueId(w.number("%")? as u32)),
+        "loop_end" => TaskKind::LoopEnd(ValueId(w.number("%")? as u32)),
         "load" => TaskKind::Load(w.number("")? as u32),
         "store" => TaskKind::Store(w.number("")? as u32),
         "send" => TaskKind::Send(w.number("")? as u32),
@@ -211,6 +216,7 @@ pub fn parse_placed(text: &str) -> Result<PlacedGraph, LevelError> {
             let inside = part.len() == ty.rank() && box_contains(&girih_ir::axes::full_box(&ty.shape), &part);
             let known = match storage {
                 Storage::Own => true,
+                Storage::Carry => matches!(node.op, Op::Carry(_)),
                 Storage::Alias(b) => b.index() < p.buffers.len() || b.index() > p.buffers.len(),
                 Storage::State(s) => (s as usize) < pairs,
             };
@@ -261,6 +267,7 @@ fn check_task(p: &PlacedGraph, t: &Task) -> Result<(), &'static str> {
         return Err("a view is outside its buffer, or the buffer is on another die");
     }
     let shape = (t.reads.len(), t.writes.len());
+    let is_end = |v: ValueId| graph.nodes().get(v.index()).is_some_and(|n| matches!(n.op, Op::Repeat(_) | Op::While(_)));
     let ok = match &t.kind {
         TaskKind::Compute { node, ranges } => graph.nodes().get(node.index()).is_some_and(|n| {
             let axes = axes_of(graph, *node);
@@ -269,6 +276,9 @@ fn check_task(p: &PlacedGraph, t: &Task) -> Result<(), &'static str> {
                 && ranges.iter().zip(&axes.loops).all(|(r, l)| r.end <= l.extent)
         }),
         TaskKind::Copy => shape == (1, 1),
+        TaskKind::LoopBegin(end) => is_end(*end) && shape.1 <= 1,
+        TaskKind::LoopExit(end) => is_end(*end) && shape == (1, 0),
+        TaskKind::LoopEnd(end) => is_end(*end) && shape.1 == 0,
         TaskKind::Load(i) => shape == (0, 1) && (*i as usize) < graph.inputs.len(),
         TaskKind::Store(o) => shape == (1, 0) && (*o as usize) < graph.outputs.len(),
         TaskKind::Send(m) => shape == (1, 0) && p.messages.get(*m as usize).is_some_and(|m| m.from == t.die),

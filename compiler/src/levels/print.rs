@@ -65,6 +65,7 @@ impl Display for PlacedGraph {
                 Storage::Own => writeln!(f, "own")?,
                 Storage::Alias(of) => writeln!(f, "alias {of}")?,
                 Storage::State(pair) => writeln!(f, "state {pair}")?,
+                Storage::Carry => writeln!(f, "carry")?,
             }
         }
         for (i, m) in self.messages.iter().enumerate() {
@@ -80,6 +81,9 @@ impl Display for PlacedGraph {
                     ranges(f, r)?;
                 }
                 TaskKind::Copy => f.write_str("copy")?,
+                TaskKind::LoopBegin(end) => write!(f, "loop_begin {end}")?,
+                TaskKind::LoopExit(end) => write!(f, "loop_exit {end}")?,
+                TaskKind::LoopEnd(end) => write!(f, "loop_end {end}")?,
                 TaskKind::Load(i) => write!(f, "load {i}")?,
                 TaskKind::Store(o) => write!(f, "store {o}")?,
                 TaskKind::Send(m) => write!(f, "send {m}")?,

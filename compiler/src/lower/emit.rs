@@ -44,7 +44,7 @@ pub(super) fn queue_of(kind: &TaskKind, messages: &[Message]) -> Option<Queue> {
         TaskKind::Recv(m, _) => messages[*m as usize].route.last().map(|l| Queue::In(side(*l).opposite())),
         TaskKind::Load(_) => Some(Queue::Load),
         TaskKind::Store(_) => Some(Queue::Store),
-        TaskKind::Compute { .. } | TaskKind::Copy => None,
+        TaskKind::Compute { .. } | TaskKind::Copy | TaskKind::LoopBegin(_) | TaskKind::LoopExit(_) | TaskKind::LoopEnd(_) => None,
     }
 }
 
@@ -67,6 +67,14 @@ impl DieEmitter {
 
     /// Appends an instruction, behind the waits that its bytes need.
     pub(super) fn emit(&mut self, instr: Instr, claim: ClaimId, queue: Option<Queue>, task: &Task, plan: &MemoryPlan, control: usize) {
+        if instr.is_fence() {
+            // It waits for everything, and counting starts again.
+            self.in_flight.clear();
+            self.issued.clear();
+            self.stream.push(instr);
+            self.claims.push(claim);
+            return;
+        }
         let combining = matches!(instr, Instr::RecvAdd { .. });
         let mut touched: Vec<(&View, bool)> = task.reads.iter().filter(|v| !box_is_empty(&v.part)).map(|v| (v, false)).collect();
         touched.extend(task.writes.iter().filter(|v| !box_is_empty(&v.part)).map(|v| (v, true)));

@@ -12,6 +12,9 @@ use girih_ir::types::element_count;
 /// When the mesh is given, moving data is weighed this much less than computing, so that work is really spread.
 const SPREAD_DISCOUNT: f64 = 1.0 / 256.0;
 
+/// Iterations that a `while` is taken to run.
+const WHILE_RUNS: usize = 8;
+
 /// Costs on one logical mesh.
 pub(super) struct CostModel<'a> {
     target: &'a Target,
@@ -49,7 +52,7 @@ impl<'a> CostModel<'a> {
                 .zip(&member.dim_of_loop)
                 .map(|(l, d)| 0..l.extent.div_ceil(groups.parts(choice, *d)).min(l.extent))
                 .collect();
-            seconds += self.node(groups, member.node, axes, &ranges);
+            seconds += self.node(groups, member.node, axes, &ranges) * groups.nest.runs(member.node, WHILE_RUNS) as f64;
         }
         (seconds * 1e12) as u64
     }
@@ -126,7 +129,9 @@ impl<'a> CostModel<'a> {
         let latency =
             pieces as f64 * self.target.message_overhead() + self.target.hop_latency() * (self.mesh.rows + self.mesh.cols) as f64 / 2.0;
         let seconds = bytes / self.target.link_bandwidth() + latency + 2.0 * pieces as f64 * self.target.launch_overhead() * 0.25;
-        (seconds * self.move_weight * 1e12) as u64
+        // What does not change in a loop is moved before it.
+        let runs = groups.nest.runs(e.from.node, WHILE_RUNS) as f64;
+        (seconds * runs * self.move_weight * 1e12) as u64
     }
 }
 

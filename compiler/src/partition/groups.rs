@@ -3,6 +3,7 @@
 use crate::sharded::{AxisSet, LoopSplit, MeshShape, Strategy, axes_of};
 use girih_ir::axes::{Axes, DimUse, LoopKind};
 use girih_ir::graph::ValueId;
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
 use girih_ir::step::TrainStep;
 
@@ -56,11 +57,13 @@ pub(super) struct Groups<'a> {
     pub place: Vec<Option<(usize, usize)>>,
     /// For each graph input that is updated state: the output value.
     pub next_state: Vec<Option<ValueId>>,
+    /// The loops of the graph.
+    pub nest: LoopNest,
 }
 
 /// Nodes that are made wherever they are needed.
 pub(super) fn is_free(op: &Op) -> bool {
-    matches!(op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_))
+    matches!(op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_))
 }
 
 impl<'a> Groups<'a> {
@@ -72,7 +75,8 @@ impl<'a> Groups<'a> {
         for pair in &step.state {
             next_state[pair.input] = pair.output.map(|o| graph.outputs[o].value);
         }
-        let mut groups = Groups { step, mesh, axes: vec![None; count], list: Vec::new(), place: vec![None; count], next_state };
+        let nest = LoopNest::of(graph).unwrap_or_default();
+        let mut groups = Groups { step, mesh, axes: vec![None; count], list: Vec::new(), place: vec![None; count], next_state, nest };
         for v in graph.values().filter(|v| live[v.index()] && !is_free(&graph.node(*v).op)) {
             let axes = axes_of(graph, v);
             groups.join(v, &axes);
@@ -84,12 +88,13 @@ impl<'a> Groups<'a> {
         groups
     }
 
-    /// The tensor-making node behind `proj`, and its component.
+    /// The tensor-making node behind `proj`, and its component. What a loop leaves in a slot lies as the slot's carry does.
     pub fn resolve(&self, v: ValueId) -> (ValueId, usize) {
         let node = self.step.graph.node(v);
-        match &node.op {
-            Op::Proj(p) => (node.operands[0], p.index),
-            _ => (v, 0),
+        let Op::Proj(p) = &node.op else { return (v, 0) };
+        match self.nest.ending_at(node.operands[0]) {
+            Some(l) => (self.nest.loops[l].carries[p.index], 0),
+            None => (node.operands[0], p.index),
         }
     }
 
@@ -203,22 +208,26 @@ impl<'a> Groups<'a> {
         for v in graph.values() {
             let Some((consumer, at)) = self.place[v.index()] else { continue };
             for (operand, o) in graph.node(v).operands.iter().enumerate() {
-                let (mut producer, mut component) = self.resolve(*o);
-                if let Op::Input(input) = &graph.node(producer).op {
-                    let Some(next) = self.next_state[input.index] else { continue };
-                    (producer, component) = self.resolve(next);
-                }
-                let Some((group, from)) = self.place[producer.index()] else { continue };
-                edges.push(Edge {
-                    producer: group,
-                    consumer,
-                    from: self.list[group].members[from].clone(),
-                    component,
-                    to: self.list[consumer].members[at].clone(),
-                    operand,
-                });
+                edges.extend(self.edge(*o, (consumer, at), operand));
+            }
+        }
+        // What an iteration leaves in a slot becomes the slot's carry.
+        for (next, carry) in self.nest.loops.iter().flat_map(|l| l.next.iter().zip(&l.carries)) {
+            if let Some(to) = self.place[carry.index()] {
+                edges.extend(self.edge(*next, to, 0));
             }
         }
         edges
+    }
+
+    /// The flow of a value into an operand of a member.
+    fn edge(&self, value: ValueId, (consumer, at): (usize, usize), operand: usize) -> Option<Edge> {
+        let (mut producer, mut component) = self.resolve(value);
+        if let Op::Input(input) = &self.step.graph.node(producer).op {
+            (producer, component) = self.resolve(self.next_state[input.index]?);
+        }
+        let (group, from) = self.place[producer.index()]?;
+        let (from, to) = (self.list[group].members[from].clone(), self.list[consumer].members[at].clone());
+        Some(Edge { producer: group, consumer, from, component, to, operand })
     }
 }

@@ -4,7 +4,7 @@ use super::PlaceError;
 use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
 use crate::sharded::{Shard, ShardedGraph};
 use girih_ir::axes::{Axes, Box, LoopKind, box_contains, box_dims, box_intersect, box_is_empty, full_box};
-use girih_ir::graph::ValueId;
+use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::scalar::Monoid;
 use girih_ir::target::{LinkId, LogicalMesh, Router, Target};
@@ -26,7 +26,7 @@ struct Holding {
 }
 
 /// A value component after `proj` is looked through.
-type Key = (ValueId, u32);
+pub(super) type Key = (ValueId, u32);
 
 pub(super) struct Placer<'a> {
     sharded: &'a ShardedGraph,
@@ -67,12 +67,32 @@ impl<'a> Placer<'a> {
         (self.buffers, self.tasks, self.messages)
     }
 
-    fn dies(&self) -> u32 {
+    pub(super) fn sharded(&self) -> &'a ShardedGraph {
+        self.sharded
+    }
+
+    pub(super) fn graph(&self) -> &'a Graph {
+        &self.sharded.step.graph
+    }
+
+    pub(super) fn push(&mut self, task: Task) {
+        self.tasks.push(task);
+    }
+
+    /// The buffer whose bytes a buffer uses.
+    pub(super) fn root(&self, mut id: BufferId) -> &Buffer {
+        while let Storage::Alias(of) = self.buffers[id.index()].storage {
+            id = of;
+        }
+        &self.buffers[id.index()]
+    }
+
+    pub(super) fn dies(&self) -> u32 {
         self.sharded.mesh.count() as u32
     }
 
     /// The value component behind chains of `proj`.
-    fn resolve(&self, value: ValueId) -> Key {
+    pub(super) fn resolve(&self, value: ValueId) -> Key {
         let node = self.sharded.step.graph.node(value);
         match &node.op {
             Op::Proj(p) => (node.operands[0], p.index as u32),
@@ -84,14 +104,14 @@ impl<'a> Placer<'a> {
         &self.sharded.step.graph.ty(key.0).components()[key.1 as usize].shape
     }
 
-    fn buffer(&mut self, die: u32, key: Key, part: Box, storage: Storage) -> BufferId {
+    pub(super) fn buffer(&mut self, die: u32, key: Key, part: Box, storage: Storage) -> BufferId {
         let dtype = self.sharded.step.graph.ty(key.0).components()[key.1 as usize].dtype;
         self.buffers.push(Buffer { die, value: key.0, component: key.1, part, dtype, storage });
         BufferId::new(self.buffers.len() - 1)
     }
 
     /// Makes it known that `buffer` holds a complete `part` of a value.
-    fn hold(&mut self, die: u32, key: Key, buffer: BufferId, part: Box, origin: bool) {
+    pub(super) fn hold(&mut self, die: u32, key: Key, buffer: BufferId, part: Box, origin: bool) {
         self.local.entry((die, key)).or_default().push((buffer, part.clone()));
         if origin {
             self.holdings.entry(key).or_default().push(Holding { die, buffer, part });
@@ -101,7 +121,7 @@ impl<'a> Placer<'a> {
     /// Places one node: a task on every die that has a share of it.
     pub(super) fn node(&mut self, value: ValueId, axes: &Axes) -> Result<(), PlaceError> {
         let node = self.sharded.step.graph.node(value);
-        if matches!(node.op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_)) {
+        if matches!(node.op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_) | Op::Carry(_) | Op::LoopIndex(_)) {
             return Ok(());
         }
         let mut partials = Vec::new();
@@ -220,6 +240,12 @@ impl<'a> Placer<'a> {
         if matches!(graph.node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_)) {
             return whole();
         }
+        // What a loop leaves in a slot lies as the slot's carry does.
+        let key = match &graph.node(key.0).op {
+            Op::Repeat(_) => (graph.node(key.0).operands[key.1 as usize], 0),
+            Op::While(_) => (graph.node(key.0).operands[key.1 as usize + 1], 0),
+            _ => key,
+        };
         let axes = crate::sharded::axes_of(graph, key.0);
         let shards: Vec<(u32, Shard)> =
             (0..self.dies()).filter_map(|d| self.sharded.shard(key.0, &axes, d as usize).map(|s| (d, s))).collect();

@@ -23,6 +23,8 @@ pub enum Storage {
     Alias(BufferId),
     /// Resident between steps: a shard of this state pair.
     State(u32),
+    /// Kept from iteration to iteration: a shard of a slot of a loop. The value is the slot's `carry`.
+    Carry,
 }
 
 /// A dense row-major part of a value in one die's SRAM.
@@ -80,6 +82,13 @@ pub enum TaskKind {
     Store(u32),
     /// Sends message number `0`.
     Send(u32),
+    /// Begins the loop that ends at this node. Reads the carried shards of the die in slot order, and writes the number of the iteration
+    /// where it is used.
+    LoopBegin(ValueId),
+    /// Leaves the loop that ends at this node unless its predicate, which it reads, holds.
+    LoopExit(ValueId),
+    /// Ends an iteration of the loop that ends at this node. Reads the carried shards.
+    LoopEnd(ValueId),
     /// Receives message number `0`, combining it when a monoid is given.
     Recv(u32, Option<Monoid>),
 }

@@ -229,6 +229,37 @@ pub fn with_loop(op: &Op, loop_id: usize) -> Op {
     }
 }
 
+impl Graph {
+    /// The same graph with the nodes of every loop next to each other, right before its end: carries, index, what a predicate needs, then
+    /// the rest. Dead nodes are dropped.
+    pub fn with_contiguous_loops(&self, nest: &LoopNest) -> Graph {
+        let live = self.live();
+        let mut order: Vec<ValueId> = Vec::with_capacity(self.nodes().len());
+        let mut open: Vec<ValueId> = self.values().rev().filter(|v| live[v.index()] && nest.innermost(*v).is_none()).collect();
+        let mut begun = vec![false; nest.loops.len()];
+        while let Some(v) = open.pop() {
+            match nest.ending_at(v).filter(|l| !begun[*l]) {
+                Some(l) => {
+                    begun[l] = true;
+                    let members = &nest.loops[l].members;
+                    let before = nest.predicate_members(self, l);
+                    let rank = |m: &ValueId| match self.node(*m).op {
+                        Op::Carry(_) | Op::LoopIndex(_) => 0,
+                        _ if before.contains(m) => 1,
+                        _ => 2,
+                    };
+                    let mut sorted: Vec<ValueId> = members.clone();
+                    sorted.sort_by_key(|m| (rank(m), *m));
+                    open.push(v);
+                    open.extend(sorted.into_iter().rev());
+                }
+                None => order.push(v),
+            }
+        }
+        self.reordered(&order)
+    }
+}
+
 /// A loop that is being made: emit its body from `carries` and `index`, then end it.
 #[derive(Clone, Debug)]
 pub struct OpenLoop {

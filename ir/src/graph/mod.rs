@@ -266,6 +266,28 @@ impl Graph {
         live
     }
 
+    /// A copy that holds the nodes in this order, which must be topological and hold every node that an output needs. Inputs come first.
+    pub(crate) fn reordered(&self, order: &[ValueId]) -> Graph {
+        let mut out = Graph::new(self.name.clone());
+        let mut map: Vec<Option<ValueId>> = vec![None; self.nodes.len()];
+        for i in &self.inputs {
+            map[i.value.index()] = Some(out.input(i.name.clone(), self.tensor_ty(i.value).clone(), i.role));
+        }
+        for v in order {
+            if map[v.index()].is_none() {
+                let node = self.node(*v);
+                let operands = node.operands.iter().map(|o| map[o.index()].expect("operands come before their users")).collect();
+                out.set_origin(self.origin(*v));
+                map[v.index()] = Some(out.push(node.op.clone(), operands, node.ty.clone()));
+            }
+        }
+        for o in &self.outputs {
+            out.output(o.name.clone(), map[o.value.index()].expect("outputs are live"));
+        }
+        out.current_origin = None;
+        out
+    }
+
     /// A copy that goes node by node through `rewrite`, which may emit anything into the new graph and returns what stands for the
     /// node there. Dead nodes are dropped; inputs, outputs and origins are kept.
     pub fn rewritten<E>(
