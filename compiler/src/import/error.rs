@@ -64,7 +64,7 @@ impl fmt::Display for Problem {
 }
 
 /// One node that the importer cannot take.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UnsupportedOp {
     /// The operator, with its domain unless that is the default one.
     pub op: String,

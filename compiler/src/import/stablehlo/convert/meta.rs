@@ -1,0 +1,193 @@
+//! Ops about other ops: calls, custom calls, collectives, shardings, and the checks of conformance files.
+
+use super::super::module::{ModuleAttr, Operation};
+use super::attrs::Attrs;
+use super::imported::{CheckKind, Pin, PinAt};
+use super::{Converter, Fault, Frame, Parts, Res, attrs, malformed, one, unsupported};
+use crate::import::error::Problem;
+use girih_ir::graph::ValueId;
+use girih_ir::tensor::Tensor;
+use girih_ir::types::DType;
+
+impl<'a> Converter<'a> {
+    /// Inlines a function by its name.
+    fn inline(&mut self, name: &str, args: &[Parts]) -> Res<Vec<Parts>> {
+        let Some(function) = self.module.functions.get(name) else {
+            return malformed(format!("the module has no function `{name}`"));
+        };
+        if self.stack.contains(&function.name.as_str()) {
+            let problem = Problem::new("E0161", format!("`{name}` calls itself"));
+            return Err(Fault::Malformed(problem.because("StableHLO has no recursion")));
+        }
+        self.stack.push(&function.name);
+        let made = self.call(function, args);
+        self.stack.pop();
+        made
+    }
+
+    fn all_parts(&self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        (0..op.operands.len()).map(|i| self.operand_parts(frame, op, i)).collect()
+    }
+
+    /// `func.call`
+    pub fn call_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        let args = self.all_parts(frame, op)?;
+        self.inline(attrs::need_word(&op.attrs, "callee")?, &args)
+    }
+
+    /// `composite`: its decomposition.
+    pub fn composite_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        let args = self.all_parts(frame, op)?;
+        self.inline(attrs::need_word(&op.attrs, "decomposition")?, &args)
+    }
+
+    /// The operands as they are.
+    pub fn identity(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        self.all_parts(frame, op)
+    }
+
+    /// `custom_call`, of the targets that are known.
+    pub fn custom_call_op(&mut self, frame: &Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+        let target = attrs::need_word(&op.attrs, "call_target_name")?;
+        match target {
+            "Sharding" | "SPMDFullToShardShape" | "SPMDShardToFullShape" | "annotate_device_placement" => self.identity(frame, op),
+            "shape_assertion" => Ok(Vec::new()),
+            _ if target.starts_with("xla.sdy.") || target.starts_with("sdy.") => self.identity(frame, op),
+            _ if target.starts_with("check.") => self.check_op(frame, op, target),
+            "mhlo.topk" => self.top_k_call(frame, op),
+            _ => match target.strip_prefix("mhlo.").or_else(|| target.strip_prefix("chlo.")) {
+                Some(name) => self.chlo(frame, op, name),
+                None => unsupported(format!("a custom call of `{target}`")),
+            },
+        }
+    }
+
+    fn top_k_call(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        let Some(ModuleAttr::Fields(inner)) = op.attrs.get("mhlo.attributes") else {
+            return malformed("a custom call of `mhlo.topk` needs `mhlo.attributes`");
+        };
+        let op = Operation { attrs: inner.clone(), regions: Vec::new(), ..op.clone() };
+        self.top_k_op(frame, &op)
+    }
+
+    /// Whether the module is one program of one process, as far as the attributes say.
+    fn single(&self) -> bool {
+        ["mhlo.num_partitions", "mhlo.num_replicas"].iter().all(|key| matches!(self.module.attrs.get(*key), None | Some(ModuleAttr::Int(1))))
+    }
+
+    /// Collectives of one process with itself, which hand their operands on.
+    pub fn collective_op(&mut self, frame: &Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+        let alone = match op.attrs.get("replica_groups") {
+            Some(ModuleAttr::Dense(d)) => girih_ir::types::element_count(&d.shape) <= 1,
+            Some(ModuleAttr::List(l)) => l.len() <= 1,
+            _ => true,
+        };
+        if !self.single() || !alone {
+            return unsupported("a collective of several processes");
+        }
+        if op.name.ends_with("collective_permute") {
+            let pairs = attrs::ints(&op.attrs, "source_target_pairs")?.unwrap_or_default();
+            if !pairs.is_empty() && pairs != [0, 0] {
+                return unsupported("a collective of several processes");
+            }
+            if pairs.is_empty() {
+                return self.on_parts(frame, op, |cx, v| Ok(cx.graph.splat_like(v, 0.0)));
+            }
+        }
+        self.identity(frame, op)
+    }
+
+    /// `partition_id`, `replica_id`: there is one process.
+    pub fn process_id_op(&mut self) -> Res<Vec<Parts>> {
+        if !self.single() {
+            return unsupported("the number of the process, of which there are several");
+        }
+        Ok(one(self.graph.constant(&Tensor::scalar_int(DType::U32, 0))))
+    }
+
+    /// `sdy.manual_computation`: its body, on a mesh of one device.
+    pub fn manual_computation_op(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+        let args = self.all_parts(frame, op)?;
+        let block = self.region(op, 0)?;
+        if op.name.ends_with("manual_computation") && self.module.meshes.values().flatten().any(|(_, size)| *size > 1) {
+            return unsupported("a computation that is written for one device of a mesh");
+        }
+        self.run(frame, block, &args)
+    }
+
+    /// `sdy.sharding_constraint`: the operand, with a pin.
+    pub fn sharding_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        let parts = self.operand_parts(frame, op, 0)?;
+        for v in &parts {
+            self.pin(&op.attrs, "sharding", PinAt::Value(*v));
+        }
+        Ok(op.results.iter().map(|_| parts.clone()).collect())
+    }
+
+    /// The pin that the sharding of a parameter or result asks for.
+    pub fn pin_slot(&mut self, attrs: &Attrs, at: PinAt) {
+        self.pin(attrs, "sdy.sharding", at);
+    }
+
+    fn pin(&mut self, attrs: &Attrs, key: &str, at: PinAt) {
+        let Some(ModuleAttr::Fields(fields)) = attrs.get(key) else { return };
+        let mesh = attrs::word(fields, "mesh").and_then(|name| self.module.meshes.get(name)).cloned();
+        let (Some(mesh), Some(ModuleAttr::List(dims))) = (mesh.filter(|m| !m.is_empty()), fields.get("dim_shardings")) else { return };
+        let axes = |dim: &ModuleAttr| -> (Vec<String>, bool) {
+            let ModuleAttr::List(axes) = dim else { return (Vec::new(), true) };
+            let names = axes.iter().filter_map(|a| if let ModuleAttr::Text(t) = a { Some(t.clone()) } else { None }).collect();
+            (names, axes.contains(&ModuleAttr::Word("?".into())))
+        };
+        let (dims, open) = dims.iter().map(axes).unzip();
+        self.pins.push(Pin { at, mesh, dims, open });
+    }
+
+    /// `check.*` ops and custom calls: results that must agree.
+    pub fn check_op(&mut self, frame: &Frame<'a>, op: &Operation, name: &str) -> Res<Vec<Parts>> {
+        if !self.options.checks {
+            return Ok(Vec::new());
+        }
+        let got = self.operand_parts(frame, op, 0)?;
+        let name = name.strip_prefix("check.").unwrap_or(name);
+        let want = if name.ends_with("_const") { self.constant_op(op)?.remove(0) } else { self.operand_parts(frame, op, 1)? };
+        let tolerance = attrs::real(&op.attrs, "tolerance")?;
+        let kind = match name.trim_end_matches("_const") {
+            "expect_eq" => CheckKind::Exact,
+            "expect_close" => CheckKind::Ulps(attrs::int(&op.attrs, "max_ulp_difference")?.and_then(|u| u32::try_from(u).ok()).unwrap_or(3)),
+            "expect_almost_eq" => CheckKind::Near(tolerance.unwrap_or(1e-3)),
+            _ => return unsupported(format!("the check `{name}`")),
+        };
+        if got.len() != want.len() || got.iter().zip(&want).any(|(g, w)| self.graph.ty(*g) != self.graph.ty(*w)) {
+            return malformed("a check compares values of different types");
+        }
+        let place = self.module.place(op.place).to_string();
+        for (g, w) in got.into_iter().zip(want) {
+            self.checks.push((kind, g, w, place.clone()));
+        }
+        Ok(Vec::new())
+    }
+
+    /// `rng`: numbers of our own generator between two bounds, or with mean and deviation; the same in every run.
+    pub fn rng_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        use girih_ir::ops::random::{Distribution, Random};
+        let ty = self.result(frame, op, 0)?;
+        let (a, b) = (self.operand(frame, op, 0)?, self.operand(frame, op, 1)?);
+        if !ty.dtype.is_float() {
+            return unsupported("`rng` of integers");
+        }
+        let distribution = match attrs::need_word(&op.attrs, "rng_distribution")? {
+            "UNIFORM" => Distribution::Uniform,
+            "NORMAL" => Distribution::Normal,
+            other => return malformed(format!("`{other}` is no distribution")),
+        };
+        self.draws += 1;
+        let key = self.graph.constant(&Tensor::scalar_int(DType::U32, 0));
+        let random = Random { distribution, dtype: ty.dtype, shape: ty.shape.clone(), seed: self.draws };
+        let drawn = self.add(random, &[key, key])?;
+        let (a, b) = (self.spread(a, &ty.shape)?, self.spread(b, &ty.shape)?);
+        // UNIFORM: from a to b; NORMAL: mean a, deviation b.
+        let scale: ValueId = if distribution == Distribution::Uniform { self.graph.minus(b, a) } else { b };
+        let scaled = self.graph.times(drawn, scale);
+        Ok(one(self.graph.plus(scaled, a)))
+    }
+}
