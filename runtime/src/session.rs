@@ -310,15 +310,24 @@ impl Outputs<'_> {
         hosts.iter().position(|h| matches!(h.usage, HostUse::Output(_)) && h.name == name)
     }
 
+    /// Outputs without elements: no instruction stores them.
+    fn empty(&self) -> impl Iterator<Item = (&str, &TensorType)> {
+        let step = &self.session.program.step;
+        let all = step.result_outputs().into_iter().map(|o| &step.graph.outputs[o]);
+        all.map(|o| (o.name.as_str(), step.graph.tensor_ty(o.value))).filter(|(name, ty)| ty.elements() == 0 && self.find(name).is_none())
+    }
+
     /// The names, in program order.
     pub fn names(&self) -> Vec<&str> {
         let outputs = self.session.program.host.iter().filter(|h| matches!(h.usage, HostUse::Output(_)));
-        outputs.map(|h| h.name.as_str()).collect()
+        outputs.map(|h| h.name.as_str()).chain(self.empty().map(|(name, _)| name)).collect()
     }
 
     /// An output of the step.
     pub fn get(&self, name: &str) -> Option<Literal> {
-        let index = self.find(name)?;
+        let Some(index) = self.find(name) else {
+            return self.empty().find(|(n, _)| *n == name).map(|(_, ty)| Literal::zeros(ty.clone()));
+        };
         let bytes = self.session.hosts.bytes(index)?;
         Literal::new(self.session.program.host[index].ty.clone(), bytes).ok()
     }
