@@ -233,6 +233,9 @@ impl<'a> Reader<'a> {
         let Some((codec, complex)) = Codec::of(&element) else {
             return Ok(ModuleAttr::Other(format!("dense_resource<{key}> : {}", ModuleType::Tensor { shape, element })));
         };
+        if !self.used_resources.insert(key.clone()) {
+            self.spend(hex.len() / 2)?;
+        }
         let total: usize = shape.iter().product();
         let size = codec.size() * if complex { 2 } else { 1 };
         // The first four bytes are the alignment.

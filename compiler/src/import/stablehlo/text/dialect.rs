@@ -16,6 +16,9 @@ const FILLED: &[(&str, &[&str], &[&str])] = &[
     ("scatter", &["update_window_dims", "inserted_window_dims", "input_batching_dims", "scatter_indices_batching_dims", "scatter_dims_to_operand_dims"], &["index_vector_dim"]),
 ];
 
+/// Structures that must be fields, so that a problem inside them is told where it is.
+const FIELDS: &[&str] = &["dot", "gather", "scatter", "channel_handle", "dot_algorithm", "ragged_dot", "output_operand_alias"];
+
 impl Reader<'_> {
     /// What follows `#name`: `.kind<…>` or `<kind …>`.
     pub(super) fn dialect_attr(&mut self, name: &str, start: usize) -> Step<ModuleAttr> {
@@ -30,8 +33,8 @@ impl Reader<'_> {
             self.at.expect(">")?;
             return Ok(ModuleAttr::Fields(dims));
         }
-        if ours && !matches!(kind, "" | "bounds") {
-            return Ok(ModuleAttr::Fields(self.fields(kind)?));
+        if ours && !kind.is_empty() {
+            return self.structure(kind, start);
         }
         if ours && kind.is_empty() {
             // `<precision DEFAULT>`: the kind, then the case; or `<conv [b, 0]x…>`.
@@ -55,6 +58,26 @@ impl Reader<'_> {
             self.at.balanced()?;
         }
         Ok(ModuleAttr::Other(self.at.slice(start, self.at.pos).to_string()))
+    }
+
+    /// `<a = [0], b = 1>` as fields, `<DEFAULT>` as a word, and anything else as it stands.
+    fn structure(&mut self, kind: &str, start: usize) -> Step<ModuleAttr> {
+        let before = self.at.clone();
+        self.at.expect("<")?;
+        let word = self.at.word();
+        self.at.pos += word.len();
+        if !word.is_empty() && self.at.eat_byte(b'>') {
+            return Ok(ModuleAttr::Word(word.to_string()));
+        }
+        self.at = before.clone();
+        match self.fields(kind) {
+            Err(p) if !FIELDS.contains(&kind) && p.code == SYNTAX => {
+                self.at = before;
+                self.at.balanced()?;
+                Ok(ModuleAttr::Other(self.at.slice(start, self.at.pos).to_string()))
+            }
+            fields => Ok(ModuleAttr::Fields(fields?)),
+        }
     }
 
     /// `<a = [0], b = 1>`
@@ -254,6 +277,8 @@ mod tests {
     #[test]
     fn enumerations_are_words() {
         assert_eq!(reader("#stablehlo<comparison_direction LT>", |r| r.attr()).unwrap(), ModuleAttr::Word("LT".into()));
+        assert_eq!(reader("#stablehlo.result_accuracy_mode<HIGHEST>", |r| r.attr()).unwrap(), ModuleAttr::Word("HIGHEST".into()));
+        assert!(matches!(reader("#stablehlo.bounds<?, 2>", |r| r.attr()), Ok(ModuleAttr::Other(_))));
         assert_eq!(reader("#chlo<precision DEFAULT>", |r| r.attr()).unwrap(), ModuleAttr::Word("DEFAULT".into()));
     }
 

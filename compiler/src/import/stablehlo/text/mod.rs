@@ -30,7 +30,7 @@ use crate::import::error::Problem;
 use lex::Cursor;
 use loc::Loc;
 use op::Bound;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What is known while a text is read.
 struct Reader<'a> {
@@ -54,6 +54,8 @@ struct Reader<'a> {
     copied: usize,
     /// Data of `dense_resource` by key, once one is asked for.
     resources: Option<FxHashMap<String, &'a str>>,
+    /// Resources that were decoded once.
+    used_resources: FxHashSet<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -73,6 +75,7 @@ impl<'a> Reader<'a> {
             type_aliases: FxHashMap::default(),
             copied: 0,
             resources: None,
+            used_resources: FxHashSet::default(),
         }
     }
 }

@@ -13,11 +13,19 @@ const LISTS: &[&str] = &[
     "rhs_dilation", "window_reversal", "fft_length", "known_expanding_dimensions", "known_nonexpanding_dimensions",
 ];
 
+/// Attributes that are matrices of whole numbers; texts write them as one number when all are the same.
+const MATRICES: &[&str] = &["padding", "replica_groups", "source_target_pairs"];
+
+/// Most elements of such an attribute: more than any mesh or window has.
+const MOST: usize = 1 << 16;
+
 /// Completes an operation.
 pub(super) fn normalize(op: &mut Draft) {
     for (key, value) in &mut op.attrs {
-        if let ModuleAttr::Dense(d) = value
-            && LISTS.contains(&key.as_str())
+        let ModuleAttr::Dense(d) = value else { continue };
+        if MATRICES.contains(&key.as_str()) {
+            spread(d);
+        } else if LISTS.contains(&key.as_str())
             && let Some(ints) = whole_numbers(d)
         {
             *value = ModuleAttr::Ints(ints);
@@ -67,10 +75,17 @@ fn convolution(attrs: &mut Attrs, padded: bool) {
     }
 }
 
+/// Writes every element of a small constant out.
+fn spread(d: &mut Dense) {
+    let total: usize = d.shape.iter().product();
+    if d.splat && total <= MOST {
+        d.bytes = d.bytes.repeat(total).into();
+        d.splat = false;
+    }
+}
+
 /// The elements of a constant of rank 1.
 fn whole_numbers(d: &Dense) -> Option<Vec<i64>> {
-    /// More than any attribute of the list has.
-    const MOST: usize = 1 << 16;
     let [length @ 0..=MOST] = d.shape[..] else { return None };
     let one = |c: &[u8]| match (&d.element, c) {
         (Element::Known(DType::Bool), [b]) => Some(i64::from(*b)),

@@ -4,11 +4,15 @@
 
 use super::Reader;
 use super::attr::Attrs;
-use super::error::{LIMIT, MISMATCH, NAME, STRUCTURE, Step, problem};
+use super::error::{LIMIT, MISMATCH, NAME, STRUCTURE, SYNTAX, Step, problem};
 use super::normalize::normalize;
 use super::pretty::{self, Types};
+use crate::import::error::Problem;
 use crate::import::stablehlo::module::{Block, Element, ModuleAttr, ModuleType, ModuleValue, Operation};
 use smallvec::SmallVec;
+
+/// Dialects whose pretty forms are read.
+const DIALECTS: &[&str] = &["stablehlo", "chlo", "func", "sdy", "check", "interpreter"];
 
 /// Values behind one name: `%0:2` binds two.
 #[derive(Clone, Copy, Debug)]
@@ -270,11 +274,10 @@ impl<'a> Reader<'a> {
             op.results = self.type_or_types()?;
             return if let [one] = &all[..] { self.check_all(op, one) } else { self.check(op, &all) };
         }
-        let count = op.named.unwrap_or(1);
         match (rule, &all[..]) {
             (Types::Same, [one]) => {
                 self.check_all(op, one)?;
-                op.results = std::iter::repeat_n(one, count.min(1 << 20)).cloned().collect();
+                op.results = vec![one.clone()];
             }
             (Types::Same, _) => {
                 self.check(op, &all)?;
@@ -313,7 +316,14 @@ impl<'a> Reader<'a> {
             self.at.pos = op.start;
             return Err(self.at.expected("an operation such as `stablehlo.add`"));
         }
-        self.form(op, pretty::row(&op.name.clone()))
+        let known = op.name.split_once('.').is_some_and(|(dialect, _)| DIALECTS.contains(&dialect));
+        self.form(op, pretty::row(&op.name.clone())).map_err(|p| if known || p.code != SYNTAX { p } else { self.foreign(op) })
+    }
+
+    /// An operation of a dialect whose pretty forms are not known.
+    fn foreign(&self, op: &Draft) -> Problem {
+        let why = "StableHLO modules hold operations of stablehlo, chlo, func and sdy; others are read in their generic form only";
+        problem(self.at.text, op.start, STRUCTURE, format!("`{}` is of another dialect", op.name), why)
     }
 
     /// `{…}` with or without the word in front.

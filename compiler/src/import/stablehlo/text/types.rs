@@ -152,7 +152,9 @@ impl Reader<'_> {
         let element = self.element()?;
         if self.at.eat_byte(b',') {
             fixed &= !self.at.sees("#stablehlo.bounds");
+            self.at.enter()?;
             self.attr()?;
+            self.at.leave();
         }
         self.at.expect(">")?;
         if fixed {
