@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use girih_compiler::fuse::fuse;
+use girih_compiler::optimize::{OptimizeOptions, optimize};
 use girih_compiler::pipeline::{CompileOptions, compile};
+use girih_ir::graph::loops::LoopNest;
+use girih_ir::interp::eval;
 use girih_ir::program::{Instr, Program};
 use girih_ir::step::TrainStep;
 use girih_ir::target::Target;
+use girih_ir::tensor::Tensor;
 use girih_ir::text::parse_graph;
+use girih_ir::types::DType;
 
 /// A scan: rows of `xs` are added to a state that is multiplied by an invariant matrix, and each state is stacked.
 const SCAN: &str = "graph @scan(%0: f32[8,16] input \"xs\", %1: f32[16,16] input \"w\", %2: f32[16] input \"h\") {
@@ -91,5 +97,31 @@ fn a_while_writes_no_slot_before_its_exit() {
     let Instr::Loop { trips: None, carries, .. } = &stream[begin] else { panic!("{}", stream[begin]) };
     for i in &stream[begin + 1..exit] {
         assert!(i.writes().iter().all(|w| carries.iter().all(|c| c.offset != w.offset)), "{i} writes a slot");
+    }
+}
+
+#[test]
+fn rewriting_keeps_what_loops_compute() {
+    for text in [SCAN, WHILE] {
+        let graph = parse_graph(text).unwrap_or_else(|e| panic!("{e}"));
+        let inputs: Vec<Tensor> = graph
+            .inputs
+            .iter()
+            .map(|i| match graph.tensor_ty(i.value) {
+                t if t.dtype == DType::I32 => Tensor::scalar_int(DType::I32, 27),
+                t => Tensor::new_float(t.clone(), (0..t.elements()).map(|k| ((k * 37 % 23) as f64 - 11.0) / 64.0).collect()),
+            })
+            .collect();
+        let want = eval(&graph, &inputs).unwrap();
+        let found = optimize(&graph, &OptimizeOptions::default()).unwrap();
+        let nest = LoopNest::of(&found.graph).unwrap();
+        assert_eq!(nest.loops.len(), 1, "{}", found.graph);
+        for (a, b) in eval(&found.graph, &inputs).unwrap().iter().zip(&want) {
+            assert!(a.ty() == b.ty() && a.floats().iter().zip(b.floats()).all(|(x, y)| (x - y).abs() <= 1e-5), "{}", found.graph);
+        }
+        let (fused, _) = fuse(&found.graph);
+        for (a, b) in eval(&fused, &inputs).unwrap().iter().zip(&want) {
+            assert!(a.floats().iter().zip(b.floats()).all(|(x, y)| (x - y).abs() <= 1e-5), "{fused}");
+        }
     }
 }

@@ -4,7 +4,9 @@
 //! arithmetic only, because fusion joins them to what they touch; so row-wise ops and reductions, which are fused as well, are charged
 //! one pass over their largest operand.
 
+use super::space::WHILE_RUNS;
 use girih_ir::graph::Graph;
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
 use girih_ir::scalar::{BinaryFn, UnaryFn};
 use girih_ir::types::{TensorType, Type};
@@ -69,7 +71,7 @@ impl CostModel {
         let elements = out.components().iter().map(TensorType::elements).max().unwrap_or(0) as u64;
         // One picosecond a node makes the smaller of two otherwise equal programs the cheaper one.
         let cost = match op {
-            Op::Input(_) | Op::Constant(_) | Op::Proj(_) => return 0,
+            Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Carry(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_) => return 0,
             Op::Reshape(_) | Op::Broadcast(_) => 0,
             Op::Transpose(_) => time(written.saturating_mul(2), self.bytes),
             _ => match weight(op) {
@@ -86,13 +88,14 @@ impl CostModel {
         cost.saturating_add(1)
     }
 
-    /// The cost of the live part of a graph.
+    /// The cost of the live part of a graph; what is in a loop counts once an iteration.
     pub fn graph(&self, graph: &Graph) -> u64 {
         let live = graph.live();
+        let nest = LoopNest::of(graph).unwrap_or_default();
         graph.values().filter(|v| live[v.index()]).fold(0u64, |sum, v| {
             let node = graph.node(v);
             let ins: SmallVec<[&Type; 4]> = node.operands.iter().map(|o| graph.ty(*o)).collect();
-            sum.saturating_add(self.op(&node.op, &ins, &node.ty))
+            sum.saturating_add(self.op(&node.op, &ins, &node.ty).saturating_mul(nest.runs(v, WHILE_RUNS) as u64))
         })
     }
 }

@@ -5,6 +5,7 @@ use super::rules;
 use super::saturate::Progress;
 use super::space::{DerivationId, Imported, NOWHERE, origin_of};
 use super::{OptimizeOptions, Optimized};
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
 use smallvec::SmallVec;
@@ -90,7 +91,7 @@ pub(super) fn emit(
     };
     let chosen = choice.and_then(|c| build(graph, imported, problem, c).map(|g| (g, c)));
     let out = match chosen {
-        Some((g, c)) if options.cost.graph(&g) <= cost_before => {
+        Some((g, c)) if options.cost.graph(&g) <= cost_before && LoopNest::of(&g).is_ok() => {
             if options.explain {
                 report.outputs = explain(graph, imported, problem, c, progress);
             }

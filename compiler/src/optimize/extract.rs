@@ -5,8 +5,9 @@
 //! the roots: it changes the e-node of one class at a time and keeps what makes the whole program cheaper.
 
 use super::cost::CostModel;
-use super::space::{DerivationId, Egraph, Imported, NOWHERE, OpId, TypeId};
+use super::space::{DerivationId, Egraph, Imported, NOWHERE, OpId, Term, TypeId, below};
 use egg::Id;
+use girih_ir::ops::Op;
 use girih_ir::types::Type;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -60,7 +61,10 @@ impl Problem {
         for (i, id) in ids.iter().enumerate() {
             let out = egraph[*id].data.ty;
             let mut list: Vec<Candidate> = Vec::new();
-            for term in &egraph[*id].nodes {
+            // The end of a loop names its carries, so a class that holds one stands for just that.
+            let is_carry = |t: &Term| matches!(egraph.analysis.op(t.op), Op::Carry(_));
+            let carried = egraph[*id].nodes.iter().any(is_carry);
+            for term in egraph[*id].nodes.iter().filter(|t| !carried || is_carry(t)) {
                 let kids: SmallVec<[u32; 4]> = term.children.iter().map(|c| dense[usize::from(egraph.find(*c))]).collect();
                 if kids.contains(&(i as u32)) {
                     continue;
@@ -70,6 +74,8 @@ impl Problem {
                     let ins: SmallVec<[&Type; 4]> = types.iter().map(|t| egraph.analysis.ty(*t)).collect();
                     model.op(egraph.analysis.op(*op), &ins, egraph.analysis.ty(out))
                 });
+                // What depends on nothing that changes in a loop runs once, whatever it is needed for.
+                let cost = cost.saturating_mul(egraph.analysis.runs(below(egraph, &term.children)));
                 list.push(Candidate { op: term.op, kids, cost, made: term.made });
             }
             candidates.push(list);

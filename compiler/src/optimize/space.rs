@@ -5,6 +5,7 @@
 
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
 use girih_ir::attr::Attr;
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::newtype_id;
 use girih_ir::ops::{InferError, Op};
@@ -131,6 +132,9 @@ impl Language for Term {
     }
 }
 
+/// Loops of the graph by position, as bits. Loops beyond the 64th are not told apart from none; that only makes estimates coarser.
+pub(super) type LoopSet = u64;
+
 /// What is known about an e-class.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fact {
@@ -142,6 +146,8 @@ pub(super) struct Fact {
     pub original: u32,
     /// The value of the input graph whose origin it inherits.
     pub origin: u32,
+    /// The loops that it depends on, as far as is known.
+    pub loops: LoopSet,
 }
 
 /// One application of a rule.
@@ -178,7 +184,14 @@ pub(super) struct Space {
     pub clash: Option<(TypeId, TypeId)>,
     /// Applications so far; the first entry stands for the input.
     pub derivations: Vec<Derivation>,
+    /// The bit of each loop, by its id.
+    loop_bits: FxHashMap<usize, LoopSet>,
+    /// For each loop: how often it runs, and the loops around it.
+    loops: Vec<(u64, LoopSet)>,
 }
+
+/// How often a `while` is taken to run.
+pub(super) const WHILE_RUNS: usize = 8;
 
 /// The e-graph.
 pub(super) type Egraph = EGraph<Term, Space>;
@@ -195,6 +208,7 @@ impl Analysis<Term> for Space {
         a.uniform = a.uniform.or(b.uniform);
         a.original = a.original.min(b.original);
         a.origin = a.origin.min(b.origin);
+        a.loops &= b.loops;
         // No parent's facts are derived from these again, so nothing has to be propagated.
         DidMerge(false, false)
     }
@@ -210,9 +224,38 @@ impl Space {
             types: IndexSet::default(),
             by_attrs: FxHashMap::default(),
             inferred: FxHashMap::default(),
-            next: Fact { ty: TypeId(0), uniform: None, original: NOWHERE, origin: NOWHERE },
+            next: Fact { ty: TypeId(0), uniform: None, original: NOWHERE, origin: NOWHERE, loops: 0 },
             clash: None,
+            loop_bits: FxHashMap::default(),
+            loops: Vec::new(),
             derivations: vec![Derivation { rule: u32::MAX, from: SmallVec::new() }],
+        }
+    }
+
+    /// Learns the loops of a graph.
+    fn set_loops(&mut self, nest: &LoopNest) {
+        let bit = |l: usize| if l < 64 { 1 << l } else { 0 };
+        let around = |l: usize| std::iter::successors(nest.loops[l].parent, |l| nest.loops[*l].parent).map(bit).fold(0, |a, b| a | b);
+        self.loop_bits = nest.loops.iter().enumerate().map(|(l, of)| (of.id, bit(l))).collect();
+        self.loops = nest.loops.iter().enumerate().map(|(l, of)| (of.trips.unwrap_or(WHILE_RUNS) as u64, around(l))).collect();
+    }
+
+    /// How often something runs that depends on these loops.
+    pub fn runs(&self, set: LoopSet) -> u64 {
+        let inside = |l: &usize| *l < 64 && set & (1 << l) != 0;
+        let all = (0..self.loops.len()).filter(inside).fold(set, |all, l| all | self.loops[l].1);
+        (0..self.loops.len()).filter(|l| *l < 64 && all & (1 << l) != 0).fold(1u64, |n, l| n.saturating_mul(self.loops[l].0))
+    }
+
+    /// The loops that an op on these operands depends on.
+    fn loops_of(&self, op: OpId, below: LoopSet) -> LoopSet {
+        let bit = |id: usize| self.loop_bits.get(&id).copied().unwrap_or(0);
+        match self.op(op) {
+            Op::Carry(c) => below | bit(c.loop_id),
+            Op::LoopIndex(i) => below | bit(i.loop_id),
+            Op::Repeat(r) => below & !bit(r.loop_id),
+            Op::While(w) => below & !bit(w.loop_id),
+            _ => below,
         }
     }
 
@@ -337,8 +380,14 @@ pub(super) fn add(egraph: &mut Egraph, op: OpId, children: &[Id], made: Derivati
     let uniform = uniform(egraph, op, children);
     let canonical: SmallVec<[Id; 4]> = children.iter().map(|c| egraph.find(*c)).collect();
     let term = term(egraph, op, &canonical, made);
-    egraph.analysis.next = Fact { ty, uniform, original: NOWHERE, origin };
+    let loops = egraph.analysis.loops_of(op, below(egraph, &canonical));
+    egraph.analysis.next = Fact { ty, uniform, original: NOWHERE, origin, loops };
     Ok(egraph.add(term))
+}
+
+/// The loops that some class depends on.
+pub(super) fn below(egraph: &Egraph, children: &[Id]) -> LoopSet {
+    children.iter().fold(0, |set, c| set | egraph[*c].data.loops)
 }
 
 /// The tensor type of a class; for a tuple, its first component.
@@ -359,6 +408,7 @@ pub(super) struct Imported {
 /// A graph as an e-graph; dead values stay behind.
 pub(super) fn import(graph: &Graph) -> Imported {
     let mut egraph = Egraph::new(Space::new());
+    egraph.analysis.set_loops(&LoopNest::of(graph).unwrap_or_default());
     let mut terms = Vec::new();
     let mut map: Vec<Option<Id>> = vec![None; graph.nodes().len()];
     let live = graph.live();
@@ -371,7 +421,8 @@ pub(super) fn import(graph: &Graph) -> Imported {
         let uniform = uniform(&egraph, op, &children);
         let term = term(&egraph, op, &children, DerivationId(0));
         terms.push((value, term.clone()));
-        egraph.analysis.next = Fact { ty, uniform, original: value.0, origin: value.0 };
+        let loops = egraph.analysis.loops_of(op, below(&egraph, &children));
+        egraph.analysis.next = Fact { ty, uniform, original: value.0, origin: value.0, loops };
         map[value.index()] = Some(egraph.add(term));
     }
     egraph.rebuild();
