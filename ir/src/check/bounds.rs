@@ -38,6 +38,12 @@ pub fn check(program: &Program, findings: &mut Findings<'_>) {
                     sound = false;
                 }
             }
+            if let Instr::Loop { carries, .. } = instr
+                && let Some(carry) = carries.iter().find(|r| !is_injective(r))
+            {
+                findings.add(Fault::Bounds, place, format!("the carried region {} overlaps itself", show_region(carry)));
+                sound = false;
+            }
             if let Err(why) = shapes::check(program, instr) {
                 findings.add(Fault::Shape, place, why);
                 sound = false;

@@ -1,5 +1,6 @@
 //! Channels: the n-th send and the n-th receive of a channel are one message, so they must agree on element type and count, and
-//! none may be left over.
+//! none may be left over. They are one message in every iteration only if both lie in the same loops, on the same side of an exit: then
+//! both are executed equally often, in the same order among the messages of the channel.
 
 use super::report::{Fault, Findings, Place};
 use super::trace::{At, Trace};
@@ -37,6 +38,11 @@ pub fn check(program: &Program, trace: &Trace, findings: &mut Findings<'_>) {
                 let say = |r: &Region| format!("{} elements of {}", r.elements(), r.dtype);
                 let why = format!("message {n} of ch{id} is sent as {} and received as {}", say(from), say(to));
                 findings.add(Fault::Channel, place(*r), why);
+            }
+            let (out, in_) = (trace.path(*s), trace.path(*r));
+            if out != in_ {
+                let (out, in_) = (trace.show_path(out), trace.show_path(in_));
+                findings.add(Fault::Channel, place(*r), format!("message {n} of ch{id} is sent {out} and received {in_}"));
             }
         }
         let (s, r) = (channel.sends.len(), channel.recvs.len());

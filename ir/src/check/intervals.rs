@@ -68,6 +68,19 @@ impl<T: Copy + PartialEq> IntervalMap<T> {
         self.pieces.insert(start, (end, fact));
     }
 
+    /// Forgets every byte of `range`.
+    pub fn remove(&mut self, range: Range<u64>) {
+        if range.start >= range.end {
+            return;
+        }
+        self.cut(range.start);
+        self.cut(range.end);
+        let inside: Vec<u64> = self.pieces.range(range).map(|(s, _)| *s).collect();
+        for s in inside {
+            self.pieces.remove(&s);
+        }
+    }
+
     /// Changes the fact of every byte of `range`, starting from `absent` where there is none.
     pub fn update(&mut self, range: Range<u64>, absent: T, change: impl Fn(&mut T)) {
         if range.start >= range.end {
@@ -131,7 +144,10 @@ mod tests {
         for _ in 0..2000 {
             let a = next(64);
             let b = a + next(64 - a) + 1;
-            if next(3) == 0 {
+            if next(5) == 0 {
+                map.remove(a..b);
+                bytes[a as usize..b as usize].fill(None);
+            } else if next(3) == 0 {
                 map.update(a..b, 100, |f| *f += 1);
                 bytes[a as usize..b as usize].iter_mut().for_each(|f| *f = Some(f.unwrap_or(100) + 1));
             } else {

@@ -96,16 +96,24 @@ fn count(program: &Program, stats: &mut CheckStats) {
     stats.dies = program.dies.len();
     for code in &program.dies {
         stats.peak_sram = stats.peak_sram.max(code.sram_used);
+        let mut runs = vec![1u64];
         for instr in &program.streams[code.stream.index()] {
             stats.instructions += 1;
-            stats.sram_bytes += instr.reads().iter().chain(&instr.writes()).map(|r| r.bytes()).sum::<u64>();
+            let times = runs.last().copied().unwrap_or(1);
+            let add = |sum: &mut u64, bytes: u64| *sum = sum.saturating_add(bytes.saturating_mul(times));
+            let touched: u64 = instr.reads().iter().chain(&instr.writes()).map(|r| r.bytes()).sum();
             match instr {
                 Instr::Send { region, .. } => {
-                    stats.messages += 1;
-                    stats.message_bytes += region.bytes();
+                    stats.messages = stats.messages.saturating_add(times as usize);
+                    add(&mut stats.message_bytes, region.bytes());
                 }
-                Instr::Load { out: region, .. } | Instr::Store { region, .. } => stats.host_bytes += region.bytes(),
+                Instr::Load { out: region, .. } | Instr::Store { region, .. } => add(&mut stats.host_bytes, region.bytes()),
+                Instr::Loop { trips, .. } => runs.push(times.saturating_mul(trips.unwrap_or(1))),
+                Instr::EndLoop => runs.truncate(runs.len() - 1),
                 _ => {}
+            }
+            if !instr.is_fence() {
+                add(&mut stats.sram_bytes, touched);
             }
         }
     }

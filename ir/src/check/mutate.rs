@@ -65,6 +65,47 @@ const KINDS: &[(&str, Damage)] = &[
         Some(format!("ch{c}"))
     }),
     ("repeat an instruction", repeat),
+    ("drop a fence", |p, r| remove(p, r, Instr::is_fence)),
+    ("drop a loop", drop_loop),
+    ("move across a fence", move_across_fence),
+    ("change the trips", change_trips),
+    ("change the index", change_index),
+    ("drop a carry", |p, r| {
+        carries(p, r, |regions, parts, k| {
+            regions.remove(k);
+            parts.remove(k);
+            true
+        })
+    }),
+    ("swap slots", |p, r| {
+        carries(p, r, |_, parts, k| {
+            let next = (k + 1) % parts.len();
+            let slot = parts[k].0;
+            parts[k].0 = parts[next].0;
+            parts[next].0 = slot;
+            next != k
+        })
+    }),
+    ("swap carried regions", |p, r| {
+        carries(p, r, |regions, _, k| {
+            let next = (k + 1) % regions.len();
+            regions.swap(k, next);
+            next != k
+        })
+    }),
+    ("carry another part", |p, r| {
+        carries(p, r, |_, parts, k| match parts[k].1.first_mut() {
+            Some(range) if range.start > 0 => {
+                *range = range.start - 1..range.end - 1;
+                true
+            }
+            Some(range) => {
+                *range = range.start + 1..range.end + 1;
+                true
+            }
+            None => false,
+        })
+    }),
 ];
 
 /// Up to `count` different damaged programs, none equal to the original.
@@ -124,6 +165,87 @@ fn repeat(p: &mut Program, r: &mut Dice) -> Option<String> {
     let (instr, claim) = (p.streams[s][i].clone(), p.dies[d].claims[i]);
     p.streams[s].insert(i, instr);
     p.dies[d].claims.insert(i, claim);
+    Some(place(p, d, i))
+}
+
+/// The `loop`, perhaps the `exit_unless`, and the `end_loop` of a random loop of a random die, with die and stream.
+fn choose_loop(p: &mut Program, r: &mut Dice) -> Option<(usize, usize, Vec<usize>)> {
+    let (d, begin, s) = choose(p, r, |i| matches!(i, Instr::Loop { .. }))?;
+    let mut frame = vec![begin];
+    let mut depth = 0usize;
+    for (i, instr) in p.streams[s].iter().enumerate().skip(begin) {
+        match instr {
+            Instr::Loop { .. } => depth += 1,
+            Instr::ExitUnless { .. } if depth == 1 => frame.push(i),
+            Instr::EndLoop => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        if depth == 0 {
+            frame.push(i);
+            return Some((d, s, frame));
+        }
+    }
+    None
+}
+
+fn drop_loop(p: &mut Program, r: &mut Dice) -> Option<String> {
+    let (d, s, frame) = choose_loop(p, r)?;
+    for i in frame.iter().rev() {
+        p.streams[s].remove(*i);
+        p.dies[d].claims.remove(*i);
+    }
+    Some(format!("die {d} instructions {frame:?}"))
+}
+
+/// Changes what a loop carries, and the claims of all of its frame alike.
+fn carries(p: &mut Program, r: &mut Dice, change: impl Fn(&mut Vec<Region>, &mut Vec<(u32, Box)>, usize) -> bool) -> Option<String> {
+    let (d, s, frame) = choose_loop(p, r)?;
+    let mut claim = p.claims[p.dies[d].claims[frame[0]].index()].clone();
+    let (Instr::Loop { carries, .. }, Claim::Loop { parts, .. }) = (&mut p.streams[s][frame[0]], &mut claim) else { return None };
+    let k = r.below(carries.len());
+    if carries.is_empty() || parts.len() != carries.len() || !change(carries, parts, k) {
+        return None;
+    }
+    p.claims.push(claim);
+    frame.iter().for_each(|i| p.dies[d].claims[*i] = ClaimId::new(p.claims.len() - 1));
+    Some(format!("{}, carry {k}", place(p, d, frame[0])))
+}
+
+fn move_across_fence(p: &mut Program, r: &mut Dice) -> Option<String> {
+    let (d, i, s) = choose(p, r, Instr::is_fence)?;
+    let far = 1 + r.below(3);
+    let (from, to) = if r.below(2) == 0 { (i.checked_sub(far)?, i) } else { (i + far, i) };
+    if from + 1 >= p.streams[s].len() {
+        return None;
+    }
+    let (instr, claim) = (p.streams[s].remove(from), p.dies[d].claims.remove(from));
+    p.streams[s].insert(to, instr);
+    p.dies[d].claims.insert(to, claim);
+    Some(format!("die {d} instruction {from} to {to}"))
+}
+
+fn change_trips(p: &mut Program, r: &mut Dice) -> Option<String> {
+    let (d, i, s) = choose(p, r, |i| matches!(i, Instr::Loop { .. }))?;
+    if let Instr::Loop { trips, .. } = &mut p.streams[s][i] {
+        *trips = match (*trips, r.below(3)) {
+            (Some(n), 0) if n > 0 => Some(n - 1),
+            (Some(_), 1) => None,
+            (Some(n), _) => Some(n + 1),
+            (None, n) => Some(n as u64),
+        };
+    }
+    Some(place(p, d, i))
+}
+
+fn change_index(p: &mut Program, r: &mut Dice) -> Option<String> {
+    let (d, i, s) = choose(p, r, |i| matches!(i, Instr::Loop { index: Some(_), .. }))?;
+    if let Instr::Loop { index, .. } = &mut p.streams[s][i] {
+        match r.below(3) {
+            0 => *index = None,
+            1 => index.as_mut()?.offset += 8,
+            _ => index.as_mut()?.offset = 8 * r.below(p.dies[d].sram_used as usize / 8) as u64,
+        }
+    }
     Some(place(p, d, i))
 }
 

@@ -5,6 +5,8 @@
 //! end every state shard and every host output must be what the step says. So a missing reduction, a wrong shard, a double sum or a
 //! buffer that was overwritten too early is found without running a number.
 
+mod loops;
+
 use super::content::{COMPLETE, Content, CoverageId, Coverages, Form, Key, base_of, uncovered};
 use super::deadlock::Event;
 use super::implements::{self, Share};
@@ -49,6 +51,9 @@ struct State<'a> {
     coverages: Coverages,
     messages: Vec<VecDeque<Message>>,
     stored: Vec<Vec<Box>>,
+    nest: loops::Nest,
+    /// The loops that each die is in.
+    inside: Vec<Vec<loops::Frame>>,
     reads: usize,
 }
 
@@ -64,7 +69,7 @@ pub fn check(program: &Program, trace: &Trace, order: &[Event], findings: &mut F
         let code = &program.dies[d];
         let instr = &program.streams[code.stream.index()][i];
         let claim = &program.claims[code.claims[i].index()];
-        if let Err((fault, why)) = state.step(d, instr, claim, message) {
+        if let Err((fault, why)) = state.step((d, i), instr, claim, message) {
             findings.add(fault, Place::at(d, i), why);
             if findings.total > super::report::MAX_FINDINGS {
                 return;
@@ -107,6 +112,8 @@ impl<'a> State<'a> {
             coverages: Coverages::default(),
             messages: (0..program.channels.len()).map(|_| VecDeque::new()).collect(),
             stored: vec![Vec::new(); program.host.len()],
+            nest: loops::Nest::of(graph),
+            inside: (0..program.dies.len()).map(|_| Vec::new()).collect(),
             reads: 0,
         };
         for (pair, shards) in program.state.iter().enumerate() {
@@ -292,7 +299,7 @@ impl<'a> State<'a> {
         fail(Fault::Partial, format!("{} is not complete here: it has {}", self.name(key), self.coverages.describe(coverage)))
     }
 
-    fn inside(&self, key: Key, part: &[Range<usize>]) -> Result<(), Fail> {
+    fn is_part(&self, key: Key, part: &[Range<usize>]) -> Result<(), Fail> {
         let shape = &self.ty(key).shape;
         if part.len() == shape.len() && part.iter().zip(shape).all(|(r, d)| r.start <= r.end && r.end <= *d) {
             return Ok(());
@@ -301,15 +308,19 @@ impl<'a> State<'a> {
     }
 
     /// One instruction.
-    fn step(&mut self, die: usize, instr: &Instr, claim: &Claim, channel: usize) -> Result<(), Fail> {
+    fn step(&mut self, (die, i): (usize, usize), instr: &Instr, claim: &Claim, channel: usize) -> Result<(), Fail> {
         match claim {
             Claim::Control if matches!(instr, Instr::Wait { .. } | Instr::End) => Ok(()),
             Claim::Control => fail(Fault::Claim, "it touches tensors but claims to touch none"),
-            Claim::Compute { node, ranges } => self.compute(die, instr, *node, ranges),
-            Claim::Loop { .. } => fail(Fault::Claim, "loops are not traced"),
+            Claim::Loop { end, parts } => self.fence((die, i), instr, *end, parts),
+            Claim::Compute { node, ranges } => {
+                self.in_scope(die, node.0)?;
+                self.compute(die, instr, *node, ranges)
+            }
             Claim::Move { value, component, part } => {
                 let key = self.key(*value, *component)?;
-                self.inside(key, part)?;
+                self.is_part(key, part)?;
+                self.in_scope(die, key.0)?;
                 self.movement(die, instr, key, part, channel)
             }
         }
@@ -353,6 +364,7 @@ impl<'a> State<'a> {
                 self.host_part(self.graph.outputs[n as usize].value, key, part, box_)?;
                 let coverage = self.read_part(die, region, key, part)?;
                 self.complete(key, coverage)?;
+                self.surely_runs(die)?;
                 let stored = &mut self.stored[host.index()];
                 if let Some(other) = stored.iter().find(|b| crate::axes::box_intersect(b, part).is_some()) {
                     return fail(Fault::Result, format!("{} is stored already, as part of {}", show_box(part), show_box(other)));
@@ -424,7 +436,9 @@ impl<'a> State<'a> {
     }
 
     fn compute(&mut self, die: usize, instr: &Instr, node: ValueId, ranges: &[Range<usize>]) -> Result<(), Fail> {
-        if matches!(self.graph.node(node).op, Op::Input(_) | Op::Proj(_)) || instr.is_async() {
+        let given =
+            matches!(self.graph.node(node).op, Op::Input(_) | Op::Proj(_) | Op::Carry(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_));
+        if given || instr.is_async() {
             return fail(Fault::Claim, format!("`{}` computes no node", instr.name()));
         }
         let axes = self.axes(node);

@@ -1,5 +1,6 @@
 //! Races: a queued instruction uses its region from where it is issued until a `wait` that covers it. Until then nobody else may
-//! write what it reads, or touch what it writes. Entries of one queue run one after another, so they are ordered already.
+//! write what it reads, or touch what it writes. Entries of one queue run one after another, so they are ordered already. Fences wait for
+//! all queues, so nothing is used from one iteration of a loop into the next.
 
 use super::intervals::IntervalMap;
 use super::report::{Fault, Findings, Place};
@@ -40,9 +41,13 @@ fn check_die(stream: &[Instr], die: &DieTrace, d: usize, findings: &mut Findings
     let mut uses: IntervalMap<Uses> = IntervalMap::default();
     let (mut issued, mut waited) = ([0u32; QUEUES], [0u32; QUEUES]);
     for (i, instr) in stream.iter().enumerate() {
-        if let Instr::Wait { queue, count } = instr {
+        if instr.is_fence() {
+            waited = issued;
+            uses.clear();
+        }
+        if let Instr::Wait { queue, .. } = instr {
             let q = queue_index(*queue);
-            waited[q] = waited[q].max(*count);
+            waited[q] = waited[q].max(die.waits[i]);
             if (0..QUEUES).all(|q| waited[q] >= issued[q]) {
                 uses.clear();
             }

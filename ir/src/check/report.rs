@@ -159,7 +159,7 @@ pub struct CheckStats {
     pub dies: usize,
     /// Instructions over all dies.
     pub instructions: usize,
-    /// Messages between dies.
+    /// Messages between dies. Here and below, what is in a loop counts as often as the loop runs, and in a `while` once.
     pub messages: usize,
     /// Bytes of those messages.
     pub message_bytes: u64,
@@ -243,7 +243,11 @@ impl<'p> Findings<'p> {
             Claim::Move { value, component, part } => {
                 Some(format!("to move {} of component {component} of {}", show_box(part), self.value(*value)))
             }
-            Claim::Loop { end, .. } => Some(format!("to belong to the loop of {}", self.value(*end))),
+            Claim::Loop { end, parts } => {
+                let slots: Vec<String> = parts.iter().map(|(slot, part)| format!("{} of slot {slot}", show_box(part))).collect();
+                let carries = if slots.is_empty() { "nothing".to_string() } else { slots.join(", ") };
+                Some(format!("to belong to the loop of {} and to carry {carries}", self.value(*end)))
+            }
             Claim::Control => None,
         }
     }

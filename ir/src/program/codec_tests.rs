@@ -29,7 +29,14 @@ fn files_round_trip_and_are_deterministic() {
 
 #[test]
 fn every_sample_round_trips() {
-    for text in [include_str!("../check/samples/halo.txt"), include_str!("../check/samples/all_gather.txt")] {
+    let samples = [
+        include_str!("../check/samples/halo.txt"),
+        include_str!("../check/samples/all_gather.txt"),
+        include_str!("../check/samples/loop.txt"),
+        include_str!("../check/samples/nested.txt"),
+        include_str!("../check/samples/while.txt"),
+    ];
+    for text in samples {
         let program = parse_program(text).unwrap_or_else(|e| panic!("{e}"));
         let file = ProgramFile { program, weights: Weights::new(), info: Vec::new() };
         assert_eq!(read(&write(&file).unwrap()), Ok(file));

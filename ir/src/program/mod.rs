@@ -2,7 +2,8 @@
 //!
 //! A die has one in-order compute stream and asynchronous queues: one for each link direction and way, and two for host memory.
 //! `send`, `recv`, `load` and `store` are put into their queue when the stream reaches them and complete later, in queue order; a
-//! queue's monotone counter tells how many have completed since the step began, and `wait` blocks the stream until a count is reached.
+//! queue's monotone counter tells how many have completed since the step began or since the last fence, and `wait` blocks the stream until a
+//! count is reached. `loop`, `exit_unless` and `end_loop` are fences: they wait until all queues of the die have drained.
 //! A region that a queue still uses may not be touched in a conflicting way before the `wait` that covers it. Channels are one-way,
 //! ordered, and have credits: a send completes only while fewer than `depth` messages are on the way.
 

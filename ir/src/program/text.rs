@@ -16,9 +16,11 @@
 //! die (0,1) same as (0,0) sram 8192 out [ch1] in [] claims [0..3]
 //! ; 12 instructions, 2 transfers, 12.0 KiB moved, peak 28.0 KiB of 48.0 KiB
 //! ```
+//! A loop is written `loop 0x80 i64[] = 0x0 f32[4] trips=3` (the number of the iteration, which may be absent, then the carried regions; `any`
+//! number of trips until an `exit_unless`) and claimed `claim7 loop %9 0 [0..4]`: its end, then slot and part of each carried region.
 //! Strides in braces follow a region that is not dense. Everything derived is in comments.
 
-use super::form::Form;
+use super::form::{Form, only_reads};
 use super::{Claim, Instr, Program, Region};
 use crate::target::{DieId, LinkId, Target};
 use crate::text::lex::quote;
@@ -49,7 +51,7 @@ impl fmt::Display for Instr {
             let _ = write!(line, " {}", list(&form.outs));
         }
         if !form.ins.is_empty() {
-            let _ = write!(line, "{} {}", if form.outs.is_empty() { "" } else { " =" }, list(&form.ins));
+            let _ = write!(line, "{} {}", if only_reads(&form.name) { "" } else { " =" }, list(&form.ins));
         }
         for (name, value) in &form.fields {
             let _ = write!(line, " {name}={value}");
@@ -98,6 +100,18 @@ fn show_ids(ids: impl Iterator<Item = u32>) -> String {
     }
     let parts: Vec<String> = runs.iter().map(|(a, b)| if a + 1 == *b { a.to_string() } else { format!("{a}..{b}") }).collect();
     format!("[{}]", parts.join(","))
+}
+
+/// What stands before each instruction of a stream: two spaces for each loop around it, up to sixteen loops.
+fn margins(stream: &[Instr]) -> impl Iterator<Item = &'static str> {
+    const SPACES: &str = "                                ";
+    let mut depth = 0usize;
+    stream.iter().map(move |instr| {
+        depth = depth.saturating_sub(usize::from(matches!(instr, Instr::EndLoop)));
+        let margin = &SPACES[..(2 * depth).min(SPACES.len())];
+        depth += usize::from(matches!(instr, Instr::Loop { .. }));
+        margin
+    })
 }
 
 /// A size in words.
@@ -183,13 +197,13 @@ impl Program {
                 (Some(stream), Some(slot @ None)) => {
                     *slot = Some(code.die);
                     writeln!(f, " {{")?;
-                    for (i, instr) in stream.iter().enumerate() {
+                    for (i, (instr, margin)) in stream.iter().zip(margins(stream)).enumerate() {
                         let claim = code.claims.get(i).and_then(|c| self.claims.get(c.index()));
                         match claim {
                             Some(Claim::Compute { node: v, .. } | Claim::Move { value: v, .. } | Claim::Loop { end: v, .. }) => {
-                                writeln!(f, "  {i:04}  {instr}   ; {v}")?
+                                writeln!(f, "  {i:04}  {margin}{instr}   ; {v}")?
                             }
-                            _ => writeln!(f, "  {i:04}  {instr}")?,
+                            _ => writeln!(f, "  {i:04}  {margin}{instr}")?,
                         }
                     }
                     writeln!(f, "}}")?;
@@ -199,20 +213,31 @@ impl Program {
         }
         for (s, stream) in self.streams.iter().enumerate().filter(|(s, _)| printed[*s].is_none()) {
             writeln!(f, "stream s{s} {{")?;
-            stream.iter().enumerate().try_for_each(|(i, instr)| writeln!(f, "  {i:04}  {instr}"))?;
+            let lines = stream.iter().zip(margins(stream)).enumerate();
+            lines.into_iter().try_for_each(|(i, (instr, margin))| writeln!(f, "  {i:04}  {margin}{instr}"))?;
             writeln!(f, "}}")?;
         }
         Ok(())
     }
 
-    /// The cost summary, a comment: instructions, transfers, bytes moved between dies, and the highest SRAM use.
+    /// The cost summary, a comment: instructions, transfers, bytes moved between dies (in loops, as often as they run, and in a `while`
+    /// once), and the highest SRAM use.
     pub fn summary(&self) -> String {
         let (mut instructions, mut transfers, mut moved) = (0usize, 0usize, 0u64);
-        for instr in self.dies.iter().filter_map(|c| self.streams.get(c.stream.index())).flatten() {
-            instructions += 1;
-            if let Instr::Send { region, .. } = instr {
-                transfers += 1;
-                moved = moved.saturating_add(region.bytes());
+        for stream in self.dies.iter().filter_map(|c| self.streams.get(c.stream.index())) {
+            let mut runs = vec![1usize];
+            for instr in stream {
+                let times = runs.last().copied().unwrap_or(1);
+                instructions += 1;
+                match instr {
+                    Instr::Send { region, .. } => {
+                        transfers = transfers.saturating_add(times);
+                        moved = moved.saturating_add(region.bytes().saturating_mul(times as u64));
+                    }
+                    Instr::Loop { trips, .. } => runs.push(times.saturating_mul(trips.unwrap_or(1) as usize)),
+                    Instr::EndLoop => drop(runs.pop()),
+                    _ => {}
+                }
             }
         }
         let peak = self.dies.iter().map(|c| c.sram_used).max().unwrap_or(0);

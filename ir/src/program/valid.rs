@@ -1,8 +1,11 @@
 //! Structure: every id is in range, every size is within the limits, and the tables fit the step. Nothing may look at a program from a
 //! file before this has passed.
 
+mod loops;
+
 use super::{Claim, DieCode, HostUse, Instr, Program, Region};
 use crate::axes::box_dims;
+use crate::graph::loops::LoopNest;
 use crate::step::StepError;
 use crate::types::TensorType;
 use crate::verify::size_is_sane;
@@ -236,6 +239,8 @@ impl Program {
 
     fn validate_dies(&self) -> Verdict {
         let mut total = 0usize;
+        let nest =
+            LoopNest::of(&self.step.graph).map_err(|e| StructureError::Fit { place: "the graph".to_string(), why: e.to_string() })?;
         let ports: Vec<(usize, usize)> = self.streams.iter().map(|s| ports(s)).collect();
         for (d, code) in self.dies.iter().enumerate() {
             let place = || format!("die {d}");
@@ -252,6 +257,7 @@ impl Program {
             for c in &code.claims {
                 id(&place, "claim", c.index(), self.claims.len())?;
             }
+            loops::check(self, &place, code, &nest)?;
         }
         Ok(())
     }
