@@ -10,6 +10,8 @@ use crate::place::PlacedGraph;
 use crate::schedule::Schedule;
 use crate::sharded::ShardedGraph;
 use crate::{canonicalize, fuse, lower, optimize, place, schedule};
+use girih_ir::graph::{Graph, Node, ValueId};
+use girih_ir::ops::Op;
 use girih_ir::program::Program;
 use girih_ir::step::TrainStep;
 use girih_ir::target::{LogicalMesh, Target};
@@ -138,6 +140,18 @@ pub fn compile(step: TrainStep, target: &Target, options: &CompileOptions) -> Re
     Pipeline::new(target, options).compile(step)
 }
 
+/// The graph without the wishes how values lie over a mesh, when there is no mesh.
+fn without_shards(graph: &Graph, one_die: bool) -> Graph {
+    if !one_die || !graph.nodes().iter().any(|n| matches!(n.op, Op::Shard(_))) {
+        return graph.clone();
+    }
+    let drop = |out: &mut Graph, node: &Node, operands: &[ValueId]| match &node.op {
+        Op::Shard(_) => Ok(operands[0]),
+        op => out.add(op.clone(), operands),
+    };
+    graph.rewritten(drop).map_or_else(|_| graph.clone(), |(g, _)| g)
+}
+
 /// Prices of a byte of SRAM, in picoseconds, that are tried in turn until the plan fits.
 const PRICES: [f64; 5] = [0.0, 1.0, 10.0, 100.0, 1000.0];
 
@@ -171,8 +185,9 @@ impl<'a> Pipeline<'a> {
     pub fn rewrite(&mut self, mut step: TrainStep) -> Result<TrainStep, CompileError> {
         let size = |s: &TrainStep| s.graph.nodes().len();
         let before = size(&step);
+        let one_die = self.options.dies == Some(1) || self.target.mesh.sites() == 1;
         step.graph = self.timed("canonicalize", before, |_| {
-            let graph = canonicalize::canonicalize(&step.graph).0;
+            let graph = canonicalize::canonicalize(&without_shards(&step.graph, one_die)).0;
             let n = graph.nodes().len();
             (graph, n, String::new())
         });

@@ -124,6 +124,7 @@ pub(super) fn compute(
             let max = matches!(w.select, CompareFn::Ge | CompareFn::Gt);
             Instr::SelectScatter { max, out: s.out(), input: s.input(), source: s.ins[1].clone(), window }
         }
+        Op::Shard(_) => Instr::Copy { out: s.out(), input: s.input() },
         Op::Transpose(t) => {
             let from = permuted(&s.ins[0], t.permutation.iter().copied());
             Instr::Copy { out: s.out(), input: from }

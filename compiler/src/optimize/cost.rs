@@ -71,7 +71,14 @@ impl CostModel {
         let elements = out.components().iter().map(TensorType::elements).max().unwrap_or(0) as u64;
         // One picosecond a node makes the smaller of two otherwise equal programs the cheaper one.
         let cost = match op {
-            Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Carry(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_) => return 0,
+            Op::Input(_)
+            | Op::Constant(_)
+            | Op::Proj(_)
+            | Op::Shard(_)
+            | Op::Carry(_)
+            | Op::LoopIndex(_)
+            | Op::Repeat(_)
+            | Op::While(_) => return 0,
             Op::Reshape(_) | Op::Broadcast(_) => 0,
             Op::Transpose(_) => time(written.saturating_mul(2), self.bytes),
             _ => match weight(op) {

@@ -160,6 +160,11 @@ impl<'a> Groups<'a> {
 
     fn options(&self, g: usize) -> Vec<Choice> {
         let group = &self.list[g];
+        // What the author of the model asks for is not up for choice, as far as there is something to split.
+        if let Op::Shard(pin) = &self.step.graph.node(group.members[0].node).op {
+            let dim = |d: i64| usize::try_from(d).ok().filter(|d| group.splittable.get(*d) == Some(&true));
+            return vec![Choice { y: dim(pin.y), x: dim(pin.x) }];
+        }
         let mut dims: Vec<usize> = (0..group.extents.len()).filter(|d| group.splittable[*d]).collect();
         dims.sort_by_key(|d| (std::cmp::Reverse(group.extents[*d]), *d));
         dims.truncate(SPLITTABLE);

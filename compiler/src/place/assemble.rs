@@ -156,9 +156,9 @@ impl<'a> Placer<'a> {
         if partials.is_empty() { Ok(()) } else { self.combine(value, axes, partials) }
     }
 
-    /// A reshape whose share is exactly the elements of a whole buffer only gives the bytes another name: they are already in order.
+    /// A reshape (or an op that changes nothing) whose share is exactly the elements of a whole buffer only gives the bytes another name: they are already in order.
     fn reshape_alias(&mut self, value: ValueId, die: u32, shard: &Shard, reads: &[View]) -> Option<BufferId> {
-        if !matches!(self.sharded.step.graph.node(value).op, Op::Reshape(_)) {
+        if !matches!(self.sharded.step.graph.node(value).op, Op::Reshape(_) | Op::Shard(_)) {
             return None;
         }
         let (view, result) = (&reads[0], &shard.results[0]);

@@ -170,7 +170,9 @@ pub fn check(s: &Share<'_>, instr: &Instr) -> Result<Order, String> {
             Ok(dims())
         }
         (Op::Concat(c), Instr::Concat { dim, .. }) => same("the dimension", &(*dim as usize), &c.dim).map(|()| dims()),
-        (Op::Transpose(_) | Op::Broadcast(_) | Op::Slice(_) | Op::Reverse(_) | Op::Concat(_), Instr::Copy { .. }) => Ok(Order::Loops),
+        (Op::Transpose(_) | Op::Broadcast(_) | Op::Slice(_) | Op::Reverse(_) | Op::Concat(_) | Op::Shard(_), Instr::Copy { .. }) => {
+            Ok(Order::Loops)
+        }
         (Op::Reshape(_), Instr::Copy { .. }) => Ok(Order::Flat),
         _ => Err(mismatch(s, instr)),
     }

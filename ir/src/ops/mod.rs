@@ -199,6 +199,7 @@ pub mod rms_norm_grad;
 pub mod samples;
 pub mod scatter;
 pub mod select_and_scatter;
+pub mod shard;
 pub mod silu;
 pub mod silu_grad;
 pub mod slice;
@@ -223,7 +224,7 @@ ops! {
         gather::Gather, scatter::Scatter, dynamic_slice::DynamicSlice, dynamic_update_slice::DynamicUpdateSlice,
         arg_reduce::ArgReduce, cumulative::Cumulative, sort::Sort, top_k::TopK,
         random::Random, fused::Fused,
-        carry::Carry, loop_index::LoopIndex, repeat::Repeat, while_loop::While,
+        shard::Shard, carry::Carry, loop_index::LoopIndex, repeat::Repeat, while_loop::While,
         bitcast_convert::BitcastConvert,
     }
     composite {

@@ -50,7 +50,8 @@ impl<'a> Converter<'a> {
     /// Converts an op: one list of parts a result.
     pub(super) fn dispatch(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
         let (dialect, name) = op.name.split_once('.').unwrap_or(("", &op.name));
-        if self.lift.is_some() && !is_elementwise(&op.name) && !passes_lifted(name) && op.operands.iter().any(|v| self.is_lifted(frame, *v)) {
+        if self.lift.is_some() && !is_elementwise(&op.name) && !passes_lifted(name) && op.operands.iter().any(|v| self.is_lifted(frame, *v))
+        {
             return unsupported("this op in a region body");
         }
         match dialect {
@@ -120,7 +121,12 @@ impl<'a> Converter<'a> {
             "composite" => self.composite_op(frame, op),
             "custom_call" => self.custom_call_op(frame, op),
             "optimization_barrier" => self.identity(frame, op),
-            "all_reduce" | "all_gather" | "all_to_all" | "reduce_scatter" | "collective_permute" | "collective_broadcast"
+            "all_reduce"
+            | "all_gather"
+            | "all_to_all"
+            | "reduce_scatter"
+            | "collective_permute"
+            | "collective_broadcast"
             | "cross-replica-sum" => self.collective_op(frame, op),
             "partition_id" | "replica_id" => self.process_id_op(),
             "after_all" | "create_token" => Ok(vec![Parts::new()]),

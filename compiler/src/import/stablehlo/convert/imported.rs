@@ -88,9 +88,9 @@ pub(super) fn finish(cx: Converter<'_>, donated: Vec<(usize, Option<usize>)>) ->
         graph.output(format!("check{i}.want"), want);
         checks.push(Check { kind, got: at, want: at + 1, place });
     }
-    let (graph, map) = graph.rewritten(|out, node, operands| out.add(node.op.clone(), operands)).map_err(|e| {
-        ImportError::Malformed(Problem::new("E0162", format!("the operands of `{}` do not fit", e.op)).because(e.why))
-    })?;
+    let (graph, map) = graph
+        .rewritten(|out, node, operands| out.add(node.op.clone(), operands))
+        .map_err(|e| ImportError::Malformed(Problem::new("E0162", format!("the operands of `{}` do not fit", e.op)).because(e.why)))?;
     for pin in &mut pins {
         if let PinAt::Value(v) = pin.at
             && let Some(new) = map.get(v.index()).copied().flatten()

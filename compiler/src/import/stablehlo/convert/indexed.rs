@@ -72,8 +72,7 @@ impl<'a> Converter<'a> {
 
     /// Start indices from operand `first` on, all of one type.
     fn starts(&mut self, frame: &Frame<'a>, op: &Operation, first: usize) -> Res<Vec<ValueId>> {
-        let mut starts: Vec<ValueId> =
-            (first..op.operands.len()).map(|i| self.operand(frame, op, i)).collect::<Res<_>>()?;
+        let mut starts: Vec<ValueId> = (first..op.operands.len()).map(|i| self.operand(frame, op, i)).collect::<Res<_>>()?;
         let mixed = starts.iter().any(|s| self.dtype(*s) != self.dtype(starts[0]));
         for s in starts.iter_mut().filter(|_| mixed) {
             *s = self.graph.convert(*s, DType::I64);
@@ -205,9 +204,8 @@ impl<'a> Converter<'a> {
     ) -> Res<Vec<Parts>> {
         let shape = self.dims(inputs[0]);
         let (table, count) = self.start_table(scatter, indices, shape.len())?;
-        let window_dims: Vec<usize> = (0..shape.len())
-            .filter(|d| !scatter.inserted_window_dims.contains(d) && !scatter.input_batching_dims.contains(d))
-            .collect();
+        let window_dims: Vec<usize> =
+            (0..shape.len()).filter(|d| !scatter.inserted_window_dims.contains(d) && !scatter.input_batching_dims.contains(d)).collect();
         let mut window = Dims::from_elem(1, shape.len());
         for (u, d) in scatter.update_window_dims.iter().zip(&window_dims) {
             window[*d] = self.graph.shape(updates[0])[*u];

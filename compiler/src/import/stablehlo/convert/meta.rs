@@ -72,7 +72,9 @@ impl<'a> Converter<'a> {
 
     /// Whether the module is one program of one process, as far as the attributes say.
     fn single(&self) -> bool {
-        ["mhlo.num_partitions", "mhlo.num_replicas"].iter().all(|key| matches!(self.module.attrs.get(*key), None | Some(ModuleAttr::Int(1))))
+        ["mhlo.num_partitions", "mhlo.num_replicas"]
+            .iter()
+            .all(|key| matches!(self.module.attrs.get(*key), None | Some(ModuleAttr::Int(1))))
     }
 
     /// Collectives of one process with itself, which hand their operands on.
@@ -153,7 +155,9 @@ impl<'a> Converter<'a> {
         let tolerance = attrs::real(&op.attrs, "tolerance")?;
         let kind = match name.trim_end_matches("_const") {
             "expect_eq" => CheckKind::Exact,
-            "expect_close" => CheckKind::Ulps(attrs::int(&op.attrs, "max_ulp_difference")?.and_then(|u| u32::try_from(u).ok()).unwrap_or(3)),
+            "expect_close" => {
+                CheckKind::Ulps(attrs::int(&op.attrs, "max_ulp_difference")?.and_then(|u| u32::try_from(u).ok()).unwrap_or(3))
+            }
             "expect_almost_eq" => CheckKind::Near(tolerance.unwrap_or(1e-3)),
             _ => return unsupported(format!("the check `{name}`")),
         };

@@ -172,7 +172,11 @@ impl<'a> Converter<'a> {
         flat.push(count);
         let mut values = inputs;
         for v in values.iter_mut().flatten() {
-            let moved = if order.iter().enumerate().all(|(i, d)| i == *d) { *v } else { self.add(Transpose { permutation: order.clone() }, &[*v])? };
+            let moved = if order.iter().enumerate().all(|(i, d)| i == *d) {
+                *v
+            } else {
+                self.add(Transpose { permutation: order.clone() }, &[*v])?
+            };
             *v = self.reshape_to(moved, &flat)?;
         }
         let combined = match count {

@@ -163,7 +163,10 @@ impl<'a> Converter<'a> {
         let mut backward = Vec::new();
         for parts in all {
             let side = |cx: &mut Self, dims: &[usize]| -> Res<Parts> {
-                parts.iter().map(|v| cx.add(girih_ir::ops::broadcast::Broadcast { shape: square.clone(), dims: dims.to_vec() }, &[*v])).collect()
+                parts
+                    .iter()
+                    .map(|v| cx.add(girih_ir::ops::broadcast::Broadcast { shape: square.clone(), dims: dims.to_vec() }, &[*v]))
+                    .collect()
             };
             let (i, j) = (side(self, &along_i)?, side(self, &along_j)?);
             forward.extend([j.clone(), i.clone()]);
