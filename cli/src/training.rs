@@ -84,7 +84,7 @@ pub fn train(
         let Some(batch) = batches.next() else { break };
         let batch = batch?;
         let start = Instant::now();
-        let outputs = session.step(&batch)?;
+        let outputs = session.step_until(&batch, &options.cancel)?;
         progress(Progress { step, outputs, time: start.elapsed() });
         step += 1;
         if let Some((store, every)) = &mut store

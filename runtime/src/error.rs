@@ -90,6 +90,12 @@ pub enum RuntimeError {
         /// What the system says.
         why: String,
     },
+    /// The run was cancelled in a loop that runs until its data say so.
+    #[error("E0712: cancelled in a loop, at {place}; the step is unfinished, so load a checkpoint or set all state again")]
+    Interrupted {
+        /// Die, instruction and mnemonic.
+        place: String,
+    },
     /// A file could not be read or written.
     #[error("E0720: {path}: {source}")]
     Io {
@@ -145,6 +151,7 @@ impl RuntimeError {
             RuntimeError::Panicked { .. } => "E0709",
             RuntimeError::Cancelled { .. } => "E0710",
             RuntimeError::Threads { .. } => "E0711",
+            RuntimeError::Interrupted { .. } => "E0712",
             RuntimeError::Io { .. } => "E0720",
             RuntimeError::Locked { .. } => "E0721",
             RuntimeError::NoCheckpoint { .. } => "E0722",

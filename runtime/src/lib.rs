@@ -7,6 +7,8 @@
 pub mod checkpoint;
 pub mod data;
 pub mod error;
+#[cfg(test)]
+mod loop_programs;
 pub mod machine;
 pub mod session;
 pub mod simulate;

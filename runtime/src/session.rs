@@ -30,7 +30,7 @@ pub struct RuntimeOptions {
     pub isa: Option<Isa>,
 }
 
-/// Stops a run between two steps, from any thread.
+/// Stops a run between two steps, or in a loop whose end the data decide, from any thread.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -39,7 +39,7 @@ impl CancelToken {
     pub fn new() -> Self {
         CancelToken::default()
     }
-    /// Asks the run to stop before its next step.
+    /// Asks the run to stop before its next step, and loops without a number of trips to stop before their next iteration.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
@@ -210,6 +210,15 @@ impl Session {
 
     /// Runs the step once on a batch.
     pub fn step(&mut self, inputs: &Inputs) -> Result<Outputs<'_>, RuntimeError> {
+        self.step_until(inputs, &CancelToken::new())
+    }
+
+    /// Runs the step once on a batch, like [`step`](Self::step), but gives up when the token is set while the program is in a loop that
+    /// runs until its data say so: such a loop may have no end.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Interrupted`]: as after any error in the middle of a step, the state has to be set again.
+    pub fn step_until(&mut self, inputs: &Inputs, cancel: &CancelToken) -> Result<Outputs<'_>, RuntimeError> {
         if let Some(index) = self.set.iter().position(|s| !s) {
             let pair = &self.program.step.state[index];
             return Err(self.unset(&pair.name, self.program.step.state_type(pair)));
@@ -221,8 +230,8 @@ impl Session {
             }
         }
         let ran = match &mut self.machine {
-            Machine::Host(m) => m.step(&self.program, &self.team, &self.hosts),
-            Machine::Mesh(m) => m.step(&self.program, &self.team, &self.hosts),
+            Machine::Host(m) => m.step(&self.program, &self.team, &self.hosts, cancel),
+            Machine::Mesh(m) => m.step(&self.program, &self.team, &self.hosts, cancel),
         };
         if ran.is_err() {
             self.set.iter_mut().for_each(|s| *s = false);
@@ -259,6 +268,7 @@ impl Session {
     ///
     /// # Errors
     /// [`RuntimeError::Cancelled`] when the token was set: the state is then that after the last step that `progress` saw.
+    /// [`RuntimeError::Interrupted`] when it was set while a step was in a loop without a number of trips: the state is then lost.
     pub fn run_steps(
         &mut self,
         first: u64,
@@ -273,7 +283,7 @@ impl Session {
             }
             let batch = batch?;
             let start = Instant::now();
-            let outputs = self.step(&batch)?;
+            let outputs = self.step_until(&batch, cancel)?;
             progress(Progress { step, outputs, time: start.elapsed() });
             step += 1;
         }

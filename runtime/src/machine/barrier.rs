@@ -48,6 +48,11 @@ impl Barrier {
         self.wake.notify_all();
     }
 
+    /// Whether somebody broke it.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
     /// Waits until all threads have come. Returns whether they have: `false` when the barrier is broken.
     pub fn wait(&self) -> bool {
         let generation = self.generation.load(Ordering::SeqCst);

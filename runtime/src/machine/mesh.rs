@@ -4,12 +4,16 @@
 //! message or a credit makes its receiver ready again. Dies share nothing but channels, each with one sender and one receiver that take turns in
 //! a fixed order (a Kahn network), so neither the number of workers nor their speed shows in any result.
 //!
+//! A fence (`loop`, `exit_unless`, `end_loop`) blocks its die until the die's queues are empty; then their counters begin anew and the die goes
+//! on, or jumps. A die in a loop goes on as long as it can; that a loop need not end shows only when somebody cancels.
+//!
 //! When nothing is ready, nobody runs and some die has not finished, nothing can ever happen again: that is reported, with the cycle of
 //! waits.
 
 use super::deadlock::{Blocked, Cause, Deadlock};
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
+use super::loops::Loops;
 use super::place::Place;
 use super::queues::{self, QUEUES};
 use super::sram::{Lease, Sram, overlap};
@@ -17,6 +21,7 @@ use super::strided::{self, Block};
 use super::task::{self, Programs, Task};
 use super::team::Team;
 use crate::error::RuntimeError;
+use crate::session::CancelToken;
 use girih_ir::axes::Box as Part;
 use girih_ir::program::{Instr, Program};
 use girih_ir::scalar::Monoid;
@@ -26,7 +31,7 @@ use girih_kernels::{Isa, KernelError, copy};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// One instruction of a stream, ready to run.
@@ -38,6 +43,21 @@ enum Op {
     Wait {
         queue: usize,
         count: u32,
+    },
+    /// Begins a loop, or skips it; the lease is of the iteration's number.
+    Loop {
+        trips: Option<u64>,
+        index: Option<Lease>,
+        end: usize,
+    },
+    /// Leaves the loop that ends at `end` when the byte is 0.
+    Exit {
+        predicate: Lease,
+        end: usize,
+    },
+    /// Goes back to the `loop` at `start`, or on.
+    EndLoop {
+        start: usize,
     },
     Nothing,
 }
@@ -87,6 +107,8 @@ struct QueueState {
 struct DieState {
     sram: Sram,
     pc: usize,
+    /// Numbers of the iterations of the open loops, outermost first.
+    iterations: Vec<u64>,
     queues: [QueueState; QUEUES],
     finished: bool,
 }
@@ -136,6 +158,8 @@ pub struct MeshMachine {
     channels: Vec<ChannelInfo>,
     agenda: Mutex<Agenda>,
     news: Condvar,
+    /// Whether the step has failed, for dies in loops.
+    stopped: AtomicBool,
     benches: Vec<Mutex<Bench>>,
     isa: Isa,
 }
@@ -144,6 +168,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a step runs with.
+#[derive(Clone, Copy)]
+struct Step<'s> {
+    program: &'s Program,
+    hosts: &'s Hosts,
+    cancel: &'s CancelToken,
+}
+
+const OUTSIDE: &str = "a region lies above `sram_used`";
+
 impl MeshMachine {
     /// Prepares every stream and takes SRAM for every die.
     pub fn new(program: &Program, team: &Team, isa: Isa) -> Result<Self, RuntimeError> {
@@ -151,9 +185,14 @@ impl MeshMachine {
         let mut streams = Vec::with_capacity(program.streams.len());
         for (s, stream) in program.streams.iter().enumerate() {
             let die = program.dies.iter().position(|d| d.stream.index() == s).unwrap_or(0);
+            let bad = |index, why| RuntimeError::Program { place: Place::new(program, die, index).to_string(), why };
+            let loops = Loops::of(stream).map_err(|(index, why)| bad(index, why))?;
             let ops = stream.iter().enumerate().map(|(index, instr)| {
-                let bad = |why| RuntimeError::Program { place: Place::new(program, die, index).to_string(), why };
-                prepare(instr, program, &mut programs).map_err(bad)
+                let prepared = match loops.partner(index) {
+                    Some(partner) => frame(instr, partner),
+                    None => prepare(instr, program, &mut programs),
+                };
+                prepared.map_err(|why| bad(index, why))
             });
             streams.push(ops.collect::<Result<Vec<_>, _>>()?);
         }
@@ -166,6 +205,7 @@ impl MeshMachine {
             channels: Vec::new(),
             agenda: Mutex::new(Agenda::default()),
             news: Condvar::new(),
+            stopped: AtomicBool::new(false),
             benches: (0..team.threads()).map(|_| Mutex::new(Bench::new())).collect(),
             isa,
         };
@@ -177,7 +217,8 @@ impl MeshMachine {
             machine.stream_of.push(code.stream.index());
             let len = usize::try_from(code.sram_used).unwrap_or(usize::MAX);
             let queues = std::array::from_fn(|_| QueueState::default());
-            machine.dies.push(Mutex::new(DieState { sram: Sram::new(len), pc: 0, queues, finished: false }));
+            let state = DieState { sram: Sram::new(len), pc: 0, iterations: Vec::new(), queues, finished: false };
+            machine.dies.push(Mutex::new(state));
             machine.status.push(AtomicU8::new(status::IDLE));
         }
         for (c, channel) in program.channels.iter().enumerate() {
@@ -201,11 +242,12 @@ impl MeshMachine {
         self.dies.get(die).map(|d| f(&lock(d).sram))
     }
 
-    /// Runs the step once.
-    pub fn step(&mut self, program: &Program, team: &Team, hosts: &Hosts) -> Result<(), RuntimeError> {
+    /// Runs the step once. `cancel` ends loops without a number of trips.
+    pub fn step(&mut self, program: &Program, team: &Team, hosts: &Hosts, cancel: &CancelToken) -> Result<(), RuntimeError> {
         for die in &mut self.dies {
             let die = die.get_mut().unwrap_or_else(PoisonError::into_inner);
             die.pc = 0;
+            die.iterations.clear();
             die.finished = false;
             die.queues.iter_mut().for_each(|q| *q = QueueState::default());
         }
@@ -215,11 +257,13 @@ impl MeshMachine {
         }
         self.status.iter().for_each(|s| s.store(status::QUEUED, Ordering::SeqCst));
         *lock(&self.agenda) = Agenda { ready: (0..self.dies.len()).collect(), over: self.dies.is_empty(), ..Agenda::default() };
+        self.stopped.store(false, Ordering::SeqCst);
         let this = &*self;
+        let step = Step { program, hosts, cancel };
         team.broadcast(&|thread| {
             let mut bench = lock(&this.benches[thread]);
             while let Some(die) = this.take(program) {
-                this.visit(die, program, hosts, &mut bench);
+                this.visit(die, step, &mut bench);
             }
         });
         let failure = lock(&self.agenda).failure.take();
@@ -248,11 +292,12 @@ impl MeshMachine {
     }
 
     /// Runs a die until it blocks.
-    fn visit(&self, die: usize, program: &Program, hosts: &Hosts, bench: &mut Bench) {
+    fn visit(&self, die: usize, step: Step<'_>, bench: &mut Bench) {
+        let program = step.program;
         self.status[die].store(status::RUNNING, Ordering::SeqCst);
         let mut state = lock(&self.dies[die]);
         let before = state.finished;
-        let run = catch_unwind(AssertUnwindSafe(|| self.run(die, &mut state, program, hosts, bench)));
+        let run = catch_unwind(AssertUnwindSafe(|| self.run(die, &mut state, step, bench)));
         let (pc, finished) = (state.pc, state.finished);
         drop(state);
         let outcome = run.unwrap_or_else(|panic| {
@@ -272,6 +317,7 @@ impl MeshMachine {
         if let Err(e) = outcome {
             agenda.failure.get_or_insert(e);
             agenda.over = true;
+            self.stopped.store(true, Ordering::SeqCst);
         }
         agenda.over |= agenda.finished == self.dies.len();
         if agenda.over || agenda.ready.len() > 1 || agenda.running == 0 {
@@ -299,39 +345,99 @@ impl MeshMachine {
         }
     }
 
-    fn run(&self, die: usize, state: &mut DieState, program: &Program, hosts: &Hosts, bench: &mut Bench) -> Result<(), RuntimeError> {
+    fn run(&self, die: usize, state: &mut DieState, step: Step<'_>, bench: &mut Bench) -> Result<(), RuntimeError> {
         if state.finished {
             return Ok(());
         }
         let stream = &self.streams[self.stream_of[die]];
-        self.pump(die, state, program, hosts)?;
+        self.pump(die, state, step)?;
         while let Some(op) = stream.get(state.pc) {
-            let place = || Place::new(program, die, state.pc).to_string();
+            let place = || Place::new(step.program, die, state.pc).to_string();
             match op {
                 Op::Nothing => {}
                 Op::Task(task) => {
-                    let outside = || RuntimeError::Program { place: place(), why: "a region lies above `sram_used`".into() };
+                    let outside = || RuntimeError::Program { place: place(), why: OUTSIDE.into() };
                     let access = state.sram.access(&task.lease).ok_or_else(outside)?;
                     execute::run(task, access, self.isa, bench).map_err(|source| RuntimeError::Instruction { place: place(), source })?;
                 }
                 Op::Transfer(_) => {
                     self.issue(die, state);
-                    self.pump(die, state, program, hosts)?;
+                    self.pump(die, state, step)?;
                 }
                 Op::Wait { queue, count } => {
                     if state.queues[*queue].completed < *count {
-                        self.pump(die, state, program, hosts)?;
+                        self.pump(die, state, step)?;
                     }
                     if state.queues[*queue].completed < *count {
                         return Ok(());
                     }
                 }
+                Op::Loop { .. } | Op::Exit { .. } | Op::EndLoop { .. } => {
+                    if state.queues.iter().any(|q| !q.entries.is_empty()) {
+                        self.pump(die, state, step)?;
+                    }
+                    if state.queues.iter().any(|q| !q.entries.is_empty()) {
+                        return Ok(());
+                    }
+                    state.queues.iter_mut().for_each(|q| (q.issued, q.completed) = (0, 0));
+                    let next = self.turn(die, state, op, step)?;
+                    match next {
+                        Some(next) => state.pc = next,
+                        None => return Ok(()),
+                    }
+                    continue;
+                }
             }
             state.pc += 1;
         }
-        self.pump(die, state, program, hosts)?;
+        self.pump(die, state, step)?;
         state.finished = state.queues.iter().all(|q| q.entries.is_empty());
         Ok(())
+    }
+
+    /// Where the stream goes on after a fence; `None` when the step has failed elsewhere.
+    fn turn(&self, die: usize, state: &mut DieState, op: &Op, step: Step<'_>) -> Result<Option<usize>, RuntimeError> {
+        let place = || Place::new(step.program, die, state.pc).to_string();
+        let outside = || RuntimeError::Program { place: place(), why: OUTSIDE.into() };
+        let number = |sram: &mut Sram, index: &Option<Lease>, count: u64| {
+            let Some(lease) = index else { return Ok(()) };
+            let mut access = sram.access(lease).ok_or_else(outside)?;
+            access.views().writes[0].copy_from_slice(&count.to_ne_bytes());
+            Ok(())
+        };
+        match op {
+            Op::Loop { trips: Some(0), end, .. } => Ok(Some(end + 1)),
+            Op::Loop { index, .. } => {
+                number(&mut state.sram, index, 0)?;
+                state.iterations.push(0);
+                Ok(Some(state.pc + 1))
+            }
+            Op::Exit { predicate, end } => {
+                let mut access = state.sram.access(predicate).ok_or_else(outside)?;
+                if access.views().reads[0][0] != 0 {
+                    return Ok(Some(state.pc + 1));
+                }
+                state.iterations.pop();
+                Ok(Some(end + 1))
+            }
+            Op::EndLoop { start } => {
+                let Op::Loop { trips, index, .. } = &self.streams[self.stream_of[die]][*start] else { return Ok(Some(state.pc + 1)) };
+                let count = state.iterations.pop().unwrap_or(0) + 1;
+                if *trips == Some(count) {
+                    return Ok(Some(state.pc + 1));
+                }
+                if trips.is_none() && step.cancel.is_cancelled() {
+                    return Err(RuntimeError::Interrupted { place: place() });
+                }
+                if self.stopped.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                number(&mut state.sram, index, count)?;
+                state.iterations.push(count);
+                Ok(Some(start + 1))
+            }
+            Op::Nothing | Op::Task(_) | Op::Transfer(_) | Op::Wait { .. } => Ok(Some(state.pc + 1)),
+        }
     }
 
     /// Puts the transfer at the program counter into its queue.
@@ -357,7 +463,7 @@ impl MeshMachine {
     }
 
     /// Completes whatever can complete.
-    fn pump(&self, die: usize, state: &mut DieState, program: &Program, hosts: &Hosts) -> Result<(), RuntimeError> {
+    fn pump(&self, die: usize, state: &mut DieState, step: Step<'_>) -> Result<(), RuntimeError> {
         let mut moved = true;
         while std::mem::take(&mut moved) {
             for q in 0..QUEUES {
@@ -367,8 +473,8 @@ impl MeshMachine {
                         break;
                     }
                     let Op::Transfer(transfer) = &self.streams[self.stream_of[die]][index] else { break };
-                    let done = self.transfer(transfer, head.channel, &mut state.sram, hosts);
-                    let place = || Place::new(program, die, index).to_string();
+                    let done = self.transfer(transfer, head.channel, &mut state.sram, step.hosts);
+                    let place = || Place::new(step.program, die, index).to_string();
                     match done {
                         Ok(true) => {
                             state.queues[q].entries.pop_front();
@@ -387,7 +493,7 @@ impl MeshMachine {
 
     /// Does one transfer; `false` when it has to wait for a credit or a message.
     fn transfer(&self, t: &Transfer, channel: Option<usize>, sram: &mut Sram, hosts: &Hosts) -> Result<bool, Refusal> {
-        let mut access = sram.access(&t.lease).ok_or(Refusal::Program("a region lies above `sram_used`"))?;
+        let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
         let mut views = access.views();
         let (size, dense) = (t.dtype.size(), Layout::dense(&t.dims));
         match &t.kind {
@@ -480,6 +586,21 @@ fn receive(t: &Transfer, message: &[u8], to: &mut [u8], isa: Isa) -> Result<(), 
             Ok(())
         }
     }
+}
+
+/// An instruction of a loop's frame; `partner` is its other end.
+fn frame(instr: &Instr, partner: usize) -> Result<Op, String> {
+    Ok(match instr {
+        Instr::Loop { trips, index, .. } => {
+            let number = |r| task::extent(r).and_then(|bytes| Lease::new(&[], &[bytes], &[]).ok_or_else(|| "its region is empty".into()));
+            Op::Loop { trips: *trips, index: index.as_ref().map(number).transpose()?, end: partner }
+        }
+        Instr::ExitUnless { predicate } => {
+            let bytes = task::extent(predicate)?;
+            Op::Exit { predicate: Lease::new(&[bytes], &[], &[]).ok_or("its region is empty")?, end: partner }
+        }
+        _ => Op::EndLoop { start: partner },
+    })
 }
 
 fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Op, String> {

@@ -8,6 +8,7 @@ mod barrier;
 mod deadlock;
 mod execute;
 mod hosts;
+pub(crate) mod loops;
 mod mesh;
 mod place;
 pub(crate) mod queues;
@@ -33,5 +34,7 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
 }
 #[cfg(test)]
 mod instructions;
+#[cfg(test)]
+mod loop_tests;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,12 @@
 //!    [`Timetable::play`] gives thread `t` the lease `(i, t)`, every conflicting lease of another thread lies on the other side of a
 //!    barrier that both threads pass, and one of the same thread has ended. A thread that stops early breaks the barrier, and nobody passes a
 //!    broken barrier. `play` borrows the block mutably for its whole length.
+//! 5. *Loops of a team.* A loop of which thread 0 does everything is run by thread 0 alone, and no barrier stands inside: to the others it is one
+//!    long instruction whose leases all stay in the window that later instructions are compared with, and that was compared with the
+//!    earlier ones. In any other loop all threads pass a barrier right before every jump (back to the first row, out by `exit_unless`, past a
+//!    loop without trips) and at every end of an iteration, so two conflicting leases that a jump brings together are always apart; between
+//!    jumps the rows follow each other as they were compared. All threads jump alike: they count for themselves, and whoever writes a
+//!    predicate is compared with the leases under which all of them read it.
 //!
 //! None of this trusts the program: a program that passed the checker only never runs into the refusals.
 #![allow(unsafe_code)]
@@ -167,6 +173,30 @@ impl Access<'_> {
 struct Row {
     barrier: bool,
     leases: SmallVec<[Lease; 2]>,
+    turn: Turn,
+}
+
+/// How a row goes on.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// With its parts, then the next row.
+    Work,
+    /// Begins a loop; `after` is the row behind its end. `solo`: thread 0 runs it alone.
+    Loop { trips: Option<u64>, after: usize, solo: bool },
+    /// Thread 0 writes the number of the iteration.
+    Index,
+    /// Every thread reads the predicate.
+    Exit { after: usize, solo: bool },
+    /// The end of an iteration; `head` is its first row.
+    End { trips: Option<u64>, head: usize },
+}
+
+/// A loop whose end is still to come.
+#[derive(Debug)]
+struct OpenLoop {
+    row: usize,
+    trips: Option<u64>,
+    exits: SmallVec<[usize; 1]>,
 }
 
 /// What the threads of a team do, instruction by instruction, with barriers where their work would conflict.
@@ -177,6 +207,9 @@ pub struct Timetable {
     /// First row since the last barrier.
     open: usize,
     end: usize,
+    loops: Vec<OpenLoop>,
+    /// The row at which the outermost loop begins that thread 0 runs alone, while rows are added to it.
+    solo: Option<usize>,
 }
 
 /// Rows after which a barrier comes in any case, so that building a timetable takes linear time.
@@ -185,27 +218,94 @@ const WINDOW: usize = 24;
 impl Timetable {
     /// An empty timetable for a team.
     pub fn new(threads: usize) -> Self {
-        Timetable { threads: threads.max(1), rows: Vec::new(), open: 0, end: 0 }
+        Timetable { threads: threads.max(1), rows: Vec::new(), open: 0, end: 0, loops: Vec::new(), solo: None }
     }
 
-    /// Adds an instruction. The leases come back when they conflict among themselves or are more than the threads.
+    /// Adds an instruction. The leases come back when they conflict among themselves or are more than the threads that take part.
     pub fn push(&mut self, leases: SmallVec<[Lease; 2]>) -> Result<(), SmallVec<[Lease; 2]>> {
+        self.add(leases, Turn::Work)
+    }
+
+    fn add(&mut self, leases: SmallVec<[Lease; 2]>, turn: Turn) -> Result<(), SmallVec<[Lease; 2]>> {
         let clash = leases.iter().enumerate().any(|(i, a)| leases[..i].iter().any(|b| a.conflicts(b)));
-        if clash || leases.len() > self.threads {
+        let most = if self.solo.is_some() { 1 } else { self.threads };
+        if clash || leases.len() > most {
             return Err(leases);
         }
-        let earlier = &self.rows[self.open..];
         let crosses = |row: &Row| {
             let pairs = row.leases.iter().enumerate().flat_map(|(t, a)| leases.iter().enumerate().map(move |(u, b)| (t, a, u, b)));
             pairs.into_iter().any(|(t, a, u, b)| t != u && a.conflicts(b))
         };
-        let barrier = self.threads > 1 && (earlier.len() >= WINDOW || earlier.iter().any(crosses));
+        // Other threads pass a solo loop without a look inside, so the barrier goes before it; rows of the loop itself are thread 0's.
+        let earlier = &self.rows[self.open..self.solo.map_or(self.rows.len(), |s| s.max(self.open))];
+        let long = self.solo.is_none() && earlier.len() >= WINDOW;
+        let barrier = self.threads > 1 && (long || earlier.iter().any(crosses));
         if barrier {
-            self.open = self.rows.len();
+            self.open = self.solo.unwrap_or(self.rows.len());
+        }
+        if let Some(start) = self.solo {
+            self.rows[start].barrier |= barrier;
         }
         self.end = leases.iter().map(|l| l.end).fold(self.end, usize::max);
-        self.rows.push(Row { barrier, leases });
+        self.rows.push(Row { barrier: barrier && self.solo.is_none(), leases, turn });
         Ok(())
+    }
+
+    /// Begins a loop; `index` writes the eight bytes of the iteration's number. `solo` promises that no instruction of it has two parts.
+    /// Returns the number of rows that it adds.
+    pub fn begin_loop(&mut self, trips: Option<u64>, index: Option<Lease>, solo: bool) -> usize {
+        let solo = solo || self.solo.is_some();
+        let row = self.rows.len();
+        let long = self.threads > 1 && self.solo.is_none() && row - self.open >= WINDOW;
+        if long {
+            self.open = row;
+        }
+        self.rows.push(Row { barrier: long, leases: SmallVec::new(), turn: Turn::Loop { trips, after: 0, solo } });
+        self.loops.push(OpenLoop { row, trips, exits: SmallVec::new() });
+        if solo {
+            self.solo.get_or_insert(row);
+        }
+        match index {
+            Some(lease) if lease.writes.len() == 1 && lease.writes[0].len() == 8 => {
+                let added = self.add(SmallVec::from_elem(lease, 1), Turn::Index);
+                debug_assert!(added.is_ok(), "one lease is no clash");
+                2
+            }
+            _ => 1,
+        }
+    }
+
+    /// Leaves the innermost loop when the byte that the lease reads is 0; `false` when there is no loop or the lease is not of one byte.
+    pub fn exit_unless(&mut self, predicate: Lease) -> bool {
+        let solo = self.solo.is_some();
+        let row = self.rows.len();
+        let Some(open) = self.loops.last_mut().filter(|_| predicate.reads.len() == 1 && predicate.reads[0].len() == 1) else {
+            return false;
+        };
+        open.exits.push(row);
+        let readers = if solo { 1 } else { self.threads };
+        self.add(SmallVec::from_elem(predicate, readers), Turn::Exit { after: 0, solo }).is_ok()
+    }
+
+    /// Ends the innermost loop; `false` when there is none.
+    pub fn end_loop(&mut self) -> bool {
+        let Some(open) = self.loops.pop() else { return false };
+        let solo = self.solo.is_some();
+        let end = self.rows.len();
+        let team = self.threads > 1 && !solo;
+        self.rows.push(Row { barrier: team, leases: SmallVec::new(), turn: Turn::End { trips: open.trips, head: open.row + 1 } });
+        for row in open.exits.iter().copied().chain([open.row]) {
+            if let Turn::Loop { after, .. } | Turn::Exit { after, .. } = &mut self.rows[row].turn {
+                *after = end + 1;
+            }
+        }
+        if team {
+            self.open = end + 1;
+        }
+        if self.solo == Some(open.row) {
+            self.solo = None;
+        }
+        true
     }
 
     /// Barriers so far.
@@ -213,10 +313,11 @@ impl Timetable {
         self.rows.iter().filter(|r| r.barrier).count()
     }
 
-    /// Runs the timetable: `run(thread, row, access)` for every part, on the threads of `team`. `run` returns whether to go on; a thread
-    /// that does not go on, or panics, stops the others at their next barrier. Returns `false` when the block is too short.
-    pub fn play(&self, sram: &mut Sram, team: &super::team::Team, run: &(dyn Fn(usize, usize, Access<'_>) -> bool + Sync)) -> bool {
-        if self.end > sram.len || team.threads() < self.threads {
+    /// Runs the timetable: `run(thread, row, access)` for every part, on the threads of `team`, and `again(row)` before every further
+    /// iteration of a loop without trips that ends at that row. A thread that is not to go on, or panics, stops the others at their next
+    /// barrier. Returns `false` when the block is too short or a loop has no end.
+    pub fn play(&self, sram: &mut Sram, team: &super::team::Team, run: &Run<'_>, again: &Again<'_>) -> bool {
+        if self.end > sram.len || team.threads() < self.threads || !self.loops.is_empty() {
             return false;
         }
         let sram: &Sram = sram;
@@ -224,21 +325,87 @@ impl Timetable {
         barrier.reset();
         team.broadcast(&|thread| {
             let breaker = BreakOnPanic(barrier);
-            for (index, row) in self.rows.iter().enumerate() {
+            let (mut at, mut counts) = (0, SmallVec::<[u64; 4]>::new());
+            while let Some(row) = self.rows.get(at) {
                 if row.barrier && !barrier.wait() {
                     break;
                 }
-                let Some(lease) = row.leases.get(thread) else { continue };
-                if !run(thread, index, Access { sram, lease }) {
-                    barrier.break_it();
-                    break;
+                let access = |k: usize| row.leases.get(k).map(|lease| Access { sram, lease });
+                let next = match row.turn {
+                    Turn::Work => match access(thread) {
+                        Some(access) => run(thread, at, access).then_some(at + 1),
+                        None => Some(at + 1),
+                    },
+                    turn => self.turn(turn, at, thread, access(thread), &mut counts, barrier, again),
+                };
+                match next {
+                    Some(next) => at = next,
+                    None => {
+                        barrier.break_it();
+                        break;
+                    }
                 }
             }
             std::mem::forget(breaker);
         });
         true
     }
+
+    /// The row after a control row; `None` when the thread is not to go on.
+    #[allow(clippy::too_many_arguments)]
+    fn turn(
+        &self,
+        turn: Turn,
+        at: usize,
+        thread: usize,
+        access: Option<Access<'_>>,
+        counts: &mut SmallVec<[u64; 4]>,
+        barrier: &Barrier,
+        again: &Again<'_>,
+    ) -> Option<usize> {
+        // The barrier that stands before every jump of a loop that all threads run.
+        let jump = |solo: bool, to: usize| (solo || self.threads == 1 || barrier.wait()).then_some(to);
+        match turn {
+            Turn::Work => Some(at + 1),
+            Turn::Loop { after, solo: true, .. } if thread != 0 => Some(after),
+            Turn::Loop { trips: Some(0), after, solo } => jump(solo, after),
+            Turn::Loop { .. } => {
+                counts.push(0);
+                Some(at + 1)
+            }
+            Turn::Index => {
+                if let (Some(mut access), Some(count)) = (access, counts.last()) {
+                    access.views().writes[0].copy_from_slice(&count.to_ne_bytes());
+                }
+                Some(at + 1)
+            }
+            Turn::Exit { after, solo } => {
+                let go_on = access.is_some_and(|mut a| a.views().reads[0][0] != 0);
+                if go_on {
+                    return Some(at + 1);
+                }
+                counts.pop();
+                jump(solo, after)
+            }
+            // The barrier of a team stands before this row, so all threads are between two iterations.
+            Turn::End { trips, head } => {
+                let count = counts.last_mut()?;
+                *count += 1;
+                if trips == Some(*count) {
+                    counts.pop();
+                    return Some(at + 1);
+                }
+                (!barrier.is_broken() && (trips.is_some() || again(at))).then_some(head)
+            }
+        }
+    }
 }
+
+/// Runs a part: thread, row, what it may touch. Returns whether to go on.
+pub type Run<'a> = dyn Fn(usize, usize, Access<'_>) -> bool + Sync + 'a;
+
+/// Whether the loop without trips that ends at this row may go on.
+pub type Again<'a> = dyn Fn(usize) -> bool + Sync + 'a;
 
 /// Breaks the barrier when it is dropped, which happens only while a panic unwinds.
 struct BreakOnPanic<'b>(&'b Barrier);

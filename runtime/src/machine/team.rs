@@ -3,19 +3,21 @@
 //! The threads walk the same stream. Large instructions are cut into one part a thread; small ones run on the first thread while the
 //! others go on to what they have to do next; barriers stand only where one thread's work would touch another's
 //! ([`Timetable`](super::sram::Timetable)). There are no channels, so loads and stores happen where they are issued and waits have nothing to
-//! wait for.
+//! wait for. A loop of small instructions belongs to the first thread alone; the threads walk through every other loop together.
 
 use super::barrier::Barrier;
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
+use super::loops::Loops;
 use super::place::Place;
 use super::split::split;
 use super::sram::{Access, Lease, Sram, Timetable};
 use super::strided;
 use super::task::{self, Programs, Task};
 use crate::error::RuntimeError;
+use crate::session::CancelToken;
 use girih_ir::axes::Box as Part;
-use girih_ir::program::{Instr, Program};
+use girih_ir::program::{Instr, Program, Region};
 use girih_ir::types::Layout;
 use girih_kernels::Isa;
 use smallvec::SmallVec;
@@ -91,14 +93,37 @@ impl HostMachine {
         };
         let mut programs = Programs::default();
         let stream = program.streams.get(code.stream.index()).map_or(&[][..], Vec::as_slice);
+        let bad = |index, why| RuntimeError::Program { place: Place::new(program, 0, index).to_string(), why };
+        let loops = Loops::of(stream).map_err(|(index, why)| bad(index, why))?;
+        let cuts: Vec<Vec<Instr>> = stream.iter().map(|instr| split(instr, program, team.threads())).collect();
         for (index, instr) in stream.iter().enumerate() {
-            let bad = |why| RuntimeError::Program { place: Place::new(program, 0, index).to_string(), why };
-            let cut = split(instr, program, team.threads());
-            if !machine.push(index, &cut, program, &mut programs).map_err(bad)? {
-                machine.push(index, std::slice::from_ref(instr), program, &mut programs).map_err(bad)?;
+            if instr.is_fence() {
+                let solo = loops.partner(index).is_none_or(|end| cuts[index.min(end)..index.max(end)].iter().all(|c| c.len() == 1));
+                machine.control(index, instr, solo).map_err(|why| bad(index, why))?;
+                continue;
+            }
+            if !machine.push(index, &cuts[index], program, &mut programs).map_err(|why| bad(index, why))? {
+                machine.push(index, std::slice::from_ref(instr), program, &mut programs).map_err(|why| bad(index, why))?;
             }
         }
         Ok(machine)
+    }
+
+    /// Adds a `loop`, `exit_unless` or `end_loop`. `solo`: no instruction of the loop has two parts.
+    fn control(&mut self, index: usize, instr: &Instr, solo: bool) -> Result<(), String> {
+        let rows = match instr {
+            Instr::Loop { trips, index, .. } => {
+                let number = index.as_ref().map(|r| lease_of(r, true)).transpose()?;
+                self.table.begin_loop(*trips, number, solo)
+            }
+            Instr::ExitUnless { predicate } => {
+                let fits = self.table.exit_unless(lease_of(predicate, false)?);
+                fits.then_some(1).ok_or("it is in no loop")?
+            }
+            _ => self.table.end_loop().then_some(1).ok_or("no loop is open here")?,
+        };
+        self.rows.extend((0..rows).map(|_| (index as u32, SmallVec::new())));
+        Ok(())
     }
 
     /// Adds the parts of an instruction; `false` when they would be in each other's way.
@@ -131,8 +156,8 @@ impl HostMachine {
         self.table.barriers()
     }
 
-    /// Runs the step once.
-    pub fn step(&mut self, program: &Program, team: &Team, hosts: &Hosts) -> Result<(), RuntimeError> {
+    /// Runs the step once. `cancel` ends loops without a number of trips.
+    pub fn step(&mut self, program: &Program, team: &Team, hosts: &Hosts, cancel: &CancelToken) -> Result<(), RuntimeError> {
         let failure: Mutex<Option<RuntimeError>> = Mutex::new(None);
         let fail = |e| {
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
@@ -153,7 +178,11 @@ impl HostMachine {
                 Err(panic) => fail(RuntimeError::Panicked { place: place(), message: super::panic_message(&*panic) }),
             }
         };
-        if !self.table.play(&mut self.sram, team, &run) {
+        let again = |row: usize| {
+            let place = || Place::new(program, 0, rows[row].0 as usize).to_string();
+            !cancel.is_cancelled() || fail(RuntimeError::Interrupted { place: place() })
+        };
+        if !self.table.play(&mut self.sram, team, &run, &again) {
             let place = Place::new(program, 0, 0).to_string();
             return Err(RuntimeError::Program { place, why: "a region lies above `sram_used`".into() });
         }
@@ -165,6 +194,13 @@ impl std::fmt::Debug for HostMachine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "HostMachine({} instructions, {} barriers, {:?})", self.rows.len(), self.barriers(), self.sram)
     }
+}
+
+/// The lease of the one region of a loop's instruction.
+fn lease_of(region: &Region, write: bool) -> Result<Lease, String> {
+    let bytes = [task::extent(region)?];
+    let lease = if write { Lease::new(&[], &bytes, &[]) } else { Lease::new(&bytes, &[], &[]) };
+    lease.ok_or_else(|| "its region is empty".into())
 }
 
 fn job(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Option<(Job, Lease)>, String> {
