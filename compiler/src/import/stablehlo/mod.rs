@@ -3,6 +3,7 @@
 //! Three readers (`text`, `bytecode`, `hlo`) make one [`Module`](module::Module); `convert` turns a function of it into a graph.
 
 pub mod convert;
+pub mod expand;
 pub mod hlo;
 pub mod module;
 pub mod text;
