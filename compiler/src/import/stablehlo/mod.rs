@@ -2,6 +2,7 @@
 //!
 //! Three readers (`text`, `bytecode`, `hlo`) make one [`Module`](module::Module); `convert` turns a function of it into a graph.
 
+pub mod bytecode;
 pub mod convert;
 pub mod expand;
 pub mod hlo;
@@ -31,7 +32,7 @@ const BYTECODE: &[u8] = b"ML\xefR";
 pub fn read(bytes: &[u8], limits: &Limits) -> ReadResult {
     let head = &bytes[..bytes.len().min(1 << 20)];
     if head.windows(BYTECODE.len()).any(|w| w == BYTECODE) {
-        return Err(Problem::new("E0150", "MLIR bytecode is not read yet"));
+        return bytecode::read(bytes, limits);
     }
     if is_text(bytes) { text::read(bytes, limits) } else { hlo::read(bytes, limits) }
 }
