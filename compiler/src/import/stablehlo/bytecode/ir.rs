@@ -5,13 +5,11 @@
 
 use super::cursor::{Cursor, within};
 use super::tables::{IR, Tables};
-use super::value::Values;
+use super::value::{OPAQUE, Values};
 use super::vhlo::{self, Attrs};
 use super::{NOT_PORTABLE, broken, damaged, too_large, unknown};
 use crate::import::error::Problem;
-use crate::import::stablehlo::module::{
-    Block, Function, Module, ModuleAttr, ModuleType, ModuleValue, Operation, Place, ReadResult, Slot,
-};
+use crate::import::stablehlo::module::{Block, Function, Module, ModuleAttr, ModuleType, ModuleValue, Operation, Place, ReadResult, Slot};
 use indexmap::IndexMap;
 use std::rc::Rc;
 
@@ -122,6 +120,8 @@ impl<'a> Reader<'a> {
         if mask & HAS_PROPERTIES != 0 {
             self.properties(c, (dialect, name), registered, &mut attrs)?;
         }
+        // Attributes of dialects that only annotate could not be read.
+        attrs.retain(|_, value| !is_opaque(value));
         let mut results = Vec::new();
         if mask & HAS_RESULTS != 0 {
             for _ in 0..c.count()? {
@@ -273,11 +273,15 @@ impl<'a> Reader<'a> {
         let Function { params, results, .. } = &mut f;
         for (key, slots) in [("arg_attrs", params), ("res_attrs", results)] {
             let Some(ModuleAttr::List(list)) = attrs.shift_remove(key) else { continue };
+            if list.is_empty() {
+                continue;
+            }
             if list.len() != slots.len() {
                 return Err(broken(head.offset, "a function has attributes for another number of parameters or results"));
             }
             for (slot, attr) in slots.iter_mut().zip(list) {
-                if let ModuleAttr::Fields(fields) = attr {
+                if let ModuleAttr::Fields(mut fields) = attr {
+                    fields.retain(|_, value| !is_opaque(value));
                     slot.attrs = fields;
                 }
             }
@@ -375,15 +379,23 @@ impl<'a> Reader<'a> {
             scope.define(value, head.offset)?;
             op.results.push(value);
         }
-        if head.regions > 0 && head.isolated {
-            return Err(self.tables().unknown_op(head.dialect, head.name, head.offset));
-        }
-        for _ in 0..head.regions {
-            op.regions.push(self.region(c, f, scope, depth + 1)?);
+        if head.regions > 0 {
+            // Regions that use nothing from around them count their values from 0.
+            let mut own = self.regions(c, head.isolated)?;
+            let mut fresh = Scope::default();
+            let c = own.as_mut().unwrap_or(c);
+            let scope = if head.isolated { &mut fresh } else { scope };
+            for _ in 0..head.regions {
+                op.regions.push(self.region(c, f, scope, depth + 1)?);
+            }
         }
         block.ops.push(op);
         Ok(())
     }
+}
+
+fn is_opaque(attr: &ModuleAttr) -> bool {
+    matches!(attr, ModuleAttr::Other(text) if text == OPAQUE)
 }
 
 fn slot(f: &Function, value: &ModuleValue) -> Slot {

@@ -15,6 +15,9 @@ const DEEPEST: usize = 64;
 /// Nodes of attributes and types that are made at most: an attribute may be used in many places.
 const NODES: usize = 1 << 26;
 
+/// What stands for an attribute of a dialect whose encoding is not known, such as a sharding.
+pub const OPAQUE: &str = "#opaque";
+
 /// A type.
 #[derive(Debug)]
 pub enum Ty {
@@ -122,7 +125,8 @@ impl<'a> Values<'a> {
         match self.tables.dialects[entry.dialect as usize] {
             "vhlo" => self.vhlo_attr(&mut c),
             "builtin" => self.builtin_attr(&mut c),
-            dialect => Err(unknown(c.offset(), &format!("an attribute of the dialect '{dialect}'"))),
+            // Other dialects only annotate.
+            _ => Ok((ModuleAttr::Other(OPAQUE.to_owned()), 1)),
         }
     }
 
@@ -150,7 +154,9 @@ impl<'a> Values<'a> {
             18 => return self.integers(c),
             19 => word(c, &["DEFAULT", "HIGHEST", "TOLERANCE"])?,
             20 => return self.accuracy(c),
-            21..=25 => ModuleAttr::Other(["sub_axis_info", "axis_ref", "replica_group_mesh_axes", "mesh_axis", "mesh"][code as usize - 21].to_owned()),
+            21..=25 => ModuleAttr::Other(
+                ["sub_axis_info", "axis_ref", "replica_group_mesh_axes", "mesh_axis", "mesh"][code as usize - 21].to_owned(),
+            ),
             _ => return Err(unknown(offset, &format!("an attribute with the VHLO code {code}"))),
         };
         self.spend(1)?;
@@ -249,7 +255,8 @@ impl<'a> Values<'a> {
         let ulps = c.signed()?;
         let (mode, _) = self.copy_attr(c)?;
         self.spend(5)?;
-        let fields = [("atol", ModuleAttr::Float(atol)), ("rtol", ModuleAttr::Float(rtol)), ("ulps", ModuleAttr::Int(ulps)), ("mode", mode)];
+        let fields =
+            [("atol", ModuleAttr::Float(atol)), ("rtol", ModuleAttr::Float(rtol)), ("ulps", ModuleAttr::Int(ulps)), ("mode", mode)];
         Ok((ModuleAttr::Fields(fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()), 5))
     }
 
@@ -313,7 +320,7 @@ impl<'a> Values<'a> {
         let blob = c.blob()?;
         let size = element_size(element).ok_or_else(|| unknown(offset, &format!("a tensor of {element}")))?;
         let bytes: Arc<[u8]> = if *element == Element::Known(DType::Bool) { booleans(blob, count) } else { Arc::from(blob) };
-        let splat = bytes.len() == size && count != 0;
+        let splat = bytes.len() == size && count > 1;
         if !splat && count.checked_mul(size) != Some(bytes.len()) {
             return Err(broken(offset, &format!("a tensor of the type {} has {} bytes", ty.to_module(), blob.len())));
         }

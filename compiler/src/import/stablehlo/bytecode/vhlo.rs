@@ -37,19 +37,142 @@ const ATTRIBUTES: &[(&str, &[&str])] = &[
     ("composite_v2", &["composite_attributes", "decomposition", "name", "version"]),
     ("concatenate_v1", &["dimension"]),
     ("constant_v1", &["value"]),
-    ("convolution_v1", &["batch_group_count", "feature_group_count", "input_batch_dimension", "input_feature_dimension", "input_spatial_dimensions", "kernel_input_feature_dimension", "kernel_output_feature_dimension", "kernel_spatial_dimensions", "lhs_dilation", "output_batch_dimension", "output_feature_dimension", "output_spatial_dimensions", "padding", "precision_config", "rhs_dilation", "window_reversal", "window_strides"]),
+    (
+        "convolution_v1",
+        &[
+            "batch_group_count",
+            "feature_group_count",
+            "input_batch_dimension",
+            "input_feature_dimension",
+            "input_spatial_dimensions",
+            "kernel_input_feature_dimension",
+            "kernel_output_feature_dimension",
+            "kernel_spatial_dimensions",
+            "lhs_dilation",
+            "output_batch_dimension",
+            "output_feature_dimension",
+            "output_spatial_dimensions",
+            "padding",
+            "precision_config",
+            "rhs_dilation",
+            "window_reversal",
+            "window_strides",
+        ],
+    ),
     ("cosine_v2", &["result_accuracy"]),
     ("cross-replica-sum_v1", &["replica_groups"]),
-    ("custom_call_v1", &["api_version", "backend_config", "call_target_name", "called_computations", "has_side_effect", "operand_layouts", "output_operand_aliases", "result_layouts"]),
-    ("custom_call_v2", &["api_version", "backend_config", "call_target_name", "called_computations", "has_side_effect", "operand_layouts", "output_operand_aliases", "result_layouts", "result_tilings"]),
-    ("dot_general_v1", &["lhs_batching_dimensions", "lhs_contracting_dimensions", "precision_config", "rhs_batching_dimensions", "rhs_contracting_dimensions"]),
-    ("dot_general_v2", &["accumulation_type", "allow_imprecise_accumulation", "lhs_batching_dimensions", "lhs_component_count", "lhs_contracting_dimensions", "lhs_precision_type", "num_primitive_operations", "precision_config", "rhs_batching_dimensions", "rhs_component_count", "rhs_contracting_dimensions", "rhs_precision_type"]),
+    (
+        "custom_call_v1",
+        &[
+            "api_version",
+            "backend_config",
+            "call_target_name",
+            "called_computations",
+            "has_side_effect",
+            "operand_layouts",
+            "output_operand_aliases",
+            "result_layouts",
+        ],
+    ),
+    (
+        "custom_call_v2",
+        &[
+            "api_version",
+            "backend_config",
+            "call_target_name",
+            "called_computations",
+            "has_side_effect",
+            "operand_layouts",
+            "output_operand_aliases",
+            "result_layouts",
+            "result_tilings",
+        ],
+    ),
+    (
+        "dot_general_v1",
+        &[
+            "lhs_batching_dimensions",
+            "lhs_contracting_dimensions",
+            "precision_config",
+            "rhs_batching_dimensions",
+            "rhs_contracting_dimensions",
+        ],
+    ),
+    (
+        "dot_general_v2",
+        &[
+            "accumulation_type",
+            "allow_imprecise_accumulation",
+            "lhs_batching_dimensions",
+            "lhs_component_count",
+            "lhs_contracting_dimensions",
+            "lhs_precision_type",
+            "num_primitive_operations",
+            "precision_config",
+            "rhs_batching_dimensions",
+            "rhs_component_count",
+            "rhs_contracting_dimensions",
+            "rhs_precision_type",
+        ],
+    ),
     ("dot_v1", &["precision_config"]),
     ("dynamic_broadcast_in_dim_v1", &["broadcast_dimensions", "known_expanding_dimensions", "known_nonexpanding_dimensions"]),
-    ("dynamic_conv_v1", &["batch_group_count", "feature_group_count", "input_batch_dimension", "input_feature_dimension", "input_spatial_dimensions", "kernel_input_feature_dimension", "kernel_output_feature_dimension", "kernel_spatial_dimensions", "lhs_dilation", "output_batch_dimension", "output_feature_dimension", "output_spatial_dimensions", "padding", "precision_config", "rhs_dilation", "window_reversal", "window_strides"]),
-    ("dynamic_conv_v2", &["batch_group_count", "feature_group_count", "input_batch_dimension", "input_feature_dimension", "input_spatial_dimensions", "kernel_input_feature_dimension", "kernel_output_feature_dimension", "kernel_spatial_dimensions", "lhs_dilation", "output_batch_dimension", "output_feature_dimension", "output_spatial_dimensions", "precision_config", "rhs_dilation", "window_reversal", "window_strides"]),
+    (
+        "dynamic_conv_v1",
+        &[
+            "batch_group_count",
+            "feature_group_count",
+            "input_batch_dimension",
+            "input_feature_dimension",
+            "input_spatial_dimensions",
+            "kernel_input_feature_dimension",
+            "kernel_output_feature_dimension",
+            "kernel_spatial_dimensions",
+            "lhs_dilation",
+            "output_batch_dimension",
+            "output_feature_dimension",
+            "output_spatial_dimensions",
+            "padding",
+            "precision_config",
+            "rhs_dilation",
+            "window_reversal",
+            "window_strides",
+        ],
+    ),
+    (
+        "dynamic_conv_v2",
+        &[
+            "batch_group_count",
+            "feature_group_count",
+            "input_batch_dimension",
+            "input_feature_dimension",
+            "input_spatial_dimensions",
+            "kernel_input_feature_dimension",
+            "kernel_output_feature_dimension",
+            "kernel_spatial_dimensions",
+            "lhs_dilation",
+            "output_batch_dimension",
+            "output_feature_dimension",
+            "output_spatial_dimensions",
+            "precision_config",
+            "rhs_dilation",
+            "window_reversal",
+            "window_strides",
+        ],
+    ),
     ("dynamic_gather_v1", &["collapsed_slice_dims", "index_vector_dim", "indices_are_sorted", "offset_dims", "start_index_map"]),
-    ("dynamic_gather_v2", &["collapsed_slice_dims", "index_vector_dim", "indices_are_sorted", "offset_dims", "operand_batching_dims", "start_index_map", "start_indices_batching_dims"]),
+    (
+        "dynamic_gather_v2",
+        &[
+            "collapsed_slice_dims",
+            "index_vector_dim",
+            "indices_are_sorted",
+            "offset_dims",
+            "operand_batching_dims",
+            "start_index_map",
+            "start_indices_batching_dims",
+        ],
+    ),
     ("dynamic_iota_v1", &["iota_dimension"]),
     ("dynamic_slice_v1", &["slice_sizes"]),
     ("einsum_v1", &["einsum_config"]),
@@ -58,7 +181,19 @@ const ATTRIBUTES: &[(&str, &[&str])] = &[
     ("fft_v1", &["fft_length", "fft_type"]),
     ("func_v1", &["arg_attrs", "function_type", "res_attrs", "sym_name", "sym_visibility"]),
     ("gather_v1", &["collapsed_slice_dims", "index_vector_dim", "indices_are_sorted", "offset_dims", "slice_sizes", "start_index_map"]),
-    ("gather_v2", &["collapsed_slice_dims", "index_vector_dim", "indices_are_sorted", "offset_dims", "operand_batching_dims", "slice_sizes", "start_index_map", "start_indices_batching_dims"]),
+    (
+        "gather_v2",
+        &[
+            "collapsed_slice_dims",
+            "index_vector_dim",
+            "indices_are_sorted",
+            "offset_dims",
+            "operand_batching_dims",
+            "slice_sizes",
+            "start_index_map",
+            "start_indices_batching_dims",
+        ],
+    ),
     ("get_dimension_size_v1", &["dimension"]),
     ("get_tuple_element_v1", &["index"]),
     ("infeed_v1", &["infeed_config", "layout"]),
@@ -79,8 +214,30 @@ const ATTRIBUTES: &[(&str, &[&str])] = &[
     ("rng_bit_generator_v1", &["rng_algorithm"]),
     ("rng_v1", &["rng_distribution"]),
     ("rsqrt_v2", &["result_accuracy"]),
-    ("scatter_v1", &["index_vector_dim", "indices_are_sorted", "inserted_window_dims", "scatter_dims_to_operand_dims", "unique_indices", "update_window_dims"]),
-    ("scatter_v2", &["index_vector_dim", "indices_are_sorted", "input_batching_dims", "inserted_window_dims", "scatter_dims_to_operand_dims", "scatter_indices_batching_dims", "unique_indices", "update_window_dims"]),
+    (
+        "scatter_v1",
+        &[
+            "index_vector_dim",
+            "indices_are_sorted",
+            "inserted_window_dims",
+            "scatter_dims_to_operand_dims",
+            "unique_indices",
+            "update_window_dims",
+        ],
+    ),
+    (
+        "scatter_v2",
+        &[
+            "index_vector_dim",
+            "indices_are_sorted",
+            "input_batching_dims",
+            "inserted_window_dims",
+            "scatter_dims_to_operand_dims",
+            "scatter_indices_batching_dims",
+            "unique_indices",
+            "update_window_dims",
+        ],
+    ),
     ("select_and_scatter_v1", &["padding", "window_dimensions", "window_strides"]),
     ("send_v1", &["channel_id", "channel_type", "is_host_transfer"]),
     ("send_v2", &["channel_id", "channel_type", "is_host_transfer", "source_target_pairs"]),
@@ -190,22 +347,25 @@ fn is_default(key: &str, value: &ModuleAttr) -> bool {
     }
 }
 
-/// Lists of integers are tensors of one dimension in VHLO.
-fn ints(dense: Dense, offset: usize) -> Result<ModuleAttr, Problem> {
+/// Lists of integers are tensors of one dimension in VHLO. Matrices stay tensors, written out.
+fn ints(mut dense: Dense, offset: usize) -> Result<ModuleAttr, Problem> {
     let size = match &dense.element {
         Element::Known(d) if !d.is_float() => d.size(),
         _ => return Ok(ModuleAttr::Dense(dense)),
     };
-    let &[count] = &dense.shape[..] else { return Ok(ModuleAttr::Dense(dense)) };
+    let count: usize = dense.shape.iter().product();
     if count > 1 << 16 {
         return Err(broken(offset, &format!("a list of dimensions has {count} entries")));
     }
-    let each = |b: &[u8]| read_int(b, &dense.element).ok_or_else(|| broken(offset, "a list of dimensions has no integers"));
-    let list = dense.bytes.chunks_exact(size).map(each).collect::<Result<Vec<i64>, _>>()?;
-    match &list[..] {
-        [one] if dense.splat => Ok(ModuleAttr::Ints(vec![*one; count])),
-        _ => Ok(ModuleAttr::Ints(list)),
+    if dense.splat {
+        dense.bytes = dense.bytes.repeat(count).into();
+        dense.splat = false;
     }
+    if dense.shape.len() != 1 {
+        return Ok(ModuleAttr::Dense(dense));
+    }
+    let each = |b: &[u8]| read_int(b, &dense.element).ok_or_else(|| broken(offset, "a list of dimensions has no integers"));
+    Ok(ModuleAttr::Ints(dense.bytes.chunks_exact(size).map(each).collect::<Result<Vec<i64>, _>>()?))
 }
 
 /// Moves attributes into a structured one. Those that an older version lacks are empty lists.

@@ -165,7 +165,7 @@ pub fn constant(instruction: &HloInstructionProto, limits: &Limits) -> Result<De
         return Err(Problem::new(DAMAGED, what).help("dump the module with its large constants"));
     }
     let bytes = row_major(bytes, size, &shape, proto)?;
-    Ok(Dense { splat: count == 1, shape, element, bytes: Arc::from(bytes) })
+    Ok(Dense { splat: false, shape, element, bytes: Arc::from(bytes) })
 }
 
 fn leaf_of_constant(proto: &ShapeProto, limits: &Limits) -> Result<ModuleType, Problem> {
