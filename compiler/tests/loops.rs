@@ -125,3 +125,11 @@ fn rewriting_keeps_what_loops_compute() {
         }
     }
 }
+
+#[test]
+fn the_checker_accepts_loops_on_any_number_of_dies() {
+    for (text, target, dies) in [(SCAN, "host", 1), (WHILE, "host", 1), (SCAN, "dojo-tile", 4), (WHILE, "dojo-tile", 4)] {
+        let program = lower(text, target, dies);
+        girih_ir::check::check(program.clone()).unwrap_or_else(|r| panic!("{target}, {dies} dies:\n{r}\n{program}"));
+    }
+}
