@@ -266,7 +266,9 @@ impl<'a> Reader<'a> {
         let mut own = self.regions(c, head.isolated)?;
         let c = own.as_mut().unwrap_or(c);
         let mut f = Function { name, params: vec![], results: vec![], types: vec![], body: Block::default(), place: head.place };
-        f.body = self.region(c, &mut f, &mut Scope::default(), 0)?;
+        // A declaration without a body cannot be called, as nothing is known of it.
+        let Some(body) = self.region(c, &mut f, &mut Scope::default(), 0)? else { return Ok(()) };
+        f.body = body;
         let last = f.body.ops.last().map_or(&[][..], |op| &op.operands);
         f.results = last.iter().map(|v| slot(&f, v)).collect();
         f.params = f.body.params.iter().map(|v| slot(&f, v)).collect();
@@ -293,14 +295,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A region: one block, or none at all.
-    fn region(&mut self, c: &mut Cursor<'a>, f: &mut Function, scope: &mut Scope, depth: usize) -> Result<Block, Problem> {
+    fn region(&mut self, c: &mut Cursor<'a>, f: &mut Function, scope: &mut Scope, depth: usize) -> Result<Option<Block>, Problem> {
         let offset = c.offset();
         if depth > DEEPEST.min(self.tables().limits.depth) {
             return Err(too_large("regions nest too deep").at(format!("byte {offset} of the bytecode")));
         }
         match c.varint()? {
             1 => {}
-            0 => return Err(broken(offset, "a region is empty")),
+            0 => return Ok(None),
             n => return Err(unknown(offset, &format!("a region with {n} blocks"))),
         }
         let values = c.count()?;
@@ -320,7 +322,7 @@ impl<'a> Reader<'a> {
         }
         scope.values.truncate(outer.0);
         (scope.next, scope.end) = (outer.1, outer.2);
-        Ok(block)
+        Ok(Some(block))
     }
 
     fn params(&mut self, c: &mut Cursor<'a>, f: &mut Function, scope: &mut Scope, block: &mut Block) -> Result<(), Problem> {
@@ -386,7 +388,7 @@ impl<'a> Reader<'a> {
             let c = own.as_mut().unwrap_or(c);
             let scope = if head.isolated { &mut fresh } else { scope };
             for _ in 0..head.regions {
-                op.regions.push(self.region(c, f, scope, depth + 1)?);
+                op.regions.extend(self.region(c, f, scope, depth + 1)?);
             }
         }
         block.ops.push(op);

@@ -7,6 +7,7 @@
 //! A file of `jax.export` wraps the payload in a FlatBuffer; the payload is found by its magic number.
 
 mod cursor;
+mod element;
 mod ir;
 mod tables;
 mod value;

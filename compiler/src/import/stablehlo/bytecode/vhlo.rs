@@ -4,8 +4,8 @@
 //! of a product, a convolution, a gather or a scatter mean) are attributes of their own here. Names carry a version.
 
 use super::broken;
+use super::element::read_int;
 use crate::import::error::Problem;
-use crate::import::stablehlo::bytecode::value::read_int;
 use crate::import::stablehlo::module::{Dense, Element, ModuleAttr, ModuleType};
 use indexmap::IndexMap;
 
