@@ -121,7 +121,7 @@ impl<'a> Cursor<'a> {
             let offset = self.offset();
             let align = usize::try_from(self.varint()?).ok().filter(|a| a.is_power_of_two() && *a <= 1 << 20);
             let align = align.ok_or_else(|| damaged(offset, "an alignment is no small power of two"))?;
-            while self.offset() % align != 0 {
+            while !self.offset().is_multiple_of(align) {
                 if self.byte()? != 0xcb {
                     return Err(damaged(self.offset() - 1, "padding has a value other than 0xCB"));
                 }

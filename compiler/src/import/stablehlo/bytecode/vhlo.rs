@@ -406,10 +406,10 @@ fn algorithm(out: &mut Attrs) {
 }
 
 fn symbol(out: &mut Attrs, key: &str) {
-    if let Some(value) = out.get_mut(key) {
-        if let ModuleAttr::Text(name) = value {
-            *value = ModuleAttr::Symbol(std::mem::take(name));
-        }
+    if let Some(value) = out.get_mut(key)
+        && let ModuleAttr::Text(name) = value
+    {
+        *value = ModuleAttr::Symbol(std::mem::take(name));
     }
 }
 

@@ -180,11 +180,11 @@ impl<'a> Lowering<'a> {
         if list.iter().enumerate().any(|(n, i)| i64::try_from(n) != Ok(i.parameter_number)) {
             return Err(Problem::new(DAMAGED, format!("the parameters of computation '{}' are not numbered from 0", c.name)));
         }
-        if let Params::Bound(bound) = &params {
-            if bound.len() != list.len() {
-                let what = format!("computation '{}' has {} parameters and gets {}", c.name, list.len(), bound.len());
-                return Err(Problem::new(DAMAGED, what));
-            }
+        if let Params::Bound(bound) = &params
+            && bound.len() != list.len()
+        {
+            let what = format!("computation '{}' has {} parameters and gets {}", c.name, list.len(), bound.len());
+            return Err(Problem::new(DAMAGED, what));
         }
         for (n, i) in list.into_iter().enumerate() {
             let shape = self.shape(i)?;

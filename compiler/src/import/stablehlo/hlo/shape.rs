@@ -152,10 +152,10 @@ pub fn constant(instruction: &HloInstructionProto, limits: &Limits) -> Result<De
         ModuleType::Tensor { shape, element } => (shape, element),
         other => return Err(Problem::new(UNSUPPORTED, format!("a constant has the type {other}")).help("re-export the module")),
     };
-    if let Some(outer) = &instruction.shape {
-        if outer.dimensions != proto.dimensions || outer.element_type != proto.element_type {
-            return Err(Problem::new(DAMAGED, "a constant's value has another shape than the constant"));
-        }
+    if let Some(outer) = &instruction.shape
+        && (outer.dimensions != proto.dimensions || outer.element_type != proto.element_type)
+    {
+        return Err(Problem::new(DAMAGED, "a constant's value has another shape than the constant"));
     }
     let count: usize = shape.iter().product();
     let (bytes, size) = payload(literal, proto.element_type)
