@@ -3,6 +3,7 @@
 //! (C1) one operand; (C2) `dims` are ascending dimensions of it; (C3) the monoid is defined on the element type.
 //! Floats are accumulated in f64 by the reference and in f32 or wider by kernels, then rounded once.
 
+use super::cumulative::Cumulative;
 use super::{InferError, NoVjp, OpDef, Vjp};
 use crate::axes::{Axes, DimUse, LoopDim, LoopKind};
 use crate::graph::ValueId;
@@ -96,9 +97,23 @@ impl OpDef for Reduce {
                 Ok(vec![Some(cx.graph.times(share, hit))])
             }
             Monoid::Prod => {
-                let y = cx.graph.times(g, cx.result);
-                let y = spread(cx.graph, y);
-                Ok(vec![Some(cx.graph.over(y, x))])
+                // The product of all the others is what comes before times what comes after: no quotient, so zeros are no matter.
+                let order: Vec<usize> = kept.iter().chain(&self.dims).copied().collect();
+                let moved: Dims = order.iter().map(|d| shape[*d]).collect();
+                let mut flat = Dims::from_slice(&moved[..kept.len()]);
+                flat.push(self.dims.iter().map(|d| shape[*d]).product());
+                let graph = &mut *cx.graph;
+                let v = graph.transpose(x, &order);
+                let v = graph.reshape(v, &flat);
+                let run = |reverse| Cumulative { monoid: Monoid::Prod, dim: kept.len(), exclusive: true, reverse };
+                let (before, after) = (graph.emit(run(false), &[v]), graph.emit(run(true), &[v]));
+                let others = graph.times(before, after);
+                let lead: Vec<usize> = (0..kept.len()).collect();
+                let g = graph.broadcast(g, &flat, &lead);
+                let v = graph.times(g, others);
+                let v = graph.reshape(v, &moved);
+                let back: Vec<usize> = (0..order.len()).map(|d| order.iter().position(|o| *o == d).unwrap_or(d)).collect();
+                Ok(vec![Some(graph.transpose(v, &back))])
             }
             Monoid::And | Monoid::Or | Monoid::Xor => Err(NoVjp { op: "reduce", why: "bitwise combiners are not differentiable" }),
         }

@@ -335,7 +335,7 @@ fn rows(all: &mut Vec<Sample>) {
             add(all, ArgReduce { dim: 0, kind, select_last, dtype: DType::I32 }, &[index(&[6, 2], 0, 3)]);
         }
     }
-    for monoid in [Monoid::Sum, Monoid::Prod, Monoid::Max] {
+    for monoid in [Monoid::Sum, Monoid::Prod, Monoid::Max, Monoid::Min] {
         for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
             add(all, cumulative::Cumulative { monoid, dim: 1, exclusive, reverse }, &[real(s)]);
         }

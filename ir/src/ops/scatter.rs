@@ -241,7 +241,10 @@ impl OpDef for Scatter {
                 let du = cx.wanted[2].then(|| self.replaced_grad(cx.graph, &shape, starts, &updates.shape, g));
                 Ok(vec![da, None, du])
             }
-            _ => Err(NoVjp { op: "scatter", why: "only sums and replacements are differentiable" }),
+            Combiner::Prod => {
+                Err(NoVjp { op: "scatter", why: "a product over indices that may repeat has no gather form; add or replace instead" })
+            }
+            _ => Err(NoVjp { op: "scatter", why: "extremes over indices that may repeat have no gather form; add or replace instead" }),
         }
     }
 }
