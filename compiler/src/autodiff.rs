@@ -1,11 +1,22 @@
 //! Reverse-mode differentiation: a copy of the graph, extended by the gradients of a scalar.
 //!
 //! One sweep from the loss to its inputs asks each op for its vector-Jacobian product, which emits ordinary ops: gradients of gradients
-//! work the same way. Values keep their ids. A composite op without a derivative of its own is differentiated through its expansion.
+//! work the same way. A composite op without a derivative of its own is differentiated through its expansion, a loop as a whole.
+//! Values keep their ids, unless a loop had to be made anew to keep what its reverse needs: [`Gradients::find`] knows them.
 
+mod loops;
+mod replace;
+
+use girih_ir::graph::loops::LoopError;
 use girih_ir::graph::{Graph, Role, ValueId};
+use girih_ir::ops::dynamic_slice::DynamicSlice;
+use girih_ir::ops::dynamic_update_slice::DynamicUpdateSlice;
+use girih_ir::ops::scatter::Combiner;
 use girih_ir::ops::{NoVjp, Op, Vjp};
-use girih_ir::types::{TensorType, Type};
+use girih_ir::tensor::Tensor;
+use girih_ir::types::{Dims, TensorType, Type};
+use loops::{Loops, Sweep};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 /// A graph with gradients.
@@ -17,6 +28,15 @@ pub struct Gradients {
     pub gradients: Vec<ValueId>,
     /// Positions, in that order, of values on which the loss does not depend. Their gradient is zero.
     pub unreached: Vec<usize>,
+    /// Where the values of the graph that came in are, when they moved.
+    moved: Option<Vec<Option<ValueId>>>,
+}
+
+impl Gradients {
+    /// Where a value of the graph that came in is now; `None` for what was inside a loop that has been made anew.
+    pub fn find(&self, value: ValueId) -> Option<ValueId> {
+        self.moved.as_ref().map_or(Some(value), |m| m.get(value.index()).copied().flatten())
+    }
 }
 
 /// Why a graph cannot be differentiated.
@@ -54,6 +74,15 @@ pub enum AutodiffError {
         /// The op and the reason.
         reason: NoVjp,
     },
+    /// The loops of the graph make no sense, or the loss lies inside one.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    /// A value of an iteration has no gradient.
+    #[error("E0324: {value} is another value in each iteration of a loop; take gradients with respect to values outside of loops")]
+    InLoop {
+        /// The value.
+        value: ValueId,
+    },
     /// An op's derivative has another type than its operand: a bug of the op.
     #[error("E0323: the derivative of {op} makes a {got} for an operand of type {need}; this is a bug of the op")]
     Mismatch {
@@ -84,14 +113,14 @@ pub fn gradients(graph: &Graph, loss: ValueId, wrt: &[ValueId]) -> Result<Gradie
         let node = graph.node(v);
         Entry { op: node.op.clone(), operands: node.operands.iter().map(|o| o.index()).collect(), value: v }
     });
-    let mut tape = Tape::new(entries.collect());
-    for v in wrt {
-        tape.want(v.index());
-    }
-    tape.propagate_wants(&out);
+    let loops = Loops::of(graph, loss, wrt)?;
+    let entries: Vec<Entry> = entries.collect();
+    let wanted = loops.wanted[..entries.len()].to_vec();
+    let mut tape = Tape::new(&out, entries, wanted, None);
     let one = out.splat(&graph.tensor_ty(loss).clone(), 1.0);
     tape.add(&mut out, loss.index(), 0, one)?;
-    tape.sweep(&mut out)?;
+    let mut replaced = Vec::new();
+    tape.sweep(&mut Sweep { graph: &mut out, loops: &loops, replaced: &mut replaced })?;
     let mut unreached = Vec::new();
     let mut all = Vec::new();
     for (i, v) in wrt.iter().enumerate() {
@@ -103,7 +132,12 @@ pub fn gradients(graph: &Graph, loss: ValueId, wrt: &[ValueId]) -> Result<Gradie
         }));
     }
     out.clear_origin();
-    Ok(Gradients { graph: out, gradients: all, unreached })
+    if replaced.is_empty() {
+        return Ok(Gradients { graph: out, gradients: all, unreached, moved: None });
+    }
+    let (graph, moved) = replace::replace(&out, &loops.nest, graph.nodes().len(), &all, &replaced);
+    let gradients = all.iter().filter_map(|v| moved[v.index()]).collect();
+    Ok(Gradients { graph, gradients, unreached, moved: Some(moved) })
 }
 
 /// An op that was run: its operands by their place on the tape, its value in the graph.
@@ -120,27 +154,26 @@ struct Tape {
     wanted: Vec<bool>,
     /// One cotangent a result component; `None` is zero so far.
     cotangents: Vec<SmallVec<[Option<ValueId>; 1]>>,
+    /// The places of values of the original graph, when they are not their ids.
+    places: Option<FxHashMap<ValueId, usize>>,
 }
 
 impl Tape {
-    fn new(entries: Vec<Entry>) -> Self {
-        let n = entries.len();
-        Tape { entries, wanted: vec![false; n], cotangents: vec![SmallVec::from_elem(None, 1); n] }
+    fn new(graph: &Graph, entries: Vec<Entry>, wanted: Vec<bool>, places: Option<FxHashMap<ValueId, usize>>) -> Self {
+        let cotangents = entries.iter().map(|e| SmallVec::from_elem(None, graph.ty(e.value).components().len())).collect();
+        Tape { entries, wanted, cotangents, places }
     }
 
-    /// Asks for the cotangent of a value; one that lies after the tape's end stays zero.
-    fn want(&mut self, at: usize) {
-        if let Some(w) = self.wanted.get_mut(at) {
-            *w = true;
-        }
+    /// Where a value of the original graph is on the tape.
+    fn place(&self, v: ValueId) -> usize {
+        self.places.as_ref().map_or(v.index(), |places| places[&v])
     }
 
     /// Marks all float values that are computed from wanted ones.
     fn propagate_wants(&mut self, graph: &Graph) {
         for (i, e) in self.entries.iter().enumerate() {
-            let components = graph.ty(e.value).components();
-            self.cotangents[i] = SmallVec::from_elem(None, components.len());
-            self.wanted[i] |= components.iter().any(|t| t.dtype.is_float()) && e.operands.iter().any(|o| self.wanted[*o]);
+            let float = graph.ty(e.value).components().iter().any(|t| t.dtype.is_float());
+            self.wanted[i] |= float && e.operands.iter().any(|o| self.wanted[*o]);
         }
     }
 
@@ -154,63 +187,121 @@ impl Tape {
         }
         let slot = &mut self.cotangents[at][component];
         *slot = Some(match *slot {
-            Some(sum) => graph.plus(sum, g),
+            Some(sum) => accumulated(graph, sum, g),
             None => g,
         });
         Ok(())
     }
 
     /// Goes through the tape backward and leaves every wanted cotangent complete.
-    fn sweep(&mut self, graph: &mut Graph) -> Result<(), AutodiffError> {
+    fn sweep(&mut self, sweep: &mut Sweep<'_>) -> Result<(), AutodiffError> {
         for at in (0..self.entries.len()).rev() {
             if !self.wanted[at] || self.cotangents[at].iter().all(Option::is_none) {
                 continue;
             }
             let operands: SmallVec<[usize; 4]> = self.entries[at].operands.clone();
-            if let Op::Proj(p) = &self.entries[at].op {
-                let index = p.index;
-                if let Some(g) = self.cotangents[at][0] {
-                    self.add(graph, operands[0], index, g)?;
+            match &self.entries[at].op {
+                Op::Repeat(_) => {
+                    for (v, g) in self.pull_back_loop(sweep, at)? {
+                        let to = self.place(v);
+                        if self.wanted[to] {
+                            self.add(sweep.graph, to, 0, g)?;
+                        }
+                    }
                 }
-                continue;
-            }
-            if operands.is_empty() {
-                continue;
-            }
-            let grads = self.pull_back(graph, at)?;
-            for (o, g) in operands.iter().zip(grads) {
-                if let (Some(g), true) = (g, self.wanted[*o]) {
-                    self.add(graph, *o, 0, g)?;
+                Op::While(_) => self.pull_back(sweep, at).map(drop)?,
+                _ if operands.is_empty() => {}
+                Op::Proj(p) => {
+                    let index = p.index;
+                    if let Some(g) = self.cotangents[at][0] {
+                        self.add(sweep.graph, operands[0], index, g)?;
+                    }
+                }
+                _ => {
+                    let grads = self.pull_back(sweep, at)?;
+                    for (o, g) in operands.iter().zip(grads) {
+                        if let (Some(g), true) = (g, self.wanted[*o]) {
+                            self.add(sweep.graph, *o, 0, g)?;
+                        }
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Cotangents of one op's operands.
-    fn pull_back(&self, graph: &mut Graph, at: usize) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    /// Gradients that a loop hands to the values outside of it.
+    fn pull_back_loop(&self, sweep: &mut Sweep<'_>, at: usize) -> Result<Vec<(ValueId, ValueId)>, AutodiffError> {
         let entry = &self.entries[at];
-        let origin = graph.origin(entry.value).to_string();
-        graph.set_origin(&if origin.is_empty() || origin.ends_with("/grad") { origin.clone() } else { format!("{origin}/grad") });
+        let id = girih_ir::graph::loops::loop_of(&entry.op);
+        let l = sweep.loops.nest.loops.iter().position(|l| l.id == id).expect("a loop with a cotangent is one that the loss depends on");
+        let env = sweep.loops.reads(sweep.graph, l).into_iter().map(|v| (v, self.entries[self.place(v)].value)).collect();
+        set_grad_origin(sweep.graph, entry.value);
+        loops::pull_back(sweep, l, entry.value, &env, &self.cotangents[at])
+    }
+
+    /// Cotangents of one op's operands.
+    fn pull_back(&self, sweep: &mut Sweep<'_>, at: usize) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+        let entry = &self.entries[at];
+        let origin = set_grad_origin(sweep.graph, entry.value);
         let operands: SmallVec<[ValueId; 4]> = entry.operands.iter().map(|o| self.entries[*o].value).collect();
         let wanted: SmallVec<[bool; 4]> = entry.operands.iter().map(|o| self.wanted[*o]).collect();
-        let mut cx = Vjp { graph, operands: &operands, result: entry.value, cotangents: &self.cotangents[at], wanted: &wanted };
+        let mut cx =
+            Vjp { graph: &mut *sweep.graph, operands: &operands, result: entry.value, cotangents: &self.cotangents[at], wanted: &wanted };
         match entry.op.vjp(&mut cx) {
             Ok(grads) => Ok(grads),
-            Err(_) if entry.op.is_composite() => through_expansion(graph, &entry.op, &operands, &self.cotangents[at], &wanted),
+            Err(_) if entry.op.is_composite() => through_expansion(sweep, &entry.op, &operands, &self.cotangents[at], &wanted),
             Err(reason) => Err(AutodiffError::NoDerivative { value: entry.value, origin, reason }),
         }
     }
 }
 
+/// New nodes belong to the gradient of where the value came from, which is returned.
+fn set_grad_origin(graph: &mut Graph, value: ValueId) -> String {
+    let origin = graph.origin(value).to_string();
+    graph.set_origin(&if origin.is_empty() || origin.ends_with("/grad") { origin.clone() } else { format!("{origin}/grad") });
+    origin
+}
+
+/// A sum of gradients. What is zero but for a box, or but for scattered elements, is added in its place.
+fn accumulated(graph: &mut Graph, sum: ValueId, g: ValueId) -> ValueId {
+    let node = graph.node(g);
+    let (op, operands) = (node.op.clone(), node.operands.clone());
+    match (&op, operands.as_slice()) {
+        (Op::DynamicUpdateSlice(_), [zeros, update, starts @ ..]) if is_zero(graph, *zeros) => {
+            let sizes = Dims::from_slice(graph.shape(*update));
+            let at: SmallVec<[ValueId; 4]> = std::iter::once(sum).chain(starts.iter().copied()).collect();
+            let there = graph.emit(DynamicSlice { sizes }, &at);
+            let new = graph.plus(there, *update);
+            let at: SmallVec<[ValueId; 4]> = [sum, new].into_iter().chain(starts.iter().copied()).collect();
+            graph.emit(DynamicUpdateSlice {}, &at)
+        }
+        (Op::Scatter(s), [zeros, starts, updates]) if s.combiner == Combiner::Sum && is_zero(graph, *zeros) => {
+            graph.emit(op.clone(), &[sum, *starts, *updates])
+        }
+        _ => graph.plus(sum, g),
+    }
+}
+
+/// Whether a value is a repeated zero.
+fn is_zero(graph: &Graph, v: ValueId) -> bool {
+    let node = graph.node(v);
+    match &node.op {
+        Op::Broadcast(_) => is_zero(graph, node.operands[0]),
+        Op::Constant(c) if c.value.ty().rank() == 0 => Tensor::from_literal(&c.value).floats() == [0.0],
+        _ => false,
+    }
+}
+
 /// Differentiates the expansion of a composite op in its place.
 fn through_expansion(
-    graph: &mut Graph,
+    sweep: &mut Sweep<'_>,
     op: &Op,
     operands: &[ValueId],
     cotangents: &[Option<ValueId>],
     wanted: &[bool],
 ) -> Result<Vec<Option<ValueId>>, AutodiffError> {
+    let graph = &mut *sweep.graph;
     let mut body = Graph::new(op.name());
     let types: Vec<TensorType> = operands.iter().map(|v| graph.tensor_ty(*v).clone()).collect();
     let inputs: Vec<ValueId> = types.iter().enumerate().map(|(i, t)| body.input(format!("x{i}"), t.clone(), Role::Data)).collect();
@@ -227,21 +318,21 @@ fn through_expansion(
         };
         entries.push(Entry { op: node.op.clone(), operands: places, value });
     }
-    let mut tape = Tape::new(entries);
-    for (v, w) in inputs.iter().zip(wanted) {
-        if *w {
-            tape.want(v.index());
-        }
-    }
+    let asked = vec![false; entries.len()];
+    let mut tape = Tape::new(graph, entries, asked, None);
+    inputs.iter().zip(wanted).for_each(|(v, w)| tape.wanted[v.index()] = *w);
     tape.propagate_wants(graph);
     for (v, g) in results.iter().zip(cotangents) {
         if let Some(g) = g {
             tape.add(graph, v.index(), 0, *g)?;
         }
     }
-    tape.sweep(graph)?;
+    tape.sweep(sweep)?;
     Ok(inputs.iter().map(|v| tape.cotangents[v.index()][0]).collect())
 }
+
+#[cfg(test)]
+mod loop_tests;
 
 #[cfg(test)]
 mod tests {

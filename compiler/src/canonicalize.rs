@@ -5,6 +5,7 @@
 
 mod elementwise;
 mod fold;
+pub(crate) mod loops;
 mod shape;
 
 use girih_ir::attr::Attr;
@@ -47,7 +48,7 @@ pub fn canonicalize(graph: &Graph) -> (Graph, CanonicalizeStats) {
     (current, stats)
 }
 
-/// One pass in topological order; every op sees canonical operands. Returns the number of changes.
+/// One pass in topological order, in which every op sees canonical operands, and one over the loops. Returns the number of changes.
 fn pass(graph: &Graph, stats: &mut CanonicalizeStats) -> (Graph, usize) {
     stats.rounds += 1;
     let before = (stats.folded, stats.simplified);
@@ -55,10 +56,13 @@ fn pass(graph: &Graph, stats: &mut CanonicalizeStats) -> (Graph, usize) {
         let op = canonical_regions(&node.op);
         Ok::<ValueId, Infallible>(Rewriter { out, stats: &mut *stats, depth: 0 }.build(op, operands))
     });
-    let out = match rewritten {
+    let mut out = match rewritten {
         Ok((out, _)) => out,
         Err(never) => match never {},
     };
+    if let Some(simpler) = loops::simplify(&out, stats) {
+        out = simpler;
+    }
     let fired = stats.folded - before.0 + (stats.simplified - before.1);
     let shrunk = graph.nodes().len() - out.nodes().len().min(graph.nodes().len());
     (out, fired + shrunk)

@@ -14,7 +14,7 @@ use girih_ir::ops::reverse::Reverse;
 use girih_ir::ops::slice::Slice;
 use girih_ir::ops::transpose::Transpose;
 use girih_ir::scalar::Monoid;
-use girih_ir::types::{Dims, TensorType, element_count};
+use girih_ir::types::{DType, Dims, TensorType, element_count};
 
 /// The simpler value, when a rule applies.
 pub(super) fn simplify(rw: &mut Rewriter<'_>, op: &Op, operands: &[ValueId]) -> Option<ValueId> {
@@ -37,6 +37,8 @@ pub(super) fn simplify(rw: &mut Rewriter<'_>, op: &Op, operands: &[ValueId]) -> 
         Op::Reduce(r) => reduce(rw, r, a),
         Op::Pad(p) => pad(p, a),
         Op::Concat(c) => concat(rw, c, operands),
+        Op::DynamicSlice(d) => dynamic_slice(rw, &d.sizes, operands),
+        Op::DynamicUpdateSlice(_) => dynamic_update_slice(rw, operands),
         _ => None,
     }
 }
@@ -166,6 +168,44 @@ fn reduce(rw: &mut Rewriter<'_>, r: &Reduce, a: ValueId) -> Option<ValueId> {
 fn pad(p: &Pad, a: ValueId) -> Option<ValueId> {
     let none = p.low.iter().chain(&p.high).all(|n| *n == 0) && p.interior.iter().all(|n| *n == 0);
     none.then_some(a)
+}
+
+/// A box that is the whole, that has just been written, or whose place is known.
+fn dynamic_slice(rw: &mut Rewriter<'_>, sizes: &Dims, operands: &[ValueId]) -> Option<ValueId> {
+    let (a, starts) = operands.split_first()?;
+    let shape = Dims::from_slice(rw.out.shape(*a));
+    if shape == *sizes {
+        return Some(*a);
+    }
+    if let (Op::DynamicUpdateSlice(_), [_, update, at @ ..]) = (op_of(rw.out, *a), rw.out.node(*a).operands.as_slice())
+        && at == starts
+        && rw.out.shape(*update) == sizes.as_slice()
+    {
+        return Some(*update);
+    }
+    if let Some(same) = same_splat(rw, *a, sizes) {
+        return Some(same);
+    }
+    let mut start = Dims::new();
+    for (d, v) in starts.iter().enumerate() {
+        let at = *splat_of(rw.out, *v)?.ints().first()?;
+        let unsigned = rw.out.tensor_ty(*v).dtype == DType::U64 && at < 0;
+        start.push(if unsigned { shape[d] - sizes[d] } else { at.clamp(0, (shape[d] - sizes[d]) as i64) as usize });
+    }
+    let limit = start.iter().zip(sizes).map(|(s, n)| s + n).collect();
+    Some(rw.build(Slice { start, limit, stride: Dims::from_elem(1, sizes.len()) }.into(), &[*a]))
+}
+
+/// An update of everything, of nothing, or with what is there.
+fn dynamic_update_slice(rw: &mut Rewriter<'_>, operands: &[ValueId]) -> Option<ValueId> {
+    let [a, update, starts @ ..] = operands else { return None };
+    let extents = rw.out.shape(*update);
+    if rw.out.shape(*a) == extents {
+        return Some(*update);
+    }
+    let read = rw.out.node(*update).operands.as_slice().split_first();
+    let same = matches!(op_of(rw.out, *update), Op::DynamicSlice(_)) && read == Some((a, starts));
+    (same || extents.contains(&0)).then_some(*a)
 }
 
 fn concat(rw: &mut Rewriter<'_>, c: &Concat, operands: &[ValueId]) -> Option<ValueId> {

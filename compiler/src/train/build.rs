@@ -3,8 +3,10 @@
 use super::loss::wide;
 use super::{LossSpec, OptimizerKind, OptimizerSpec, TrainError, listed};
 use crate::autodiff::gradients;
+use crate::canonicalize::canonicalize;
 use girih_ir::graph::{Graph, Role, ValueId};
 use girih_ir::literal::Literal;
+use girih_ir::ops::Op;
 use girih_ir::step::{StatePair, StepError, TrainStep, Weights};
 use girih_ir::tensor::Tensor;
 use girih_ir::types::{DType, TensorType};
@@ -75,11 +77,13 @@ pub fn train_step_with(
     optimizer: &OptimizerSpec,
     options: &TrainOptions,
 ) -> Result<Training, TrainError> {
-    let carried = resolve_carried(forward, &options.carried)?;
-    let mut params = trainable(forward, options.trainable.as_deref())?;
+    // Loops whose trip count can be known are differentiable once it is.
+    let looped = forward.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_)));
+    let mut graph = if looped { canonicalize(forward).0 } else { forward.clone() };
+    let carried = resolve_carried(&graph, &options.carried)?;
+    let mut params = trainable(&graph, options.trainable.as_deref())?;
     let kept: Vec<(String, ValueId)> =
-        options.keep.iter().map(|n| find_output(forward, n).map(|v| (n.clone(), v))).collect::<Result<_, _>>()?;
-    let mut graph = forward.clone();
+        options.keep.iter().map(|n| find_output(&graph, n).map(|v| (n.clone(), v))).collect::<Result<_, _>>()?;
     graph.set_origin("loss");
     let loss_value = loss.build(&mut graph)?;
     graph.outputs.clear();
@@ -88,8 +92,14 @@ pub fn train_step_with(
     if found.unreached.len() == params.len() {
         return Err(TrainError::NothingToTrain);
     }
+    let now = |v: ValueId| found.find(v).expect("inputs and outputs are outside of loops");
+    let loss_value = now(loss_value);
+    let carried: Vec<(String, ValueId)> = carried.into_iter().map(|(name, v)| (name, now(v))).collect();
+    let kept: Vec<(String, ValueId)> = kept.into_iter().map(|(name, v)| (name, now(v))).collect();
+    for (p, g) in params.iter_mut().zip(&found.gradients) {
+        (p.value, p.gradient) = (now(p.value), *g);
+    }
     let mut graph = found.graph;
-    params.iter_mut().zip(found.gradients).for_each(|(p, g)| p.gradient = g);
     let unreached = found.unreached.iter().map(|i| params[*i].name.clone()).collect();
     if optimizer.kind != OptimizerKind::None {
         let mut at = 0..;

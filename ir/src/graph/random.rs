@@ -1,6 +1,9 @@
 //! Random graphs: seeded, well-typed, small enough for the reference interpreter. Property tests and fuzzing share them.
 
+mod loops;
 mod structured;
+
+pub use loops::random_loops;
 
 use super::{Graph, Role, ValueId};
 use crate::ops::Op;
