@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
         self.at.expect("<")?;
         self.at.skip();
         let start = self.at.pos;
-        self.to_close()?;
+        self.seek_close()?;
         let end = self.at.pos;
         self.at.pos += 1;
         self.at.expect(":")?;
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Moves to the `>` that ends the elements.
-    fn to_close(&mut self) -> Step<()> {
+    fn seek_close(&mut self) -> Step<()> {
         let bytes = self.at.text.as_bytes();
         let open = self.at.pos;
         loop {

@@ -135,10 +135,10 @@ impl Reader<'_> {
         let start = self.at.pos;
         let mut named = [None, None];
         let mut at: Vec<(usize, i64)> = Vec::new();
-        let mut position = 0_i64;
-        for part in self
-            .list_of("[", "]", |r| Ok(if r.at.peek().is_ascii_digit() { Ok(r.at.unsigned()?) } else { Err(r.at.name("a dimension")?) }))?
-        {
+        let parts = self.list_of("[", "]", |r| {
+            Ok(if r.at.peek().is_ascii_digit() { Ok(r.at.unsigned()?) } else { Err(r.at.name("a dimension")?) })
+        })?;
+        for (position, part) in (0_i64..).zip(parts) {
             match part {
                 Ok(number) => at.push((number, position)),
                 Err(letter) => {
@@ -157,7 +157,6 @@ impl Reader<'_> {
                     }
                 }
             }
-            position += 1;
         }
         at.sort_unstable();
         let complete = at.iter().enumerate().all(|(i, (number, _))| i == *number);

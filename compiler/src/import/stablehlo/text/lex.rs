@@ -249,7 +249,8 @@ impl<'a> Cursor<'a> {
                 b'<' => open.push(b'>'),
                 b'-' if self.text.as_bytes().get(self.pos + 1) == Some(&b'>') => self.pos += 1,
                 b @ (b')' | b']' | b'}' | b'>') => {
-                    if open.pop() != Some(b) {
+                    let opened = open.pop();
+                    if opened != Some(b) {
                         return Err(self.expected("a matching bracket"));
                     }
                 }
