@@ -53,7 +53,7 @@ pub use girih_compiler::train::{LossSpec, OptimizerSpec};
 pub use girih_ir::literal::Literal;
 pub use girih_ir::step::{TrainStep, Weights};
 pub use girih_ir::target::Target;
-pub use girih_runtime::{CancelToken, Inputs, Outputs, Progress, RuntimeOptions, Session, simulate};
+pub use girih_runtime::{CancelToken, Inputs, Outputs, Progress, RuntimeOptions, Session, SimOptions, simulate, simulate_with};
 pub use model::{Model, ModelOptions, Prepared, flops};
 pub use targets::TargetSpec;
 

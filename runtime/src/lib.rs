@@ -21,4 +21,4 @@ pub use data::{Batches, Cursor, DataOptions, Dataset, Remainder};
 pub use error::RuntimeError;
 pub use girih_kernels::Isa;
 pub use session::{CancelToken, Inputs, Outputs, Progress, RuntimeOptions, Session};
-pub use simulate::{Report, SimError, Simulation, simulate};
+pub use simulate::{Report, SimError, SimOptions, Simulation, simulate, simulate_with};

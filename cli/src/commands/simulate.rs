@@ -3,7 +3,7 @@
 use super::args::ProgramArgs;
 use super::output::{Outcome, Output};
 use clap::Args;
-use girih::{Error, files, simulate};
+use girih::{Error, SimOptions, files, simulate_with};
 use std::path::PathBuf;
 
 /// Predict time and energy of a step on the target
@@ -13,6 +13,9 @@ pub struct Simulate {
     /// Write the timeline as Chrome trace events
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
+    /// How often loops run whose end the data decide
+    #[arg(long, value_name = "N", default_value_t = SimOptions::default().while_iterations)]
+    while_iterations: u64,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -21,7 +24,8 @@ impl Simulate {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
         let compiled = self.program.open(out, "dojo-tile", self.program.model.loss.is_some())?;
-        let simulation = simulate(&compiled.program)?;
+        let options = SimOptions { while_iterations: self.while_iterations, ..SimOptions::default() };
+        let simulation = simulate_with(&compiled.program, options)?;
         if let Some(path) = &self.trace {
             let mut trace = Vec::new();
             let write = |source| Error::Io { action: "write", path: path.clone(), source };

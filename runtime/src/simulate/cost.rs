@@ -6,7 +6,8 @@
 //! | `conv` | the product it is equal to: `n·out_positions × c_out × (c_in·window)`, per group |
 //! | all others | vector operations / vector rate |
 //!
-//! or bytes read and written / SRAM bandwidth, where that is longer. Copies and fills have no operations.
+//! or bytes read and written / SRAM bandwidth, where that is longer. Copies and fills have no operations. Only bytes that are touched count: of a
+//! table, the rows that are gathered; of what is updated in place, the update.
 
 use girih_ir::fused::Expr;
 use girih_ir::program::{Instr, Program, Region};
@@ -63,15 +64,41 @@ fn gemm_extents(out: &Region, a: &Region, batch: u32, contract: u32) -> (usize, 
     (product(rows) as usize, product(free) as usize, product(terms) as usize)
 }
 
+/// Bytes of an instruction that touches a part of its operands only.
+fn touched(instr: &Instr) -> Option<u64> {
+    let all = |regions: &[&Region]| regions.iter().map(|r| r.bytes()).fold(0u64, u64::saturating_add);
+    let scalars = |starts: &[Region]| starts.iter().map(Region::bytes).fold(0u64, u64::saturating_add);
+    // What is not updated in place is copied first.
+    let copied = |out: &Region, operand: &Region| if out == operand { 0 } else { all(&[operand, out]) };
+    Some(match instr {
+        Instr::DynamicSlice { out, starts, .. } => all(&[out, out]).saturating_add(scalars(starts)),
+        Instr::DynamicUpdateSlice { out, operand, update, starts } => {
+            all(&[update, update]).saturating_add(scalars(starts)).saturating_add(copied(out, operand))
+        }
+        Instr::Gather { out, indices, .. } => all(&[out, out, indices]),
+        // Each element of the updates is read, and what it meets is read and written.
+        Instr::Scatter { out, operand, indices, updates, .. } => {
+            all(&[updates, updates, updates, indices]).saturating_add(copied(out, operand))
+        }
+        _ => return None,
+    })
+}
+
 /// The cost of an instruction. Waits and `end` cost nothing; transfers cost what their region moves through SRAM.
 pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
     let bytes = |r: &Region| count(r).saturating_mul(r.dtype.size() as u64);
     let moved = |r: Vec<&Region>| r.into_iter().map(bytes).fold(0u64, u64::saturating_add);
-    let mut c = Cost { sram_bytes: moved(instr.reads()).saturating_add(moved(instr.writes())), ..Cost::default() };
+    let mut c = Cost {
+        sram_bytes: touched(instr).unwrap_or_else(|| moved(instr.reads()).saturating_add(moved(instr.writes()))),
+        ..Cost::default()
+    };
     c.dtype = instr.writes().first().map(|r| r.dtype);
     let mut engine = 0.0;
     match instr {
         Instr::Wait { .. } | Instr::End => return Cost::default(),
+        Instr::Loop { .. } | Instr::ExitUnless { .. } | Instr::EndLoop => {
+            return Cost { seconds: target.launch_overhead(), ..Cost::default() };
+        }
         Instr::Gemm { out, a, batch, contract, .. } => {
             let (m, n, k) = gemm_extents(out, a, *batch, *contract);
             c.matrix_flops = product(&[2, m, n, k]);

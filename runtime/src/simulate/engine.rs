@@ -3,14 +3,15 @@
 //! Between two waits a die needs nobody, so it runs ahead in its own time; queues, links and arrivals happen in the order of global
 //! time, from a heap. Every activity remembers the one that it waited for last: those links make the critical path.
 
-use super::SimError;
 use super::cost::seconds;
-use super::model::{Model, Role, Server, Step, receives};
+use super::model::{Frame, Model, Role, Server, Step, receives};
+use super::period::{Skip, Watch};
+use super::{SimError, SimOptions};
 use crate::machine::queues::QUEUES;
 use crate::machine::{Blocked, Cause, Deadlock, Place};
 use girih_ir::program::Program;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 /// No activity.
 pub const NONE: u32 = u32::MAX;
@@ -54,6 +55,16 @@ pub struct Outcome {
     pub makespan: f64,
     /// Instructions executed.
     pub instructions: u64,
+    /// Iterations of loops, of all dies.
+    pub iterations: u64,
+    /// Those of them that were extrapolated.
+    pub extrapolated: u64,
+    /// The activities that stand for extrapolated iterations.
+    pub skips: BTreeMap<u32, Skip>,
+    /// How often each instruction of each stream runs.
+    pub runs: Vec<Vec<u64>>,
+    /// The assumption about loops without a number of trips.
+    pub while_iterations: u64,
 }
 
 /// Times of a die, in seconds.
@@ -68,7 +79,7 @@ pub struct DieTimes {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum What {
+pub(super) enum What {
     /// Try the head of a queue; the activity is the one that made it possible.
     Try { die: u32, queue: u8, cause: u32 },
     /// A message's head is at its next resource.
@@ -79,10 +90,10 @@ enum What {
     Done { die: u32, queue: u8 },
 }
 
-struct Event {
-    time: f64,
-    serial: u64,
-    what: What,
+pub(super) struct Event {
+    pub(super) time: f64,
+    pub(super) serial: u64,
+    pub(super) what: What,
 }
 
 impl PartialEq for Event {
@@ -104,69 +115,106 @@ impl Ord for Event {
 
 /// An entry of a queue that has not completed.
 #[derive(Clone, Copy)]
-struct Entry {
-    act: u32,
-    channel: u32,
-    issued: f64,
+pub(super) struct Entry {
+    pub(super) act: u32,
+    pub(super) channel: u32,
+    pub(super) issued: f64,
     /// What the stream did last before it issued the entry.
-    issuer: u32,
+    pub(super) issuer: u32,
 }
 
 #[derive(Default)]
-struct QueueState {
-    entries: VecDeque<Entry>,
-    /// When each entry completed, and its activity.
-    done: Vec<(f64, u32)>,
-    serving: bool,
+pub(super) struct QueueState {
+    pub(super) entries: VecDeque<Entry>,
+    /// When each entry since the last fence completed, and its activity.
+    pub(super) done: Vec<(f64, u32)>,
+    pub(super) serving: bool,
 }
 
-struct Die {
-    pc: usize,
+/// Why a stream does not go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Block {
+    /// So many entries of a queue are not complete.
+    Count(usize, u32),
+    /// A queue has entries.
+    Drain,
+}
+
+/// A loop that a die is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    /// Where it begins.
+    pub(super) start: usize,
+    pub(super) frame: Frame,
+    /// The number of the iteration.
+    pub(super) count: u64,
+    /// How things stood when the iteration began.
+    mark: Mark,
+}
+
+/// Sums that grow evenly in even iterations.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
     time: f64,
+    compute: f64,
+    executed: u64,
+    iterations: u64,
+}
+
+pub(super) struct Die {
+    pub(super) pc: usize,
+    pub(super) time: f64,
     /// The activity that ended at `time`.
-    last: u32,
-    blocked: Option<(usize, u32)>,
-    over: bool,
-    queues: [QueueState; QUEUES],
-    times: DieTimes,
+    pub(super) last: u32,
+    pub(super) blocked: Option<Block>,
+    pub(super) over: bool,
+    pub(super) queues: [QueueState; QUEUES],
+    pub(super) times: DieTimes,
+    pub(super) loops: Vec<Open>,
+    /// Instructions.
+    pub(super) executed: u64,
+    /// Iterations of loops.
+    pub(super) iterations: u64,
 }
 
 #[derive(Default)]
-struct ChannelState {
-    flying: usize,
+pub(super) struct ChannelState {
+    pub(super) flying: usize,
     /// Activities of sends whose message is there.
-    arrived: VecDeque<u32>,
-    needs_credit: bool,
-    needs_message: bool,
+    pub(super) arrived: VecDeque<u32>,
+    pub(super) needs_credit: bool,
+    pub(super) needs_message: bool,
 }
 
-struct Message {
-    act: u32,
+pub(super) struct Message {
+    pub(super) act: u32,
     channel: u32,
-    hop: u32,
+    pub(super) hop: u32,
     bytes: u64,
-    tail: f64,
+    pub(super) tail: f64,
     role: Role,
 }
 
-struct Sim<'m> {
-    model: &'m mut Model,
-    dies: Vec<Die>,
-    channels: Vec<ChannelState>,
-    messages: Vec<Message>,
-    acts: Vec<Act>,
-    heap: BinaryHeap<Reverse<Event>>,
+pub(super) struct Sim<'m> {
+    pub(super) model: &'m mut Model,
+    pub(super) dies: Vec<Die>,
+    pub(super) channels: Vec<ChannelState>,
+    pub(super) messages: Vec<Message>,
+    pub(super) acts: Vec<Act>,
+    pub(super) heap: BinaryHeap<Reverse<Event>>,
     serial: u64,
     overhead: f64,
     launch: f64,
-    sent: u64,
-    host_bytes: u64,
-    instructions: u64,
+    pub(super) sent: u64,
+    pub(super) host_bytes: u64,
+    pub(super) extrapolated: u64,
+    pub(super) skips: BTreeMap<u32, Skip>,
+    pub(super) watch: Watch,
 }
 
 /// Simulates one step.
-pub fn run(program: &Program) -> Result<Outcome, SimError> {
-    let mut model = Model::new(program)?;
+pub fn run(program: &Program, options: SimOptions) -> Result<Outcome, SimError> {
+    let mut model = Model::new(program, options)?;
     let die = || Die {
         pc: 0,
         time: 0.0,
@@ -175,6 +223,9 @@ pub fn run(program: &Program) -> Result<Outcome, SimError> {
         over: false,
         queues: std::array::from_fn(|_| QueueState::default()),
         times: DieTimes::default(),
+        loops: Vec::new(),
+        executed: 0,
+        iterations: 0,
     };
     let finite = |v: f64| if v.is_finite() { v.max(0.0) } else { 0.0 };
     let mut sim = Sim {
@@ -189,7 +240,9 @@ pub fn run(program: &Program) -> Result<Outcome, SimError> {
         launch: finite(program.target.launch_overhead()),
         sent: 0,
         host_bytes: 0,
-        instructions: 0,
+        extrapolated: 0,
+        skips: BTreeMap::new(),
+        watch: Watch::default(),
     };
     for d in 0..sim.dies.len() {
         sim.go(d);
@@ -202,9 +255,47 @@ pub fn run(program: &Program) -> Result<Outcome, SimError> {
     }
     let last = sim.acts.iter().enumerate().max_by(|a, b| a.1.end.total_cmp(&b.1.end).then(b.0.cmp(&a.0))).map_or(NONE, |a| a.0 as u32);
     let makespan = sim.dies.iter().map(|d| d.times.finish).fold(0.0, f64::max);
-    let (acts, sent, host_bytes, instructions) = (sim.acts, sim.sent, sim.host_bytes, sim.instructions);
-    let dies = sim.dies.iter().map(|d| d.times).collect();
-    Ok(Outcome { acts, dies, servers: model.servers, sent, host_bytes, last, makespan, instructions })
+    Ok(Outcome {
+        dies: sim.dies.iter().map(|d| d.times).collect(),
+        sent: sim.sent,
+        host_bytes: sim.host_bytes,
+        last,
+        makespan,
+        instructions: sim.dies.iter().map(|d| d.executed).fold(0, u64::saturating_add),
+        iterations: sim.dies.iter().map(|d| d.iterations).fold(0, u64::saturating_add),
+        extrapolated: sim.extrapolated,
+        skips: sim.skips,
+        acts: sim.acts,
+        servers: model.servers,
+        runs: model.runs,
+        while_iterations: options.while_iterations,
+    })
+}
+
+impl Die {
+    fn wait_until(&mut self, time: f64, act: u32) {
+        if time > self.time {
+            self.times.wait += time - self.time;
+            (self.time, self.last) = (time, act);
+        }
+    }
+
+    /// Waits for all queues and counts their entries anew; `false` when there are some.
+    fn drained(&mut self) -> bool {
+        if self.queues.iter().any(|q| !q.entries.is_empty()) {
+            return false;
+        }
+        let last = self.queues.iter().filter_map(|q| q.done.last().copied()).max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((time, act)) = last {
+            self.wait_until(time, act);
+        }
+        self.queues.iter_mut().for_each(|q| q.done.clear());
+        true
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { time: self.time, compute: self.times.compute, executed: self.executed, iterations: self.iterations }
+    }
 }
 
 impl Sim<'_> {
@@ -229,28 +320,106 @@ impl Sim<'_> {
                     self.acts.push(act);
                 }
                 Step::Transfer { .. } => self.issue(d, index),
-                Step::Wait { queue, count } => {
-                    let reached = (count as usize).checked_sub(1).map(|n| die.queues[queue].done.get(n).copied());
-                    match reached {
-                        Some(None) => {
-                            die.blocked = Some((queue, count));
-                            return;
-                        }
-                        Some(Some((time, act))) if time > die.time => {
-                            die.times.wait += time - die.time;
-                            die.time = time;
-                            die.last = act;
-                        }
-                        _ => {}
+                Step::Wait { queue, count } => match (count as usize).checked_sub(1).map(|n| die.queues[queue].done.get(n).copied()) {
+                    Some(None) => {
+                        die.blocked = Some(Block::Count(queue, count));
+                        return;
                     }
+                    Some(Some((time, act))) => die.wait_until(time, act),
+                    None => {}
+                },
+                Step::Loop { .. } | Step::Exit { .. } | Step::EndLoop { .. } => {
+                    if !die.drained() {
+                        die.blocked = Some(Block::Drain);
+                        return;
+                    }
+                    die.time += self.launch;
+                    die.times.compute += self.launch;
+                    die.executed += 1;
+                    self.turn(d, step);
+                    continue;
                 }
             }
-            self.instructions += 1;
+            self.dies[d].executed += 1;
             self.dies[d].pc += 1;
         }
         let die = &mut self.dies[d];
         die.over = true;
         die.times.finish = die.queues.iter().filter_map(|q| q.done.last()).map(|d| d.0).fold(die.time, f64::max);
+    }
+
+    /// Where a die goes on after a fence.
+    fn turn(&mut self, d: usize, step: Step) {
+        let die = &mut self.dies[d];
+        match step {
+            Step::Loop { frame, end } => {
+                // A loop that only an exit ends runs until it gets there.
+                if frame.trips == 0 && !frame.exits {
+                    die.pc = end + 1;
+                    return;
+                }
+                let mark = die.mark();
+                die.loops.push(Open { start: die.pc, frame, count: 0, mark });
+                die.pc += 1;
+            }
+            Step::Exit { end } if die.loops.last().is_none_or(|open| open.count >= open.frame.trips) => {
+                die.pc = end + 1;
+                self.leave(d);
+            }
+            Step::EndLoop { start } => {
+                die.iterations += 1;
+                let now = die.mark();
+                let Some(open) = die.loops.last_mut() else { return die.pc += 1 };
+                open.count += 1;
+                if open.count >= open.frame.trips && !open.frame.exits {
+                    die.pc += 1;
+                    return self.leave(d);
+                }
+                let before = std::mem::replace(&mut open.mark, now);
+                let (frame, count) = (open.frame, open.count);
+                die.pc = start + 1;
+                if frame.long && frame.local {
+                    // The first iteration may have begun with the clock of before the loop; the second is like all others.
+                    if count == 2 {
+                        self.skip_local(d, before);
+                    }
+                } else if frame.long {
+                    self.watch_iteration(d);
+                }
+            }
+            _ => die.pc += 1,
+        }
+    }
+
+    /// The innermost loop of a die is over.
+    fn leave(&mut self, d: usize) {
+        let die = &mut self.dies[d];
+        die.loops.pop();
+        self.watch.left(d, die.loops.len());
+    }
+
+    /// All iterations of a loop that needs nobody are like the last one, which began at `before`.
+    fn skip_local(&mut self, d: usize, before: Mark) {
+        let die = &mut self.dies[d];
+        let Some(open) = die.loops.last_mut() else { return };
+        let count = open.frame.trips.saturating_sub(open.count + 1);
+        if count == 0 {
+            return;
+        }
+        let (times, start) = (count as f64, die.time);
+        let period = die.time - before.time;
+        let index = open.start as u32;
+        open.count += count;
+        die.time += period * times;
+        die.times.compute += (die.times.compute - before.compute) * times;
+        die.executed += (die.executed - before.executed).saturating_mul(count);
+        let iterations = (die.iterations - before.iterations).saturating_mul(count);
+        die.iterations += iterations;
+        self.extrapolated += iterations;
+        let act = Act { die: d as u32, index, track: COMPUTE, start, end: die.time, cause: die.last };
+        die.last = self.acts.len() as u32;
+        self.skips.insert(die.last, Skip { period, count });
+        self.acts.push(act);
     }
 
     fn issue(&mut self, d: usize, index: u32) {
@@ -412,10 +581,12 @@ impl Sim<'_> {
             }
         }
         let die = &mut self.dies[d];
-        if let Some((queue, count)) = die.blocked
-            && queue == q
-            && die.queues[q].done.len() >= count as usize
-        {
+        let free = match die.blocked {
+            Some(Block::Count(queue, count)) => queue == q && die.queues[q].done.len() >= count as usize,
+            Some(Block::Drain) => die.queues.iter().all(|q| q.entries.is_empty()),
+            None => false,
+        };
+        if free {
             die.blocked = None;
             self.go(d);
         } else if die.over {
@@ -427,7 +598,11 @@ impl Sim<'_> {
         let mut all = Vec::new();
         for (d, die) in self.dies.iter().enumerate() {
             let pending = die.queues.iter().position(|q| !q.entries.is_empty());
-            let Some(queue) = die.blocked.map(|b| b.0).or(pending) else { continue };
+            let blocked = match die.blocked {
+                Some(Block::Count(queue, _)) => Some(queue),
+                _ => pending,
+            };
+            let Some(queue) = blocked else { continue };
             let head = die.queues[queue].entries.front();
             let channel = head.filter(|h| h.channel != NONE).map(|h| {
                 let way = &self.model.ways[h.channel as usize];

@@ -8,16 +8,22 @@
 //! stores also reserve the nearest port and the host's total bandwidth, and pay the host's latency. Credits return at once. Engines and queues
 //! do not slow each other down in SRAM.
 //!
+//! Loops are simulated iteration by iteration: a `loop`, `exit_unless` or `end_loop` waits for the queues of its die and then costs the launch
+//! overhead. How often a loop without a number of trips runs is an option, and said in the report. A loop whose body runs more than 64 times is
+//! extrapolated once the machine repeats itself: when everything that is in motion is where it was one period before, all of it is moved on by
+//! as many periods as no loop ends in ([`period`]). The result is that of simulating every iteration, up to rounding.
+//!
 //! Times are deterministic: events of one moment happen in the order in which they were made.
 
 pub mod cost;
 mod engine;
 mod model;
 mod path;
+mod period;
 pub mod report;
 pub mod trace;
 
-pub use report::{Contributor, DieReport, Energy, LinkReport, PathStep, Report};
+pub use report::{Contributor, DieReport, Energy, LinkReport, LoopReport, PathStep, Report};
 
 use crate::machine::Deadlock;
 use engine::Act;
@@ -50,9 +56,29 @@ pub struct Simulation<'p> {
     acts: Vec<Act>,
 }
 
+/// What the simulator cannot know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SimOptions {
+    /// How often a loop runs that has no number of trips.
+    pub while_iterations: u64,
+    /// Runs of a loop's body, those by loops around it included, up to which all of them are simulated.
+    pub real: u64,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        SimOptions { while_iterations: 1, real: 64 }
+    }
+}
+
 /// Simulates one step of the program on its target. The program need not have passed the checker.
 pub fn simulate(program: &Program) -> Result<Simulation<'_>, SimError> {
-    let outcome = engine::run(program)?;
+    simulate_with(program, SimOptions::default())
+}
+
+/// [`simulate`] with other assumptions.
+pub fn simulate_with(program: &Program, options: SimOptions) -> Result<Simulation<'_>, SimError> {
+    let outcome = engine::run(program, options)?;
     let report = report::build(program, &outcome);
     Ok(Simulation { report, program, acts: outcome.acts })
 }

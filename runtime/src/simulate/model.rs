@@ -1,7 +1,8 @@
 //! What the simulator knows before it starts: the cost of every instruction and the resources on every message's way.
 
-use super::SimError;
 use super::cost::{self, Cost};
+use super::{SimError, SimOptions};
+use crate::machine::loops::Loops;
 use crate::machine::queues::{self, Entry};
 use crate::machine::{Deadlock, Place};
 use girih_ir::program::{Instr, Program, Queue};
@@ -55,9 +56,42 @@ pub enum Role {
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     Compute(Cost),
-    Transfer { role: Role, bytes: u64, cost: Cost },
-    Wait { queue: usize, count: u32 },
+    Transfer {
+        role: Role,
+        bytes: u64,
+        cost: Cost,
+    },
+    Wait {
+        queue: usize,
+        count: u32,
+    },
+    /// Begins a loop of so many iterations (`any`: as many as assumed, unless it ends before) that ends at `end`.
+    Loop {
+        frame: Frame,
+        end: usize,
+    },
+    /// Leaves the loop that ends at `end` when the assumed iterations are over.
+    Exit {
+        end: usize,
+    },
+    /// Ends an iteration of the loop at `start`.
+    EndLoop {
+        start: usize,
+    },
     End,
+}
+
+/// What is known of a loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Iterations that reach the end of the loop.
+    pub trips: u64,
+    /// Whether an `exit_unless` ends it, in one more iteration that does not reach the end.
+    pub exits: bool,
+    /// Whether nothing in it goes through a queue.
+    pub local: bool,
+    /// Whether its body runs too often to simulate all of it.
+    pub long: bool,
 }
 
 /// A channel with its way and its ends.
@@ -72,6 +106,8 @@ pub struct Way {
 /// Everything that is fixed.
 pub struct Model {
     pub streams: Vec<Vec<Step>>,
+    /// How often each instruction runs.
+    pub runs: Vec<Vec<u64>>,
     pub stream_of: Vec<usize>,
     pub entries: Vec<Vec<Option<Entry>>>,
     pub ways: Vec<Way>,
@@ -112,17 +148,26 @@ fn wrong(place: impl ToString, why: impl Into<String>) -> SimError {
 }
 
 impl Model {
-    /// Looks everything up once; whatever the program names and does not have is an error here.
-    pub fn new(program: &Program) -> Result<Model, SimError> {
+    /// Looks everything up once; whatever the program names and does not have is an error here. The options say how
+    /// often loops without a number of trips run.
+    pub fn new(program: &Program, options: SimOptions) -> Result<Model, SimError> {
         let target = &program.target;
         let sites = target.mesh.sites();
         if let Some(code) = program.dies.iter().find(|d| d.die.index() >= sites) {
             return Err(wrong(code.die, format!("the mesh has {sites} dies")));
         }
         let mut servers = Servers { target, index: BTreeMap::new(), list: Vec::new() };
-        let streams = program.streams.iter().map(|s| s.iter().map(|i| step(i, program)).collect()).collect();
+        let (mut streams, mut runs) = (Vec::new(), Vec::new());
+        for (s, stream) in program.streams.iter().enumerate() {
+            let die = program.dies.iter().position(|d| d.stream.index() == s).unwrap_or(0);
+            let loops = Loops::of(stream).map_err(|(i, why)| wrong(Place::new(program, die, i), why))?;
+            let mut steps: Vec<Step> = stream.iter().enumerate().map(|(i, instr)| step(instr, loops.partner(i), program)).collect();
+            runs.push(count_runs(&mut steps, options));
+            streams.push(steps);
+        }
         let mut model = Model {
             streams,
+            runs,
             stream_of: Vec::new(),
             entries: Vec::new(),
             ways: Vec::new(),
@@ -173,7 +218,57 @@ fn host_ways(target: &Target, router: &Router<'_>, die: DieId, servers: &mut Ser
     (load, store)
 }
 
-fn step(instr: &Instr, program: &Program) -> Step {
+/// How often each step runs; completes the frames on the way.
+fn count_runs(steps: &mut [Step], options: SimOptions) -> Vec<u64> {
+    let mut runs = vec![1u64; steps.len()];
+    // Of the open loops: runs of the body's first part (before an exit), and of the rest.
+    let mut open: Vec<(u64, u64)> = Vec::new();
+    for i in 0..steps.len() {
+        let now = open.last().map_or(1, |o| o.1);
+        runs[i] = now;
+        match steps[i] {
+            Step::Loop { frame, end } => {
+                let body = &steps[i + 1..end];
+                let mut depth = 0;
+                let exits = body.iter().any(|s| {
+                    match s {
+                        Step::Loop { .. } => depth += 1,
+                        Step::EndLoop { .. } => depth -= 1,
+                        _ => {}
+                    }
+                    depth == 0 && matches!(s, Step::Exit { .. })
+                });
+                let local = !body.iter().any(|s| matches!(s, Step::Transfer { .. } | Step::Wait { .. }));
+                let trips = if frame.exits { options.while_iterations } else { frame.trips };
+                let full = now.saturating_mul(trips);
+                let frame = Frame { trips, exits, local, long: full > options.real };
+                steps[i] = Step::Loop { frame, end };
+                open.push((full, if exits { full.saturating_add(now) } else { full }));
+            }
+            Step::Exit { .. } => {
+                if let Some(o) = open.last_mut() {
+                    o.1 = o.0;
+                }
+            }
+            Step::EndLoop { .. } => {
+                open.pop();
+            }
+            _ => {}
+        }
+    }
+    runs
+}
+
+fn step(instr: &Instr, partner: Option<usize>, program: &Program) -> Step {
+    if let Some(partner) = partner {
+        // `exits` says here that the trips are to be assumed.
+        let frame = |trips: Option<u64>| Frame { trips: trips.unwrap_or(0), exits: trips.is_none(), local: false, long: false };
+        return match instr {
+            Instr::Loop { trips, .. } => Step::Loop { frame: frame(*trips), end: partner },
+            Instr::ExitUnless { .. } => Step::Exit { end: partner },
+            _ => Step::EndLoop { start: partner },
+        };
+    }
     let role = match instr {
         Instr::Send { .. } => Role::Send,
         Instr::Recv { .. } | Instr::RecvAdd { .. } => Role::Recv,

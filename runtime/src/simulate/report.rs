@@ -2,7 +2,7 @@
 //!
 //! Definitions: *makespan* is when the last die and the last queue are done. *Compute* is engine time, launch overheads included; *wait* is
 //! stream time spent in waits; *idle* is the rest up to the makespan; *busy* is compute / makespan. *Model FLOPs* are those of the matrix
-//! products and convolutions of the reference graph, each counted once however often the dies do it; *MFU* is the time that they would take at
+//! products and convolutions of the reference graph, each counted once, or once an iteration of its loops, however many dies do it; *MFU* is the time that they would take at
 //! the peak of all dies with code, over the makespan. Energy is operations, SRAM bytes, link bytes (each link that a byte crosses) and host bytes
 //! by the target's figures, plus the idle power of every live die of the mesh for the whole makespan; *power* is energy / makespan.
 
@@ -10,8 +10,9 @@ use super::cost;
 use super::engine::Outcome;
 use super::model::Resource;
 use super::path;
+use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
-use girih_ir::program::Program;
+use girih_ir::program::{Instr, Program};
 use girih_ir::types::{DType, Type};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -68,6 +69,18 @@ pub struct Energy {
     pub total: f64,
 }
 
+/// Loops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LoopReport {
+    /// Iterations of all dies.
+    pub iterations: u64,
+    /// Those of them that are like simulated ones and were only counted.
+    pub extrapolated: u64,
+    /// How often loops were assumed to run whose end the data decide; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assumed: Option<u64>,
+}
+
 /// One step of the critical path.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PathStep {
@@ -87,6 +100,13 @@ pub struct PathStep {
     pub start: f64,
     /// Seconds; where the next step begins.
     pub end: f64,
+    /// Extrapolated iterations that the step stands for; 0 when it is an activity.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub iterations: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Time on the critical path by instruction and node.
@@ -139,6 +159,9 @@ pub struct Report {
     pub package_power: f64,
     /// See `package_power`.
     pub package_limit: f64,
+    /// Loops, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loops: Option<LoopReport>,
     /// One entry a die with code.
     pub dies: Vec<DieReport>,
     /// Every link and port that carried something, busiest first.
@@ -156,18 +179,21 @@ impl Report {
     }
 }
 
-/// Matrix operations of the reference graph by input type.
-fn model_flops(program: &Program) -> BTreeMap<DType, u64> {
-    let nodes = program.step.graph.nodes();
+/// Matrix operations of the reference graph by input type, as often as their loops run.
+fn model_flops(program: &Program, while_iterations: u64) -> BTreeMap<DType, u64> {
+    let graph = &program.step.graph;
+    let nodes = graph.nodes();
+    let nest = LoopNest::of(graph).ok();
     let mut sums = BTreeMap::new();
-    for node in nodes.iter().filter(|n| matches!(n.op, Op::DotGeneral(_) | Op::Convolution(_))) {
+    for (v, node) in graph.values().zip(nodes).filter(|(_, n)| matches!(n.op, Op::DotGeneral(_) | Op::Convolution(_))) {
+        let runs = nest.as_ref().map_or(1, |nest| nest.runs(v, usize::try_from(while_iterations).unwrap_or(usize::MAX)) as u64);
         let types: Option<Vec<&Type>> = node.operands.iter().map(|o| nodes.get(o.index()).map(|n| &n.ty)).collect();
         let Some(types) = types else { continue };
         let Ok(ty) = node.op.infer(&types) else { continue };
         if let Some(first) = types.first().and_then(|t| t.as_tensor()) {
             let axes = node.op.axes(&types, &ty);
             let sum = sums.entry(first.dtype).or_insert(0u64);
-            *sum = sum.saturating_add(axes.ops(&axes.full_ranges()));
+            *sum = sum.saturating_add(axes.ops(&axes.full_ranges()).saturating_mul(runs));
         }
     }
     sums
@@ -181,19 +207,28 @@ struct StreamWork {
     sram_bytes: u64,
 }
 
-fn stream_work(program: &Program) -> Vec<StreamWork> {
+fn stream_work(program: &Program, runs: &[Vec<u64>]) -> Vec<StreamWork> {
     let target = &program.target;
-    let one = |stream: &Vec<_>| {
+    let one = |(stream, runs): (&Vec<_>, &Vec<u64>)| {
         let mut w = StreamWork::default();
-        for instr in stream {
+        for (instr, runs) in stream.iter().zip(runs) {
             let c = cost::cost(instr, program, target);
-            w.flops = w.flops.saturating_add(c.flops());
-            w.sram_bytes = w.sram_bytes.saturating_add(c.sram_bytes);
-            w.compute_joules += c.dtype.map_or(0.0, |d| target.energy_per_flop(d)) * c.flops() as f64;
+            let flops = c.flops().saturating_mul(*runs);
+            w.flops = w.flops.saturating_add(flops);
+            w.sram_bytes = w.sram_bytes.saturating_add(c.sram_bytes.saturating_mul(*runs));
+            w.compute_joules += c.dtype.map_or(0.0, |d| target.energy_per_flop(d)) * flops as f64;
         }
         w
     };
-    program.streams.iter().map(one).collect()
+    program.streams.iter().zip(runs).map(one).collect()
+}
+
+fn loops(program: &Program, outcome: &Outcome) -> Option<LoopReport> {
+    let all = || program.streams.iter().flatten();
+    let open = all().any(|i| matches!(i, Instr::Loop { trips: None, .. }));
+    let assumed = open.then_some(outcome.while_iterations);
+    let report = LoopReport { iterations: outcome.iterations, extrapolated: outcome.extrapolated, assumed };
+    all().any(|i| matches!(i, Instr::Loop { .. })).then_some(report)
 }
 
 /// Puts the report together.
@@ -201,7 +236,7 @@ pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
     let target = &program.target;
     let makespan = outcome.makespan;
     let over = |part: f64| if makespan > 0.0 { part / makespan } else { 0.0 };
-    let work = stream_work(program);
+    let work = stream_work(program, &outcome.runs);
     let work_of = |d: usize| work.get(program.dies[d].stream.index()).copied().unwrap_or_default();
     let dies: Vec<DieReport> = (program.dies.iter().zip(&outcome.dies).enumerate())
         .map(|(d, (code, times))| DieReport {
@@ -215,10 +250,10 @@ pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
             sram: code.sram_used,
         })
         .collect();
-    let model = model_flops(program);
+    let model = model_flops(program, outcome.while_iterations);
     let peak_seconds = model.iter().fold(0.0, |sum, (d, f)| sum + cost::seconds(*f as f64, target.peak_flops(*d)));
     let (energy, package_power) = energies(program, outcome, &work);
-    let critical_path = path::critical(program, outcome);
+    let (critical_path, contributors) = path::critical(program, outcome, 12);
     let mut links: Vec<LinkReport> = outcome.servers.iter().filter(|s| s.messages > 0).map(|s| link(program, s, over(s.busy))).collect();
     links.sort_by(|a, b| b.busy.total_cmp(&a.busy).then_with(|| a.name.cmp(&b.name)));
     let is_link = |s: &&super::model::Server| matches!(s.resource, Resource::Link(_));
@@ -239,9 +274,10 @@ pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
         energy,
         package_power,
         package_limit: target.package_power_limit(),
+        loops: loops(program, outcome),
         dies,
         links,
-        contributors: path::contributors(&critical_path, makespan, 12),
+        contributors,
         critical_path,
     }
 }
@@ -352,6 +388,16 @@ impl fmt::Display for Report {
         ];
         for (name, text) in rows {
             writeln!(f, "  {name:<8}{text}")?;
+        }
+        if let Some(l) = &self.loops {
+            write!(f, "  {:<8}{} iterations of all dies", "loops", l.iterations)?;
+            if l.extrapolated > 0 {
+                write!(f, ", {} of them like simulated ones", l.extrapolated)?;
+            }
+            if let Some(n) = l.assumed {
+                write!(f, "; assumed: a loop whose end the data decide runs {n} times")?;
+            }
+            writeln!(f)?;
         }
         writeln!(f, "\n  {:<10}{:>12}{:>12}{:>12}{:>9}{:>12}", "die", "compute", "wait", "idle", "busy", "SRAM")?;
         for d in self.dies.iter().take(32) {

@@ -1,6 +1,7 @@
 //! Closed forms, conservation, and bad programs.
 
-use super::{SimError, Simulation, simulate};
+use super::{LoopReport, Report, SimError, SimOptions, Simulation, simulate, simulate_with};
+use crate::loop_programs::{collatz, counted, nested, swap};
 use crate::testing::{Builder, alone, at, deadlocked, gemm, halo, partial_sums, wait};
 use girih_ir::program::instr::Queue;
 use girih_ir::program::{ChannelId, Instr, PortId, Program};
@@ -170,4 +171,114 @@ fn bad_programs_are_errors() {
 fn a_summary_is_readable() {
     let report = run(&partial_sums(64, 48, 32)).report;
     insta::assert_snapshot!(report.to_string());
+}
+
+fn every(program: &Program) -> Report {
+    simulate_with(program, SimOptions { real: u64::MAX, ..SimOptions::default() }).unwrap().report
+}
+
+/// All numbers of two reports agree but for rounding.
+fn alike(a: &Report, b: &Report) {
+    let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * a.abs().max(b.abs()) + 1e-15, "{a:e} against {b:e}");
+    near(a.makespan, b.makespan);
+    assert_eq!((a.instructions, a.flops, a.message_bytes, a.link_bytes), (b.instructions, b.flops, b.message_bytes, b.link_bytes));
+    assert_eq!(a.host_bytes, b.host_bytes);
+    near(a.energy.total, b.energy.total);
+    assert_eq!(a.loops.map(|l| l.iterations), b.loops.map(|l| l.iterations));
+    for (a, b) in a.dies.iter().zip(&b.dies) {
+        near(a.compute, b.compute);
+        near(a.wait, b.wait);
+    }
+    for (a, b) in a.links.iter().zip(&b.links) {
+        assert_eq!((&a.name, a.bytes, a.messages), (&b.name, b.bytes, b.messages));
+        near(a.busy, b.busy);
+    }
+}
+
+#[test]
+fn a_counted_loop_costs_its_iterations() {
+    let body = |trips| run(&counted(1000, trips)).report;
+    let (none, one, ten) = (body(0), body(1), body(10));
+    close(ten.makespan - none.makespan, 10.0 * (one.makespan - none.makespan));
+    assert_eq!(ten.flops, 10 * one.flops);
+    assert_eq!((none.flops, none.instructions), (0, 2));
+    assert_eq!(ten.instructions, 2 + 10 * 3);
+    close(ten.energy.sram, 10.0 * one.energy.sram);
+    assert_eq!(ten.loops, Some(LoopReport { iterations: 10, extrapolated: 0, assumed: None }));
+}
+
+#[test]
+fn extrapolation_gives_what_every_iteration_gives() {
+    let mut cases = vec![counted(100, 65), counted(100, 5000), nested(100, 3, 400), nested(100, 70, 50), nested(64, 300, 0)];
+    for (n, trips, extra) in [(4, 64, 0), (4, 65, 0), (100_000, 500, 0), (16, 3000, 1), (30_000, 700, 3)] {
+        cases.push(swap(n, trips, extra));
+    }
+    for program in &cases {
+        let (short, long) = (run(program).report, every(program));
+        alike(&short, &long);
+        assert_eq!(long.loops.unwrap().extrapolated, 0);
+        let loops = short.loops.unwrap();
+        if loops.iterations > 1000 {
+            assert!(loops.extrapolated * 10 > loops.iterations * 8, "{loops:?}");
+        }
+        let path = &short.critical_path;
+        assert_eq!(path.last().unwrap().end, short.makespan);
+        assert!(path.windows(2).all(|w| w[0].end == w[1].start));
+        assert!(path.len() < 2000, "{}", path.len());
+        // What takes most of the path is the same, and takes as much.
+        let (a, b) = (&short.contributors[0], &long.contributors[0]);
+        assert_eq!(a.name, b.name);
+        assert!((a.seconds - b.seconds).abs() < 0.05 * long.makespan, "{a:?} {b:?}");
+        let sum: f64 = short.contributors.iter().map(|c| c.share).sum();
+        assert!(sum > 0.9 && sum < 1.0 + 1e-6, "{sum}");
+    }
+}
+
+#[test]
+fn a_long_loop_is_simulated_at_once() {
+    let report = run(&swap(1000, 10_000_000_000, 2)).report;
+    let one = every(&swap(1000, 2, 2)).makespan - every(&swap(1000, 1, 2)).makespan;
+    assert!((report.makespan / (one * 1e10) - 1.0).abs() < 1e-3, "{} {one}", report.makespan);
+    assert_eq!(report.message_bytes, 2 * 4000 * 10_000_000_000);
+    assert!(report.loops.unwrap().extrapolated > 19_000_000_000);
+}
+
+#[test]
+fn loops_that_the_data_end_run_as_often_as_assumed() {
+    let program = collatz(1000, 27);
+    let with = |while_iterations| simulate_with(&program, SimOptions { while_iterations, ..SimOptions::default() }).unwrap().report;
+    let (none, one, many) = (with(0), with(1), with(500));
+    // The predicate is computed once more than the rest.
+    assert_eq!((none.instructions, one.instructions, many.instructions), (5, 12, 5 + 7 * 500));
+    close(many.makespan - none.makespan, 500.0 * (one.makespan - none.makespan));
+    assert_eq!(many.flops - none.flops, 500 * (one.flops - none.flops));
+    assert_eq!(run(&program).report, one);
+    assert!(many.to_string().contains("assumed: a loop whose end the data decide runs 500 times"), "{many}");
+}
+
+#[test]
+fn loops_that_disagree_are_a_deadlock() {
+    let mut program = swap(4, 300, 0);
+    if let Instr::Loop { trips, .. } = &mut program.streams[1][0] {
+        *trips = Some(200);
+    }
+    assert!(matches!(simulate(&program), Err(SimError::Deadlock(_))));
+    program.streams[1].remove(0);
+    assert_eq!(simulate(&program).map(|_| ()).unwrap_err().to_string()[..5], *"E0750");
+}
+
+#[test]
+fn updates_in_place_cost_what_they_touch() {
+    let mut b = Builder::new(1, 1);
+    let start = || crate::loop_programs::scalar(1 << 21, DType::I32);
+    let (table, row) = (at(0, &[1000, 100]), at(1 << 20, &[1, 100]));
+    let update = |out| Instr::DynamicUpdateSlice { out, operand: table.clone(), update: row.clone(), starts: vec![start(), start()] };
+    let cost = |i: Instr, b: &Builder| super::cost::cost(&i, &b.program, &b.program.target).sram_bytes;
+    assert_eq!(cost(update(table.clone()), &b), 2 * 400 + 8);
+    assert_eq!(cost(update(at(1 << 19, &[1000, 100])), &b), 2 * 400_000 + 2 * 400 + 8);
+    let slice = Instr::DynamicSlice { out: row.clone(), operand: table.clone(), starts: vec![start(), start()] };
+    assert_eq!(cost(slice, &b), 2 * 400 + 8);
+    let die = b.die_id(0, 0);
+    b.die(die, 1 << 22, &[], &[], vec![update(table.clone()), Instr::End]);
+    assert!(run(&b.program).report.energy.sram > 0.0);
 }
