@@ -61,15 +61,27 @@ impl<'a> CostModel<'a> {
         let graph = &groups.step.graph;
         let n = graph.node(node);
         let mut bytes = 0usize;
-        for (k, o) in n.operands.iter().enumerate() {
+        // What is updated in place is touched where the update goes, what is sliced where the slice is.
+        let (skipped, updated) = match n.op {
+            Op::DynamicSlice(_) => (Some(0), None),
+            Op::DynamicUpdateSlice(_) => (Some(0), Some(1)),
+            _ => (None, None),
+        };
+        let mut written = None;
+        for (k, o) in n.operands.iter().enumerate().filter(|(k, _)| Some(*k) != skipped) {
             let ty = graph.tensor_ty(*o);
-            bytes += element_count(&box_dims(&axes.operand_box(k, &ty.shape, ranges))) * ty.dtype.size();
+            let operand = element_count(&box_dims(&axes.operand_box(k, &ty.shape, ranges))) * ty.dtype.size();
+            bytes += operand;
+            written = written.or((Some(k) == updated).then_some(operand));
         }
         let mut result_bytes = 0usize;
         for (c, ty) in n.ty.components().iter().enumerate() {
             result_bytes += element_count(&box_dims(&axes.result_box(c, &ty.shape, ranges))) * ty.dtype.size();
         }
-        bytes += result_bytes;
+        bytes += written.unwrap_or(result_bytes);
+        if matches!(n.op, Op::DynamicSlice(_)) {
+            bytes += result_bytes;
+        }
         let memory = bytes as f64 / self.target.sram_bandwidth();
         let dtype = graph.tensor_ty(node).dtype;
         let flops = axes.ops(ranges) as f64;
