@@ -125,7 +125,7 @@ fn exit_codes_and_messages() {
         ("bad_program", 3, vec!["check", &cut]),
         ("bad_target", 3, vec!["targets", "check", &toml]),
         ("bad_tensors", 3, vec!["inspect", &tensors]),
-        ("stablehlo", 4, vec!["compile", &mlir]),
+        ("stablehlo", 3, vec!["compile", &mlir]),
         ("does_not_fit", 5, vec!["compile", MLP, "--dies", "1", "--set", "sram=1KiB"]),
         ("no_file", 6, vec!["compile", &none]),
         ("no_folder", 6, vec!["compile", MLP, "-o", &out]),

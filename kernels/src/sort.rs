@@ -1,6 +1,7 @@
 //! Stable sorting along a dimension, with operands that are carried along, and the k extremes.
 //!
-//! NaN is above every number, −0 equals +0, and ties keep their order in both directions.
+//! In sorts NaN is above every number and −0 equals +0; the extremes are those of the total order, in which −NaN is the least and −0 is
+//! below +0. Ties keep their order in both directions.
 
 use crate::buffer::{View, ViewMut, check_shape, check_type};
 use crate::copy::by_size;
@@ -14,8 +15,24 @@ fn order<V: Value>(a: V, b: V) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
+/// The total order of floats; NaNs of one sign are equal.
+fn total_order<V: Value>(a: V, b: V) -> Ordering {
+    let negative = |v: V| v.to_f64().is_sign_negative();
+    let side = |v: V| if v.is_nan() { if negative(v) { -1 } else { 1 } } else { 0 };
+    let numbers = || a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+    side(a).cmp(&side(b)).then_with(numbers).then_with(|| negative(b).cmp(&negative(a)))
+}
+
 /// The stable order of the `n` keys from `base` on, `step` apart.
-fn sorted<L: Lane>(keys: &[L], base: isize, step: isize, n: usize, descending: bool, index: &mut Vec<u32>) {
+fn sorted<L: Lane>(
+    keys: &[L],
+    base: isize,
+    step: isize,
+    n: usize,
+    descending: bool,
+    order: fn(L::Value, L::Value) -> Ordering,
+    index: &mut Vec<u32>,
+) {
     index.clear();
     index.extend(0..n as u32);
     let key = |i: u32| keys[(base + i as isize * step) as usize].widen();
@@ -49,7 +66,7 @@ pub fn sort(dim: usize, descending: bool, ins: &[View<'_>], outs: &mut [ViewMut<
     let mut index = Vec::with_capacity(n);
     for line in 0..count {
         by_dtype!(keys.dtype(), L => {
-            sorted::<L>(keys.buf().elements(), at(keys.layout(), line), keys.layout().strides[dim], n, descending, &mut index);
+            sorted::<L>(keys.buf().elements(), at(keys.layout(), line), keys.layout().strides[dim], n, descending, order, &mut index);
         });
         for (i, o) in ins.iter().zip(outs.iter_mut()) {
             let (si, so) = (i.layout().strides[dim], o.layout().strides[dim]);
@@ -92,7 +109,7 @@ pub fn top_k(largest: bool, input: &View<'_>, values: &mut ViewMut<'_>, position
         for line in indices(kept) {
             let at = |l: &Layout| line.iter().zip(&l.strides).fold(l.base as isize, |at, (i, s)| at + *i as isize * s);
             let (src, dst) = (at(il), at(&vl));
-            sorted(from, src, il.strides[d], n, largest, &mut index);
+            sorted(from, src, il.strides[d], n, largest, total_order, &mut index);
             for (t, p) in index.iter().take(k).enumerate() {
                 to[(dst + t as isize * vl.strides[d]) as usize] = from[(src + *p as isize * il.strides[d]) as usize];
             }

@@ -76,7 +76,13 @@ pub struct ModelArgs {
     /// Whose statistics batch normalization uses
     #[arg(long, value_enum, default_value_t = BatchNorm::Inference, value_name = "MODE")]
     pub batch_norm: BatchNorm,
-    /// Trainable initializers; without it all floating-point ones with at least one dimension
+    /// Values that a StableHLO step carries, beside those that its file donates: `arg0=out0,arg1=out1`
+    #[arg(long, value_name = "INPUT=OUTPUT", value_delimiter = ',', value_parser = pair)]
+    pub state: Vec<(String, String)>,
+    /// The function of a StableHLO module; without it `main`
+    #[arg(long, value_name = "NAME")]
+    pub entry: Option<String>,
+    /// Trainable initializers; without it all floating-point ones with at least one dimension. Of a StableHLO model the trainable inputs
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub trainable: Option<Vec<String>>,
     /// Initial values by name; they replace those of the model file
@@ -96,6 +102,30 @@ fn key_value<T: std::str::FromStr>(text: &str) -> Result<(String, T), String> {
     value.trim().parse().map(|v| (key.trim().to_string(), v)).map_err(|_| format!("`{value}` is no number that fits here"))
 }
 
+/// Parses `INPUT=OUTPUT`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (input, output) = text.split_once('=').ok_or("write INPUT=OUTPUT")?;
+    Ok((input.trim().to_string(), output.trim().to_string()))
+}
+
+/// What a model is read for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To run it a single time.
+    Once,
+    /// To compile what it is.
+    Compile,
+    /// To train it.
+    Train,
+}
+
+impl Purpose {
+    /// To train it when a loss is given.
+    pub fn compiled(loss: bool) -> Self {
+        if loss { Purpose::Train } else { Purpose::Compile }
+    }
+}
+
 impl ModelArgs {
     /// Reads a model.
     pub fn open(&self, path: &Path) -> Outcome<Model> {
@@ -107,17 +137,22 @@ impl ModelArgs {
             BatchNorm::Batch => BatchNormMode::BatchStatistics,
         };
         options.import.trainable = self.trainable.as_ref().map(|names| names.iter().cloned().collect());
+        options.state = self.state.clone();
+        options.stablehlo.entry = self.entry.clone();
         for (key, value) in &self.limit {
             set_limit(&mut options.import.limits, key, *value)?;
         }
         Ok(Model::open(path, &options)?)
     }
 
-    /// The step to compile: a training step when a loss is given, or when `train` is wanted and the model's own output is a loss.
-    pub fn prepare(&self, model: &Model, train: bool) -> Outcome<Prepared> {
+    /// The step to compile: a training step when a loss is given, or when it is to be trained and the model's own output is a loss.
+    pub fn prepare(&self, model: &Model, purpose: Purpose) -> Outcome<Prepared> {
+        let train = purpose == Purpose::Train;
         let mut prepared = match (&self.loss, model.is_step()) {
             (Some(loss), _) => model.training(&loss.parse()?, &self.optimizer()?.parse()?, &self.keep)?,
+            (None, _) if purpose == Purpose::Once => model.once(),
             (None, true) => model.inference(),
+            (None, false) if train && model.is_function() && self.optimizer.is_none() => model.step()?,
             (None, false) if train => model.training(&own_loss(model)?, &self.optimizer()?.parse()?, &self.keep)?,
             (None, false) if self.optimizer.is_some() => {
                 return Err(Error::Usage { what: "an optimizer needs a loss".into(), help: "add --loss SPEC".into() }.into());
@@ -209,7 +244,7 @@ impl PipelineArgs {
 /// A model to be compiled on the way, or a compiled program.
 #[derive(Args, Clone, Debug)]
 pub struct ProgramArgs {
-    /// A model (.onnx, .gir) or a compiled program (.girih)
+    /// A model (.onnx, .mlir, .mlirbc, .hlo.pb, .gir) or a compiled program (.girih)
     #[arg(value_name = "MODEL|OUT.girih")]
     pub path: PathBuf,
     #[command(flatten)]
@@ -222,7 +257,7 @@ pub struct ProgramArgs {
 
 impl ProgramArgs {
     /// The program: opened, or compiled for the target.
-    pub fn open(&self, out: &Output, default_target: &str, train: bool) -> Outcome<Compiled> {
+    pub fn open(&self, out: &Output, default_target: &str, purpose: Purpose) -> Outcome<Compiled> {
         if files::extension(&self.path) == "girih" {
             if self.target.is_given() {
                 let what = format!("{} was compiled for its target already", self.path.display());
@@ -233,7 +268,7 @@ impl ProgramArgs {
         let target = self.target.open(default_target)?;
         let model = self.model.open(&self.path)?;
         model.notes().iter().for_each(|n| out.progress(&format!("note: {n}")));
-        let prepared = self.model.prepare(&model, train)?;
+        let prepared = self.model.prepare(&model, purpose)?;
         Ok(girih::compile(prepared, &target, &self.pipeline.options(&self.target))?)
     }
 }

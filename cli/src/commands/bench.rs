@@ -1,6 +1,6 @@
 //! `girih bench`: how long a step takes on this machine.
 
-use super::args::ProgramArgs;
+use super::args::{ProgramArgs, Purpose};
 use super::output::{Outcome, Output, bytes, metric, table, time};
 use clap::Args;
 use girih::{Inputs, RuntimeOptions, Session, tensors};
@@ -38,7 +38,7 @@ impl Bench {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
         let start = Instant::now();
-        let compiled = self.program.open(out, "host", self.program.model.loss.is_some())?;
+        let compiled = self.program.open(out, "host", Purpose::compiled(self.program.model.loss.is_some()))?;
         let compile = start.elapsed().as_secs_f64();
         let mut session = compiled.session(RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
         let inputs = match &self.inputs {

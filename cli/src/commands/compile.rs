@@ -1,6 +1,6 @@
 //! `girih compile`: from a model, or from the edited text of a level, to a checked program.
 
-use super::args::{ModelArgs, PipelineArgs, TargetArgs};
+use super::args::{ModelArgs, PipelineArgs, Purpose, TargetArgs};
 use super::output::{Outcome, Output, bytes, table, time};
 use super::summary;
 use clap::Args;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
                         girih compile model.onnx --batch 8 --dies 25 --emit partition > split.gir\n  \
                         girih compile split.gir --from partition -o step.girih")]
 pub struct Compile {
-    /// A model (.onnx, .gir), or the text of a level with --from (`-` reads it from standard input)
+    /// A model (.onnx, .mlir, .mlirbc, .hlo.pb, .gir), or the text of a level with --from (`-` reads it from standard input)
     #[arg(value_name = "MODEL")]
     path: PathBuf,
     /// Write the program here; without it nothing is written
@@ -106,7 +106,7 @@ impl Compile {
                 if self.emit.as_deref() == Some("graph") {
                     return self.emit(out, model.graph().to_string());
                 }
-                let prepared = self.model.prepare(&model, false)?;
+                let prepared = self.model.prepare(&model, Purpose::Compile)?;
                 if self.emit.as_deref() == Some("step") {
                     return self.emit(out, prepared.step.to_string());
                 }

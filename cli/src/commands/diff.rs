@@ -1,6 +1,6 @@
 //! `girih diff`: what differs between two files of a kind: programs, models, texts, targets line by line; tensors number by number.
 
-use super::args::ModelArgs;
+use super::args::{ModelArgs, Purpose};
 use super::output::{Failure, Outcome, Output, table};
 use clap::Args;
 use girih::{Compiled, Error, TargetSpec, files, tensors};
@@ -50,7 +50,7 @@ impl Diff {
         Ok(match files::extension(path).as_str() {
             "girih" => Compiled::open(path)?.program.to_string(),
             "toml" => TargetSpec::named(path.to_string_lossy()).open()?.to_toml(),
-            "onnx" => self.model.prepare(&self.model.open(path)?, false)?.step.to_string(),
+            "onnx" | "mlir" | "mlirbc" | "jaxexport" | "hlo.pb" => self.model.prepare(&self.model.open(path)?, Purpose::Compile)?.step.to_string(),
             _ => files::read_text(path)?,
         })
     }

@@ -1,6 +1,6 @@
 //! `girih explain`: what an error code means, or which rewrite rules made each output of a model.
 
-use super::args::{ModelArgs, PipelineArgs};
+use super::args::{ModelArgs, PipelineArgs, Purpose};
 use super::output::{Outcome, Output, table};
 use clap::Args;
 use girih::{Compiled, Error, codes, files};
@@ -37,7 +37,7 @@ impl Explain {
             return self.program(out, &Compiled::open(path)?);
         }
         let model = self.model.open(path)?;
-        let step = self.model.prepare(&model, false)?.step;
+        let step = self.model.prepare(&model, Purpose::Compile)?.step;
         let graph = girih_compiler::canonicalize::canonicalize(&step.graph).0;
         let options = OptimizeOptions { explain: true, ..self.pipeline.optimize() };
         let report = optimize(&graph, &options).map_err(CompileError::from)?.report;

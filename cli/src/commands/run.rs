@@ -1,6 +1,6 @@
 //! `girih run`: one step of a program on given inputs.
 
-use super::args::ProgramArgs;
+use super::args::{ProgramArgs, Purpose};
 use super::output::{Outcome, Output, table, time};
 use clap::Args;
 use girih::{Error, Inputs, RuntimeOptions, tensors};
@@ -31,7 +31,7 @@ pub struct Run {
 impl Run {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
-        let compiled = self.program.open(out, "host", false)?;
+        let compiled = self.program.open(out, "host", Purpose::Once)?;
         let mut session = compiled.session(RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
         let given: Inputs = match &self.inputs {
             Some(path) => tensors::open(path)?,

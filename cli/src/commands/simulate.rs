@@ -1,6 +1,6 @@
 //! `girih simulate`: how long a step would take on the machine that the target describes, and what it would cost.
 
-use super::args::ProgramArgs;
+use super::args::{ProgramArgs, Purpose};
 use super::output::{Outcome, Output};
 use clap::Args;
 use girih::{Error, SimOptions, files, simulate_with};
@@ -23,7 +23,7 @@ pub struct Simulate {
 impl Simulate {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
-        let compiled = self.program.open(out, "dojo-tile", self.program.model.loss.is_some())?;
+        let compiled = self.program.open(out, "dojo-tile", Purpose::compiled(self.program.model.loss.is_some()))?;
         let options = SimOptions { while_iterations: self.while_iterations, ..SimOptions::default() };
         let simulation = simulate_with(&compiled.program, options)?;
         if let Some(path) = &self.trace {

@@ -1,6 +1,6 @@
 //! `girih train`: a training step, batch after batch, with a log and checkpoints.
 
-use super::args::ProgramArgs;
+use super::args::{ProgramArgs, Purpose};
 use super::output::{Failure, Outcome, Output, table, time};
 use clap::Args;
 use girih::training::{Checkpoints, TrainOptions, Trained, train};
@@ -61,7 +61,7 @@ pub struct Train {
 impl Train {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
-        let compiled = self.program.open(out, "host", true)?;
+        let compiled = self.program.open(out, "host", Purpose::Train)?;
         if compiled.program.step.loss.is_none() {
             let what = format!("{} is no training step", self.program.path.display());
             return Err(Error::Usage { what, help: "compile it with --loss and --optimizer, or give the model".into() }.into());

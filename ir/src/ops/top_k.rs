@@ -1,6 +1,6 @@
 //! `top_k`: the `k` largest or smallest elements along the last dimension, and where they were: a tuple of values and indices.
 //!
-//! Best first; of equal elements the one with the lower index comes first. NaN is above every number.
+//! Best first; of equal elements the one with the lower index comes first. Floats are in total order: −NaN, −∞, …, −0, 0, …, ∞, NaN.
 //! (C1) one operand of rank ≥ 1; (C2) `k` is at most its last extent; (C3) `dtype` is `i32` or `i64`.
 
 use super::elementwise::{tensor, wides};
@@ -9,8 +9,10 @@ use super::sort::key_order;
 use super::{InferError, NoVjp, OpDef, Vjp};
 use crate::axes::{Axes, DimUse, LoopKind};
 use crate::graph::ValueId;
+use crate::scalar::Wide;
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType, Type};
+use std::cmp::Ordering;
 
 crate::op_attrs! {
     /// See the module.
@@ -22,6 +24,14 @@ crate::op_attrs! {
         /// Element type of the indices.
         dtype: DType,
     }
+}
+
+/// The order of elements; NaNs of one sign are equal.
+fn total_order(dtype: DType, a: Wide, b: Wide) -> Ordering {
+    let (Wide::F(x), Wide::F(y)) = (a, b) else { return key_order(dtype, a, b) };
+    let side = |v: f64| if v.is_nan() { if v.is_sign_negative() { -1 } else { 1 } } else { 0 };
+    let numbers = || x.partial_cmp(&y).unwrap_or(Ordering::Equal);
+    side(x).cmp(&side(y)).then_with(numbers).then_with(|| y.is_sign_negative().cmp(&x.is_sign_negative()))
 }
 
 impl OpDef for TopK {
@@ -58,7 +68,7 @@ impl OpDef for TopK {
         for row in x.chunks(n) {
             let mut order: Vec<usize> = (0..row.len()).collect();
             order.sort_by(|i, j| {
-                let o = key_order(a.dtype(), row[*i], row[*j]);
+                let o = total_order(a.dtype(), row[*i], row[*j]);
                 if self.largest { o.reverse() } else { o }
             });
             values.extend(order[..self.k].iter().map(|i| row[*i]));

@@ -2,7 +2,6 @@
 
 use super::super::module::Operation;
 use super::{Converter, Frame, Parts, Res, elementwise, unsupported};
-use girih_ir::scalar::{BinaryFn, UnaryFn};
 
 /// Whether an op ends a block.
 pub(super) fn returns(name: &str) -> bool {
@@ -130,7 +129,6 @@ impl<'a> Converter<'a> {
             | "cross-replica-sum" => self.collective_op(frame, op),
             "partition_id" | "replica_id" => self.process_id_op(),
             "after_all" | "create_token" => Ok(vec![Parts::new()]),
-            "rng" => self.rng_op(frame, op),
             _ => self.expanded(frame, op, name),
         }
     }
@@ -145,43 +143,6 @@ impl<'a> Converter<'a> {
             (Some(f), _) => self.unary_op(frame, op, f),
             (_, Some(f)) => self.binary_op(frame, op, f),
             _ => unsupported("this function"),
-        }
-    }
-
-    fn complex_arithmetic(&mut self, _: &Frame<'a>, _: &'a Operation, name: &str) -> Res<Vec<Parts>> {
-        Err(elementwise::complex(name))
-    }
-
-    /// Ops that are expanded into others.
-    fn expanded(&mut self, _: &Frame<'a>, _: &'a Operation, _: &str) -> Res<Vec<Parts>> {
-        unsupported("this op")
-    }
-
-    /// Ops of the `chlo` dialect, also as custom calls.
-    pub(super) fn chlo(&mut self, frame: &Frame<'a>, op: &'a Operation, name: &str) -> Res<Vec<Parts>> {
-        match name {
-            "top_k" => return self.top_k_op(frame, op),
-            "square" => {
-                let [x] = self.exactly(frame, op)?;
-                return Ok(super::one(self.graph.times(x, x)));
-            }
-            _ => {}
-        }
-        let f = match name {
-            "erf" | "erfc" | "erf_inv" | "lgamma" | "digamma" | "bessel_i0e" | "bessel_i1e" | "tan" | "sinh" | "cosh" | "asin" | "acos"
-            | "atan" | "asinh" | "acosh" | "atanh" | "is_inf" => UnaryFn::from_name(name),
-            _ => None,
-        };
-        if let Some(f) = f {
-            return self.unary_op(frame, op, f);
-        }
-        let f = match name {
-            "next_after" | "zeta" | "mulhi" => BinaryFn::from_name(if name == "mulhi" { "mul_hi" } else { name }),
-            _ => None,
-        };
-        match f {
-            Some(f) => self.binary_op(frame, op, f),
-            None => unsupported("this function"),
         }
     }
 }

@@ -1,14 +1,11 @@
 //! Elementwise ops. In region bodies scalars may stand beside tensors of the lifted shape, see [`bodies`](super::bodies).
 
+use super::super::expand::{Number, bits, complex};
 use super::super::module::Operation;
-use super::{Converter, Fault, Frame, Parts, Res, attrs, malformed, one, unsupported};
-use girih_ir::attr::Attr;
+use super::{Converter, Frame, Parts, Res, attrs, malformed, one, unsupported};
 use girih_ir::graph::ValueId;
-use girih_ir::ops::Op;
 use girih_ir::ops::elementwise::{Binary, Compare, Select, Unary};
 use girih_ir::scalar::{BinaryFn, CompareFn, UnaryFn};
-use girih_ir::tensor::Tensor;
-use girih_ir::types::{DType, Dims};
 use smallvec::smallvec;
 
 /// The function of one real operand of that name, without the dialect.
@@ -120,55 +117,24 @@ impl<'a> Converter<'a> {
         let mut operands = self.leveled(vec![operands[0][0], operands[1][0]])?;
         if self.dtype(operands[0]).is_float() && attrs::word(&op.attrs, "compare_type") == Some("TOTALORDER") {
             for v in &mut operands {
-                *v = self.total_order(*v)?;
+                *v = bits::total_order(&mut self.graph, *v);
             }
         }
         Ok(one(self.add(Compare(f), &operands)?))
     }
 
     fn compare_complex(&mut self, f: CompareFn, operands: &[Parts]) -> Res<Vec<Parts>> {
-        let join = match f {
-            CompareFn::Eq => BinaryFn::And,
-            CompareFn::Ne => BinaryFn::Or,
-            _ => return malformed("complex numbers have no order"),
-        };
-        let [a, b] = operands else { return malformed("compare takes two operands") };
-        if a.len() != 2 || b.len() != 2 {
-            return malformed("a complex number is compared with a real one");
+        let mut values: Vec<ValueId> = operands.iter().flatten().copied().collect();
+        if self.lift.is_some() {
+            self.level(&mut values)?;
         }
-        let re = self.leveled(vec![a[0], b[0]])?;
-        let im = self.leveled(vec![a[1], b[1]])?;
-        let (re, im) = (self.add(Compare(f), &re)?, self.add(Compare(f), &im)?);
-        Ok(one(self.add(Binary(join), &[re, im])?))
-    }
-
-    /// Signed integers in the total order of floats: −NaN < −∞ < … < −0 < 0 < … < ∞ < NaN.
-    pub fn total_order(&mut self, v: ValueId) -> Res<ValueId> {
-        let ty = self.graph.tensor_ty(v).clone();
-        let to = match ty.dtype.size() {
-            1 => DType::I8,
-            2 => DType::I16,
-            4 => DType::I32,
-            _ => DType::I64,
-        };
-        let bits = self.bitcast(v, to)?;
-        // A negative number's other bits are complemented.
-        let width = ty.dtype.size() as i64 * 8;
-        let shift = self.graph.splat(&ty.with_dtype(to), (width - 1) as f64);
-        let sign = self.add(Binary(BinaryFn::ShrArith), &[bits, shift])?;
-        let one_bit = self.graph.splat(&ty.with_dtype(to), 1.0);
-        let mask = self.add(Binary(BinaryFn::ShrLogical), &[sign, one_bit])?;
-        self.add(Binary(BinaryFn::Xor), &[bits, mask])
-    }
-
-    /// The same bits as another type of the same size.
-    pub fn bitcast(&mut self, v: ValueId, to: DType) -> Res<ValueId> {
-        if self.dtype(v) == to {
-            return Ok(v);
+        let [a, b, c, d] = values[..] else { return malformed("a complex number is compared with a real one") };
+        if [b, c, d].iter().any(|v| self.graph.ty(*v) != self.graph.ty(a)) {
+            return malformed("compare takes two values of one type");
         }
-        match Op::parse("bitcast_convert", &[("to".to_string(), Attr::DType(to))]) {
-            Some(Ok(op)) => self.add(op, &[v]),
-            _ => unsupported("bit casts"),
+        match complex::compare(&mut self.graph, f, Number::complex(a, b), Number::complex(c, d)) {
+            Some(v) => Ok(one(v)),
+            None => malformed("complex numbers have no order"),
         }
     }
 
@@ -220,55 +186,6 @@ impl<'a> Converter<'a> {
         Ok(vec![smallvec![re, im]])
     }
 
-    /// `bitcast_convert`, also between sizes.
-    pub fn bitcast_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
-        let [x] = self.exactly(frame, op)?;
-        let want = self.result(frame, op, 0)?;
-        let (from, to) = (self.dtype(x).size(), want.dtype.size());
-        match from.cmp(&to) {
-            std::cmp::Ordering::Equal => Ok(one(self.bitcast(x, want.dtype)?)),
-            _ if self.lift.is_some() => unsupported("bit casts between sizes in a region body"),
-            std::cmp::Ordering::Greater => self.bitcast_apart(x, want.dtype).map(one),
-            std::cmp::Ordering::Less => self.bitcast_together(x, want.dtype).map(one),
-        }
-    }
-
-    /// Elements of a larger type taken apart along a new last dimension, lowest bits first.
-    fn bitcast_apart(&mut self, x: ValueId, to: DType) -> Res<ValueId> {
-        let whole = unsigned(self.dtype(x));
-        let x = self.bitcast(x, whole)?;
-        let (n, bits) = (whole.size() / to.size(), to.size() * 8);
-        let mut shape = self.dims(x);
-        let dims: Vec<usize> = (0..shape.len()).collect();
-        shape.push(n);
-        let x = self.graph.broadcast(x, &shape, &dims);
-        let amounts = Tensor::new_int(girih_ir::types::TensorType::new(whole, [n]), (0..n).map(|i| (i * bits) as i64).collect());
-        let amounts = self.graph.constant(&amounts);
-        let amounts = self.graph.broadcast(amounts, &shape, &[shape.len() - 1]);
-        let parts = self.add(Binary(BinaryFn::ShrLogical), &[x, amounts])?;
-        let parts = self.graph.convert(parts, unsigned(to));
-        self.bitcast(parts, to)
-    }
-
-    /// The elements along the last dimension put together to one of a larger type.
-    fn bitcast_together(&mut self, x: ValueId, to: DType) -> Res<ValueId> {
-        let (part, whole) = (unsigned(self.dtype(x)), unsigned(to));
-        let x = self.bitcast(x, part)?;
-        let (n, bits) = (whole.size() / part.size(), part.size() * 8);
-        let mut shape = self.dims(x);
-        if shape.pop() != Some(n) {
-            return malformed(format!("the last dimension must have {n} elements"));
-        }
-        let x = self.graph.convert(x, whole);
-        let full = self.dims(x);
-        let amounts = Tensor::new_int(girih_ir::types::TensorType::new(whole, [n]), (0..n).map(|i| (i * bits) as i64).collect());
-        let amounts = self.graph.constant(&amounts);
-        let amounts = self.graph.broadcast(amounts, &full, &[full.len() - 1]);
-        let parts = self.add(Binary(BinaryFn::Shl), &[x, amounts])?;
-        let joined = self.graph.reduce(girih_ir::scalar::Monoid::Or, parts, &[full.len() - 1]);
-        self.bitcast(joined, to)
-    }
-
     /// `map`: a body of scalars on whole tensors.
     pub fn map_op(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
         let args: Res<Vec<Parts>> = (0..op.operands.len()).map(|i| self.operand_parts(frame, op, i)).collect();
@@ -281,41 +198,4 @@ impl<'a> Converter<'a> {
         let block = self.region(op, 0)?;
         self.vectorize(frame, block, &args, &shape)
     }
-
-    /// A binary `chlo` op that broadcasts its operands as numpy does.
-    pub fn numpy_level(&mut self, values: &mut [ValueId]) -> Res<()> {
-        let rank = values.iter().map(|v| self.graph.shape(*v).len()).max().unwrap_or(0);
-        let mut shape = Dims::from_elem(1, rank);
-        for v in values.iter() {
-            let own = self.dims(*v);
-            for (d, e) in own.iter().enumerate() {
-                let at = &mut shape[rank - own.len() + d];
-                *at = if *at == 1 { *e } else { *at };
-            }
-        }
-        for v in values {
-            let own = self.graph.shape(*v).len();
-            let dims: Vec<usize> = (rank - own..rank).collect();
-            let op = girih_ir::ops::broadcast::Broadcast { shape: shape.clone(), dims };
-            if self.graph.shape(*v) != shape.as_slice() {
-                *v = self.add(op, &[*v])?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The unsigned integer type of the same size.
-pub(super) fn unsigned(dtype: DType) -> DType {
-    match dtype.size() {
-        1 => DType::U8,
-        2 => DType::U16,
-        4 => DType::U32,
-        _ => DType::U64,
-    }
-}
-
-/// A fault of an op on complex numbers.
-pub(super) fn complex(name: &str) -> Fault {
-    Fault::Unsupported(format!("{name} on complex numbers"))
 }

@@ -6,6 +6,7 @@ use super::imported::{CheckKind, Pin, PinAt};
 use super::{Converter, Fault, Frame, Parts, Res, attrs, malformed, one, unsupported};
 use crate::import::error::Problem;
 use girih_ir::graph::ValueId;
+use girih_ir::ops::shard::Shard;
 use girih_ir::tensor::Tensor;
 use girih_ir::types::DType;
 
@@ -47,7 +48,7 @@ impl<'a> Converter<'a> {
     }
 
     /// `custom_call`, of the targets that are known.
-    pub fn custom_call_op(&mut self, frame: &Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+    pub fn custom_call_op(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
         let target = attrs::need_word(&op.attrs, "call_target_name")?;
         match target {
             "Sharding" | "SPMDFullToShardShape" | "SPMDShardToFullShape" | "annotate_device_placement" => self.identity(frame, op),
@@ -119,29 +120,39 @@ impl<'a> Converter<'a> {
 
     /// `sdy.sharding_constraint`: the operand, with a pin.
     pub fn sharding_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
-        let parts = self.operand_parts(frame, op, 0)?;
-        for v in &parts {
-            self.pin(&op.attrs, "sharding", PinAt::Value(*v));
+        let mut parts = self.operand_parts(frame, op, 0)?;
+        for v in &mut parts {
+            *v = self.pinned(&op.attrs, "sharding", PinAt::Value(*v), *v)?;
         }
         Ok(op.results.iter().map(|_| parts.clone()).collect())
     }
 
-    /// The pin that the sharding of a parameter or result asks for.
-    pub fn pin_slot(&mut self, attrs: &Attrs, at: PinAt) {
-        self.pin(attrs, "sdy.sharding", at);
-    }
-
-    fn pin(&mut self, attrs: &Attrs, key: &str, at: PinAt) {
-        let Some(ModuleAttr::Fields(fields)) = attrs.get(key) else { return };
+    /// A value that lies as a sharding attribute says, which is also noted as a pin.
+    pub fn pinned(&mut self, attrs: &Attrs, key: &str, at: PinAt, v: ValueId) -> Res<ValueId> {
+        let Some(ModuleAttr::Fields(fields)) = attrs.get(key) else { return Ok(v) };
         let mesh = attrs::word(fields, "mesh").and_then(|name| self.module.meshes.get(name)).cloned();
-        let (Some(mesh), Some(ModuleAttr::List(dims))) = (mesh.filter(|m| !m.is_empty()), fields.get("dim_shardings")) else { return };
+        let (Some(mesh), Some(ModuleAttr::List(dims))) = (mesh.filter(|m| !m.is_empty()), fields.get("dim_shardings")) else { return Ok(v) };
         let axes = |dim: &ModuleAttr| -> (Vec<String>, bool) {
             let ModuleAttr::List(axes) = dim else { return (Vec::new(), true) };
             let names = axes.iter().filter_map(|a| if let ModuleAttr::Text(t) = a { Some(t.clone()) } else { None }).collect();
             (names, axes.contains(&ModuleAttr::Word("?".into())))
         };
-        let (dims, open) = dims.iter().map(axes).unzip();
+        let (dims, open): (Vec<Vec<String>>, Vec<bool>) = dims.iter().map(axes).unzip();
+        if dims.len() != self.graph.shape(v).len() {
+            return malformed(format!("a sharding of {} dimensions on a tensor of rank {}", dims.len(), self.graph.shape(v).len()));
+        }
+        // The first two axes of the device mesh are the rows and the columns of ours.
+        let along = |axis: usize| {
+            let name = mesh.get(axis).map(|(name, _)| name);
+            let dim = name.and_then(|n| dims.iter().position(|d| d.contains(n)));
+            dim.map_or(-1, |d| d as i64)
+        };
+        let (y, x) = (along(0), along(1));
+        let wish = mesh.len() <= 2 && ((y, x) != (-1, -1) || !open.contains(&true));
+        let value = if wish { self.add(Shard { y, x }, &[v])? } else { v };
+        let at = if let PinAt::Value(_) = at { PinAt::Value(value) } else { at };
         self.pins.push(Pin { at, mesh, dims, open });
+        Ok(value)
     }
 
     /// `check.*` ops and custom calls: results that must agree.
@@ -169,29 +180,5 @@ impl<'a> Converter<'a> {
             self.checks.push((kind, g, w, place.clone()));
         }
         Ok(Vec::new())
-    }
-
-    /// `rng`: numbers of our own generator between two bounds, or with mean and deviation; the same in every run.
-    pub fn rng_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
-        use girih_ir::ops::random::{Distribution, Random};
-        let ty = self.result(frame, op, 0)?;
-        let (a, b) = (self.operand(frame, op, 0)?, self.operand(frame, op, 1)?);
-        if !ty.dtype.is_float() {
-            return unsupported("`rng` of integers");
-        }
-        let distribution = match attrs::need_word(&op.attrs, "rng_distribution")? {
-            "UNIFORM" => Distribution::Uniform,
-            "NORMAL" => Distribution::Normal,
-            other => return malformed(format!("`{other}` is no distribution")),
-        };
-        self.draws += 1;
-        let key = self.graph.constant(&Tensor::scalar_int(DType::U32, 0));
-        let random = Random { distribution, dtype: ty.dtype, shape: ty.shape.clone(), seed: self.draws };
-        let drawn = self.add(random, &[key, key])?;
-        let (a, b) = (self.spread(a, &ty.shape)?, self.spread(b, &ty.shape)?);
-        // UNIFORM: from a to b; NORMAL: mean a, deviation b.
-        let scale: ValueId = if distribution == Distribution::Uniform { self.graph.minus(b, a) } else { b };
-        let scaled = self.graph.times(drawn, scale);
-        Ok(one(self.graph.plus(scaled, a)))
     }
 }

@@ -16,6 +16,7 @@ mod control;
 mod dispatch;
 mod dynamic;
 mod elementwise;
+mod expanded;
 mod imported;
 mod indexed;
 mod known;
@@ -66,6 +67,9 @@ pub(crate) fn malformed<T>(what: impl Into<String>) -> Res<T> {
 pub(crate) fn unsupported<T>(why: impl Into<String>) -> Res<T> {
     Err(Fault::Unsupported(why.into()))
 }
+
+/// The attribute of parameters and results that says how they lie.
+const SHARDING: &str = "sdy.sharding";
 
 /// What is known of a module value.
 #[derive(Clone, Debug)]
@@ -191,9 +195,10 @@ impl<'a> Converter<'a> {
                 if let Some(donor) = imported::donor(&param.attrs)? {
                     donors.push((self.graph.inputs.len(), donor));
                 }
-                parts.push(self.graph.input(names::unique(&mut taken, name), ty, Role::Data));
+                let at = PinAt::Input(self.graph.inputs.len());
+                let input = self.graph.input(names::unique(&mut taken, name), ty, Role::Data);
+                parts.push(self.pinned(&param.attrs, SHARDING, at, input)?);
             }
-            self.pin_slot(&param.attrs, PinAt::Input(self.graph.inputs.len().saturating_sub(1)));
             args.push(parts);
         }
         let results = self.call(function, &args)?;
@@ -206,9 +211,9 @@ impl<'a> Converter<'a> {
             firsts.push((self.graph.outputs.len(), parts.len()));
             let name = names::output(&slot.attrs, k);
             for (name, value) in names::parts(&name, parts.len()).into_iter().zip(parts) {
-                self.graph.output(names::unique(&mut taken, name), *value);
+                let value = self.pinned(&slot.attrs, SHARDING, PinAt::Output(self.graph.outputs.len()), *value)?;
+                self.graph.output(names::unique(&mut taken, name), value);
             }
-            self.pin_slot(&slot.attrs, PinAt::Output(self.graph.outputs.len().saturating_sub(1)));
         }
         self.donations(donors, &firsts)
     }

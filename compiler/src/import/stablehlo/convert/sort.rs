@@ -1,5 +1,6 @@
 //! `sort` and `top_k`: recognized comparators become sorts by key; every other one gives each element its rank first.
 
+use super::super::expand::bits;
 use super::super::module::{Block, Operation};
 use super::{Converter, Frame, Parts, Res, attrs, malformed, unsupported};
 use girih_ir::graph::ValueId;
@@ -121,7 +122,7 @@ impl<'a> Converter<'a> {
             let at = position(key.operand);
             let op = Sort { dim, descending: key.descending, stable: true };
             if key.bits {
-                let order = self.total_order(flat[at])?;
+                let order = bits::total_order(&mut self.graph, flat[at]);
                 let operands: Vec<ValueId> = std::iter::once(order).chain(flat.iter().copied()).collect();
                 flat = self.sorted(op, &operands)?.split_off(1);
                 continue;
