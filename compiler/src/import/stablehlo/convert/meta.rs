@@ -131,7 +131,9 @@ impl<'a> Converter<'a> {
     pub fn pinned(&mut self, attrs: &Attrs, key: &str, at: PinAt, v: ValueId) -> Res<ValueId> {
         let Some(ModuleAttr::Fields(fields)) = attrs.get(key) else { return Ok(v) };
         let mesh = attrs::word(fields, "mesh").and_then(|name| self.module.meshes.get(name)).cloned();
-        let (Some(mesh), Some(ModuleAttr::List(dims))) = (mesh.filter(|m| !m.is_empty()), fields.get("dim_shardings")) else { return Ok(v) };
+        let (Some(mesh), Some(ModuleAttr::List(dims))) = (mesh.filter(|m| !m.is_empty()), fields.get("dim_shardings")) else {
+            return Ok(v);
+        };
         let axes = |dim: &ModuleAttr| -> (Vec<String>, bool) {
             let ModuleAttr::List(axes) = dim else { return (Vec::new(), true) };
             let names = axes.iter().filter_map(|a| if let ModuleAttr::Text(t) = a { Some(t.clone()) } else { None }).collect();

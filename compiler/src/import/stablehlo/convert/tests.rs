@@ -184,7 +184,8 @@ fn branches_that_are_not_taken_do_not_loop() {
       }";
     let g = imported(text).graph;
     // With an odd number the loop would run for a very long time.
-    let run = |p: i64, x: i64| interp::eval(&g, &[Tensor::scalar_int(DType::Bool, p), Tensor::scalar_int(DType::I32, x)]).unwrap()[0].ints();
+    let run =
+        |p: i64, x: i64| interp::eval(&g, &[Tensor::scalar_int(DType::Bool, p), Tensor::scalar_int(DType::I32, x)]).unwrap()[0].ints();
     assert_eq!((run(1, 8), run(0, 7)), (vec![0], vec![7]));
 }
 
@@ -287,7 +288,10 @@ fn what_is_wrong_is_said() {
       }";
     let (text, code) = refused(&all.replace(", %q: tensor<2xi4>", ""));
     assert_eq!(code, "E0120");
-    assert!(text.contains("lapack_sgeqrf_ffi") && text.contains("`other`") && text.contains("line 4") && !text.contains("negate"), "{text}");
+    assert!(
+        text.contains("lapack_sgeqrf_ffi") && text.contains("`other`") && text.contains("line 4") && !text.contains("negate"),
+        "{text}"
+    );
     assert!(refused(all).0.contains("i4"));
     let recursive = "func.func @main(%x: tensor<f32>) -> tensor<f32> {
         %a = call @main(%x) : (tensor<f32>) -> tensor<f32>

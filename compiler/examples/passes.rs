@@ -1,0 +1,36 @@
+//! Seconds of every pass from a StableHLO file to a program: `passes FILE [TARGET] [DIES]`.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use girih_compiler::import::stablehlo::{StablehloOptions, import_bytes};
+use girih_compiler::pipeline::{CompileOptions, Pipeline};
+use girih_ir::target::Target;
+use std::time::Instant;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let bytes = std::fs::read(&args[1]).unwrap_or_else(|e| panic!("{}: {e}", args[1]));
+    let start = Instant::now();
+    let imported = import_bytes(&bytes, &StablehloOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    let nodes = imported.graph.nodes().len();
+    println!("{:<14}{:>9.3} s  {nodes} nodes", "import", start.elapsed().as_secs_f64());
+    let step = imported.into_step(&[]).unwrap_or_else(|e| panic!("{e}"));
+    let target = Target::builtin(args.get(2).map_or("host", String::as_str)).unwrap_or_else(|e| panic!("{e}"));
+    let options = CompileOptions { dies: args.get(3).and_then(|d| d.parse().ok()), ..CompileOptions::default() };
+    match Pipeline::new(&target, &options).compile(step) {
+        Ok((program, report)) => {
+            for p in &report.passes {
+                println!("{:<14}{:>9.3} s  {:>8} -> {:<8} {}", p.name, p.seconds, p.before, p.after, p.summary.replace('\n', "; "));
+            }
+            let checking = Instant::now();
+            let checked = girih_ir::check::check(program).is_ok();
+            println!("{:<14}{:>9.3} s  {checked}", "check", checking.elapsed().as_secs_f64());
+        }
+        Err(girih_compiler::pipeline::CompileError::Fit(r)) => {
+            println!("{r}");
+            r.live.iter().for_each(|l| println!("  {:>12} {} {}", l.bytes, l.tensor, l.origin));
+        }
+        Err(e) => println!("{e}"),
+    }
+    println!("{:<14}{:>9.3} s", "all", start.elapsed().as_secs_f64());
+}
