@@ -24,6 +24,8 @@ pub struct CaseResult {
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// What there is to say about a pass; may be empty.
+    pub note: String,
 }
 
 /// The flags that every suite takes.
@@ -78,19 +80,30 @@ pub fn command(args: &SuiteArgs, skip_word: &str, run: impl FnOnce(&Engine) -> R
     }
 }
 
+/// A message on one line, and not too long a one.
+pub fn one_line(message: &str) -> String {
+    const LONGEST: usize = 400;
+    let words: Vec<&str> = message.split_whitespace().collect();
+    let text = words.join(" ");
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 fn print(results: &[CaseResult], format: Format, skip_word: &str) -> io::Result<ExitCode> {
     let count = |f: fn(&Outcome) -> bool| results.iter().filter(|r| f(&r.outcome)).count();
     let passed = count(|o| matches!(o, Outcome::Pass));
     let failed = count(|o| matches!(o, Outcome::Fail(_)));
     let skipped = count(|o| matches!(o, Outcome::Unsupported(_)));
-    let parts = |o: &Outcome| match o {
-        Outcome::Pass => ("PASS".to_string(), String::new()),
+    let parts = |r: &CaseResult| match &r.outcome {
+        Outcome::Pass => ("PASS".to_string(), r.note.clone()),
         Outcome::Fail(why) => ("FAIL".to_string(), why.clone()),
         Outcome::Unsupported(why) => (skip_word.to_string(), why.clone()),
     };
     if format == Format::Json {
         let case = |r: &CaseResult| -> Value {
-            let (status, reason) = parts(&r.outcome);
+            let (status, reason) = parts(r);
             json!({ "name": r.name, "status": status, "reason": reason })
         };
         let cases: Vec<Value> = results.iter().map(case).collect();
@@ -98,8 +111,8 @@ fn print(results: &[CaseResult], format: Format, skip_word: &str) -> io::Result<
     } else {
         let width = skip_word.len();
         for r in results {
-            let (status, reason) = parts(&r.outcome);
-            stdout::line(format!("{status:<width$} {}  {}", r.name, reason.replace('\n', " ")).trim_end())?;
+            let (status, reason) = parts(r);
+            stdout::line(format!("{status:<width$} {}  {}", r.name, one_line(&reason)).trim_end())?;
         }
         stdout::line(&format!("{passed} passed, {failed} failed, {skipped} skipped"))?;
     }

@@ -4,9 +4,10 @@
 //! gradients are compared, and 20-step loss curves are replayed, on the reference interpreter or on a compiled program.
 
 pub mod engine;
+mod jax;
 mod torch;
 
-use crate::conformance::Outcome;
+use crate::conformance::{Outcome, one_line};
 use engine::Engine;
 use girih_ir::literal::Literal;
 use girih_ir::tensor::Tensor;
@@ -51,8 +52,18 @@ impl Worst {
         }
     }
 
-    /// Compares tensors elementwise: `|got − want| ≤ atol + rtol·|want|`; equal infinities and NaN for NaN are no error.
+    /// Compares tensors: `|got − want| ≤ atol + rtol·|want|` in every element; equal infinities and NaN for NaN are no error.
     pub fn compare(&mut self, got: &Literal, want: &Literal, atol: f64, rtol: f64, what: &str) {
+        self.compare_each(got, want, |_| atol, rtol, what);
+    }
+
+    /// The same with an absolute tolerance for every element, of the shape of `want`.
+    pub fn compare_elementwise(&mut self, got: &Literal, want: &Literal, atol: &Literal, rtol: f64, what: &str) {
+        let atol = Tensor::from_literal(atol).floats();
+        self.compare_each(got, want, |i| atol.get(i).copied().unwrap_or(0.0), rtol, what);
+    }
+
+    fn compare_each(&mut self, got: &Literal, want: &Literal, atol: impl Fn(usize) -> f64, rtol: f64, what: &str) {
         if got.ty().shape != want.ty().shape {
             self.see(f64::INFINITY, || format!("{what} is {} instead of {}", got.ty(), want.ty()));
             return;
@@ -62,10 +73,15 @@ impl Worst {
             if a == b || (a.is_nan() && b.is_nan()) {
                 continue;
             }
-            let ratio = (a - b).abs() / (atol + rtol * b.abs() + 1e-300);
+            let ratio = (a - b).abs() / (atol(i) + rtol * b.abs() + 1e-300);
             self.see(ratio, || format!("{what}[{i}]: {a} instead of {b}"));
         }
     }
+}
+
+/// An f32 number.
+fn scalar(v: f64) -> Literal {
+    Tensor::scalar_float(girih_ir::types::DType::F32, v).to_literal()
 }
 
 /// Every case below the folders, sorted.
@@ -132,13 +148,15 @@ pub fn run_case(dir: &Path, engine: &Engine) -> CaseResult {
             return result;
         }
     };
-    result.outcome = match (case["framework"].as_str(), case["kind"].as_str()) {
-        (Some("pytorch"), Some("forward+grads")) => match torch::run(dir, &case, engine, &mut result) {
-            Ok(()) if result.worst.ratio <= 1.0 => Outcome::Pass,
-            Ok(()) => Outcome::Fail("outside the tolerance".to_string()),
-            Err(outcome) => outcome,
-        },
-        (framework, kind) => Outcome::Unsupported(format!("cases of {} ({})", framework.unwrap_or("?"), kind.unwrap_or("?"))),
+    let ran = match (case["framework"].as_str(), case["kind"].as_str()) {
+        (Some("pytorch"), Some("forward+grads")) => torch::run(dir, &case, engine, &mut result),
+        (Some("jax"), Some("train_step")) => jax::run(dir, &case, engine, &mut result),
+        (framework, kind) => Err(Outcome::Unsupported(format!("cases of {} ({})", framework.unwrap_or("?"), kind.unwrap_or("?")))),
+    };
+    result.outcome = match ran {
+        Ok(()) if result.worst.ratio <= 1.0 => Outcome::Pass,
+        Ok(()) => Outcome::Fail("outside the tolerance".to_string()),
+        Err(outcome) => outcome,
     };
     result
 }
@@ -148,7 +166,9 @@ pub fn line(r: &CaseResult) -> String {
     let dies = if r.dies > 0 { format!(", {} dies, compiled in {:.2} s", r.dies, r.compile_seconds) } else { String::new() };
     match &r.outcome {
         Outcome::Pass => format!("PASS {}: {} checks, worst {:.3} of tolerance at {}{dies}", r.name, r.checks, r.worst.ratio, r.worst.at),
-        Outcome::Fail(why) => format!("FAIL {}: {why}; worst {:.3} of tolerance at {}{dies}", r.name, r.worst.ratio, r.worst.at),
-        Outcome::Unsupported(why) => format!("UNSUPPORTED {}: {why}", r.name),
+        Outcome::Fail(why) => {
+            format!("FAIL {}: {}; worst {:.3} of tolerance at {}{dies}", r.name, one_line(why), r.worst.ratio, r.worst.at)
+        }
+        Outcome::Unsupported(why) => format!("UNSUPPORTED {}: {}", r.name, one_line(why)),
     }
 }

@@ -3,8 +3,9 @@
 //! The damage depends on nothing but the seed and the original, so a failure is named by two numbers.
 
 use girih::Error;
+use girih_compiler::import::error::ImportError;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// A small deterministic generator (SplitMix64).
 #[derive(Clone, Debug)]
@@ -83,6 +84,24 @@ pub fn blind(original: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// An error that a damaged file may cause.
+pub trait Refusal: Display {
+    /// The exit code of the command, and the stable code.
+    fn codes(&self) -> (u8, String);
+}
+
+impl Refusal for Error {
+    fn codes(&self) -> (u8, String) {
+        (self.exit_code(), self.code().to_string())
+    }
+}
+
+impl Refusal for ImportError {
+    fn codes(&self) -> (u8, String) {
+        (self.exit_code(), self.code().to_string())
+    }
+}
+
 /// Counts how files end, and keeps the first message of each ending.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -93,13 +112,14 @@ pub struct Tally {
 
 impl Tally {
     /// Takes how a file ended. Panics when it was refused without a message, or with the exit code of a bug.
-    pub fn see(&mut self, what: &str, result: Result<(), Error>) {
+    pub fn see(&mut self, what: &str, result: Result<(), impl Refusal>) {
         self.files += 1;
         let (ending, message) = match result {
             Ok(()) => ("accepted".to_string(), String::new()),
             Err(e) => {
-                assert!(matches!(e.exit_code(), 1..=6), "{what}: exit code {}", e.exit_code());
-                (format!("exit {} {}", e.exit_code(), e.code()), e.to_string())
+                let (exit_code, code) = e.codes();
+                assert!(matches!(exit_code, 1..=6), "{what}: exit code {exit_code}");
+                (format!("exit {exit_code} {code}"), e.to_string())
             }
         };
         assert!(ending == "accepted" || !message.is_empty(), "{what}: no message");

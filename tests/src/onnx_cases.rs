@@ -53,7 +53,10 @@ pub fn run_all(dir: &Path, engine: &Engine) -> std::io::Result<Vec<CaseResult>> 
         Ok(rest) if !rest.as_os_str().is_empty() => rest.display().to_string(),
         _ => case.file_name().unwrap_or(case.as_os_str()).to_string_lossy().into_owned(),
     };
-    Ok(cases.par_iter().map(|case| CaseResult { name: name(case), outcome: guarded(|| run_case(case, engine)) }).collect())
+    Ok(cases
+        .par_iter()
+        .map(|case| CaseResult { name: name(case), outcome: guarded(|| run_case(case, engine)), note: String::new() })
+        .collect())
 }
 
 /// Runs one case folder.

@@ -12,6 +12,7 @@ use girih_ir::step::{TrainStep, Weights};
 use girih_ir::target::Target;
 use girih_ir::tensor::Tensor;
 use girih_runtime::{RuntimeOptions, Session};
+use std::fmt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -22,6 +23,14 @@ pub enum Failure {
     Unsupported(String),
     /// It went wrong.
     Error(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Unsupported(why) | Failure::Error(why) => f.write_str(why),
+        }
+    }
 }
 
 impl From<Failure> for Outcome {
@@ -39,6 +48,8 @@ pub trait Stepper {
     fn step(&mut self, inputs: &Tensors) -> Result<Tensors, Failure>;
     /// The value of a state now.
     fn state(&self, name: &str) -> Option<Literal>;
+    /// Gives every state its value.
+    fn set_state(&mut self, weights: &Weights) -> Result<(), Failure>;
     /// Dies that compute; 0 when there are none.
     fn dies(&self) -> usize;
     /// Seconds that compiling took.
@@ -158,6 +169,11 @@ impl Stepper for Interpreted {
         self.state.get(name).cloned()
     }
 
+    fn set_state(&mut self, weights: &Weights) -> Result<(), Failure> {
+        self.state = weights.clone();
+        Ok(())
+    }
+
     fn dies(&self) -> usize {
         0
     }
@@ -182,6 +198,10 @@ impl Stepper for Compiled {
 
     fn state(&self, name: &str) -> Option<Literal> {
         self.session.state(name).ok()
+    }
+
+    fn set_state(&mut self, weights: &Weights) -> Result<(), Failure> {
+        self.session.init(weights).map_err(|e| Failure::Error(e.to_string()))
     }
 
     /// Dies with at least one computing instruction.

@@ -1,13 +1,11 @@
 //! PyTorch cases: outputs of every export, gradients in both batch-norm modes, and loss curves.
 
 use super::engine::{Engine, Stepper};
-use super::{CaseResult, Tensors, read_tensors};
+use super::{CaseResult, Tensors, read_tensors, scalar};
 use crate::conformance::Outcome;
 use girih_compiler::import::onnx::{BatchNormMode, ImportOptions, Imported, import_file};
 use girih_compiler::train::{LossSpec, OptimizerSpec, train_step};
-use girih_ir::literal::Literal;
 use girih_ir::step::{TrainStep, Weights};
-use girih_ir::types::{DType, TensorType};
 use serde_json::Value;
 use std::path::Path;
 
@@ -169,11 +167,6 @@ impl Case<'_> {
         }
         Ok(())
     }
-}
-
-fn scalar(v: f64) -> Literal {
-    let bytes = (v as f32).to_le_bytes().to_vec();
-    Literal::new(TensorType::scalar(DType::F32), bytes).expect("four bytes are one f32")
 }
 
 fn optimizer_text(name: &str, hyper: &Value) -> String {

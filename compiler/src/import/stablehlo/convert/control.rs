@@ -125,7 +125,9 @@ impl<'a> Converter<'a> {
     ) -> Res<Vec<ValueId>> {
         let slots: Vec<usize> = (0..inits.len()).filter(|k| !kept[*k]).collect();
         if slots.is_empty() {
-            // Such a loop either does nothing or never ends.
+            // Such a loop either does nothing or never ends; its condition must be one all the same.
+            let test = self.run(frame, cond, &regroup(inits, counts))?;
+            self.predicate(&test)?;
             return Ok(inits.to_vec());
         }
         let starts: Vec<ValueId> = slots.iter().map(|k| inits[*k]).collect();

@@ -1,0 +1,381 @@
+//! Runs StableHLO files that check themselves: the reference interpreter's chunks and the module tests of the specification.
+//!
+//! A file is split at lines that begin with `// -----`. Every function of a chunk that has checks (`check.expect_*`, or a `custom_call`
+//! of that name) is converted and run, and each check must hold. A chunk that the importer refuses is skipped only for a reason of the
+//! short list below that its text shows; a chunk that expects an error passes when it is refused.
+//!
+//! `expect_close` counts the numbers between two floats. That is a bound for functions; a sum whose terms cancel has no such bound, because
+//! StableHLO leaves the order of its additions open. Where a float op that adds is involved, an element is therefore also close when it
+//! differs by no more than that many steps of the largest number of the tensor, and the case says so.
+
+use crate::conformance::{CaseResult, Outcome, guarded};
+use crate::corpus::Tensors;
+use crate::corpus::engine::Engine;
+use girih_compiler::import::stablehlo::convert::{Check, CheckKind, Imported, convert};
+use girih_compiler::import::stablehlo::module::{Block, Limits, Module, ModuleAttr, Operation};
+use girih_compiler::import::stablehlo::{StablehloOptions, read};
+use girih_ir::graph::{Graph, GraphOutput, Role};
+use girih_ir::interp;
+use girih_ir::literal::Literal;
+use girih_ir::ops::Op;
+use girih_ir::step::{TrainStep, Weights};
+use girih_ir::tensor::{Data, Tensor};
+use girih_ir::types::{DType, TensorType};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// A part of a file that stands alone.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// Path of the file, and `#` with the number of the chunk when the file has several.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// Every `.mlir` file at or below a path, sorted.
+pub fn find_files(root: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let (mut found, mut stack) = (Vec::new(), vec![root.to_path_buf()]);
+    while let Some(path) = stack.pop() {
+        if path.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                stack.push(entry?.path());
+            }
+        } else if path.extension().is_some_and(|e| e == "mlir") || path == root {
+            std::fs::metadata(&path)?;
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The chunks of a text. Those with nothing but comments are dropped; the others keep their numbers, from 1.
+pub fn chunks(name: &str, text: &str) -> Vec<Chunk> {
+    let mut parts = vec![String::new()];
+    for line in text.lines() {
+        if line.trim_start().starts_with("// -----") {
+            parts.push(String::new());
+        } else if let Some(last) = parts.last_mut() {
+            last.push_str(line);
+            last.push('\n');
+        }
+    }
+    let several = parts.len() > 1;
+    let numbered = parts.into_iter().enumerate().filter(|(_, text)| !code(text).trim().is_empty());
+    numbered.map(|(i, text)| Chunk { name: if several { format!("{name}#{}", i + 1) } else { name.to_string() }, text }).collect()
+}
+
+/// The text without its comments. A `//` inside quotes is no comment.
+fn code(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut quoted = false;
+        let bytes = line.as_bytes();
+        let end = (0..bytes.len()).find(|i| {
+            quoted ^= bytes[*i] == b'"';
+            !quoted && bytes[*i..].starts_with(b"//")
+        });
+        out.push_str(&line[..end.unwrap_or(line.len())]);
+        out.push('\n');
+    }
+    out
+}
+
+/// Runs all chunks of all files at or below a path, in the order of their names.
+pub fn run_all(root: &Path, engine: &Engine) -> Result<Vec<CaseResult>, String> {
+    let files = find_files(root).map_err(|e| format!("cannot read {}: {e}", root.display()))?;
+    let name = |file: &Path| match file.strip_prefix(root) {
+        Ok(rest) if !rest.as_os_str().is_empty() => rest.display().to_string(),
+        _ => file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned(),
+    };
+    let run_file = |file: &PathBuf| match std::fs::read_to_string(file) {
+        Ok(text) => {
+            let run = |c: Chunk| {
+                let (outcome, note) = run_chunk(&c.text, engine);
+                CaseResult { name: c.name, outcome, note }
+            };
+            chunks(&name(file), &text).into_iter().map(run).collect()
+        }
+        Err(e) => vec![CaseResult { name: name(file), outcome: Outcome::Fail(e.to_string()), note: String::new() }],
+    };
+    Ok(files.par_iter().map(run_file).collect::<Vec<Vec<CaseResult>>>().concat())
+}
+
+/// Runs one chunk; also returns what there is to say about a pass.
+pub fn run_chunk(text: &str, engine: &Engine) -> (Outcome, String) {
+    let mut note = String::new();
+    let outcome = guarded(|| run_text(text, engine, &mut note));
+    (outcome, note)
+}
+
+fn run_text(text: &str, engine: &Engine, note: &mut String) -> Outcome {
+    if text.contains("expected-error") {
+        return if refused(text) { Outcome::Pass } else { Outcome::Fail("it is accepted, but an error is expected".to_string()) };
+    }
+    match checked(text, engine) {
+        Ok(by_sums) => {
+            if by_sums {
+                note.push_str("sums agree to the last digits of the largest number");
+            }
+            Outcome::Pass
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+/// Whether the text or a function of it is refused.
+fn refused(text: &str) -> bool {
+    let Ok(module) = read(text.as_bytes(), &Limits::default()) else { return true };
+    module.functions.keys().any(|name| convert(&module, name, &StablehloOptions::default()).is_err())
+}
+
+/// Runs the checks of a chunk; returns whether the bound of sums was needed.
+fn checked(text: &str, engine: &Engine) -> Result<bool, Outcome> {
+    let skip_or_fail = |why: String| match skip_reason(&code(text)) {
+        Some(reason) => Outcome::Unsupported(reason.to_string()),
+        None => Outcome::Fail(why),
+    };
+    let module = read(text.as_bytes(), &Limits::default()).map_err(|e| skip_or_fail(format!("{}: {e}", e.code)))?;
+    let entries: Vec<&str> = module.functions.values().filter(|f| has_check(&f.body)).map(|f| f.name.as_str()).collect();
+    if entries.is_empty() {
+        return Err(skip_or_fail("there is no check".to_string()));
+    }
+    let mut by_sums = false;
+    for entry in entries {
+        by_sums |= run_entry(&module, entry, engine).map_err(|e| match e {
+            Wrong::Refused(why) => skip_or_fail(why),
+            Wrong::Result(why) => Outcome::Fail(format!("@{entry}: {why}")),
+        })?;
+    }
+    Ok(by_sums)
+}
+
+/// Why a function did not pass.
+enum Wrong {
+    /// It was not imported.
+    Refused(String),
+    /// It does not run, or a check does not hold.
+    Result(String),
+}
+
+fn run_entry(module: &Module, entry: &str, engine: &Engine) -> Result<bool, Wrong> {
+    let options = StablehloOptions { checks: true, ..StablehloOptions::default() };
+    let imported = convert(module, entry, &options).map_err(|e| Wrong::Refused(format!("{}: {e}", e.code())))?;
+    if imported.checks.is_empty() {
+        return Err(Wrong::Result("its checks were lost".to_string()));
+    }
+    if !imported.graph.inputs.is_empty() {
+        return Err(Wrong::Result("it has checks and takes arguments".to_string()));
+    }
+    let outputs = interp::eval(&imported.graph, &[]).map_err(|e| Wrong::Result(e.to_string()))?;
+    let got = match engine {
+        Engine::Interpreter => imported.checks.iter().map(|c| outputs[c.got].clone()).collect(),
+        Engine::Compiled { .. } => compiled(&imported, engine).map_err(Wrong::Result)?,
+    };
+    let adds = imported.graph.nodes().iter().any(|n| ADDING.contains(&n.op.name()));
+    let mut by_sums = false;
+    for (check, got) in imported.checks.iter().zip(&got) {
+        let want = &outputs[check.want];
+        if let Err(why) = holds(check, got, want) {
+            if !adds || !holds_for_sums(check, got, want) {
+                return Err(Wrong::Result(format!("{}: {why}", check.place)));
+            }
+            by_sums = true;
+        }
+    }
+    Ok(by_sums)
+}
+
+/// Ops that add many numbers.
+const ADDING: [&str; 7] = ["reduce", "reduce_window", "convolution", "dot_general", "scatter", "select_and_scatter", "cumulative"];
+
+/// The checked values as a compiled program makes them. Constants of one dimension or more become inputs, so that the program computes
+/// and nothing is folded away.
+fn compiled(imported: &Imported, engine: &Engine) -> Result<Vec<Tensor>, String> {
+    let mut graph = imported.graph.clone();
+    let names: Vec<String> = (0..imported.checks.len()).map(|k| format!("got{k}")).collect();
+    let value = |c: &Check| imported.graph.outputs[c.got].value;
+    graph.outputs = imported.checks.iter().zip(&names).map(|(c, n)| GraphOutput { name: n.clone(), value: value(c) }).collect();
+    let mut inputs = Tensors::new();
+    let lifted = graph.rewritten(|out: &mut Graph, node, operands| match &node.op {
+        Op::Constant(c) if c.value.ty().rank() > 0 => {
+            let name = format!("constant{}", out.inputs.len());
+            inputs.insert(name.clone(), c.value.clone());
+            Ok(out.input(name, c.value.ty().clone(), Role::Data))
+        }
+        op => out.add(op.clone(), operands),
+    });
+    let (graph, _) = lifted.map_err(|e| e.to_string())?;
+    let mut stepper = engine.start(TrainStep::inference(graph), Weights::new()).map_err(|e| e.to_string())?;
+    let outputs = stepper.step(&inputs).map_err(|e| e.to_string())?;
+    names.iter().map(|n| outputs.get(n).map(Tensor::from_literal).ok_or_else(|| format!("there is no {n}"))).collect()
+}
+
+fn is_check(op: &Operation) -> bool {
+    let called = op.attrs.get("call_target_name").is_some_and(|a| match a {
+        ModuleAttr::Text(name) | ModuleAttr::Symbol(name) => name.starts_with("check."),
+        _ => false,
+    });
+    op.name.starts_with("check.") || called
+}
+
+fn has_check(block: &Block) -> bool {
+    block.ops.iter().any(|op| is_check(op) || op.regions.iter().any(has_check))
+}
+
+/// Why a chunk that is refused need not be supported.
+fn skip_reason(code: &str) -> Option<&'static str> {
+    let any = |words: &[&str]| words.iter().any(|w| code.contains(w));
+    let several = |key: &str| code.split(key).skip(1).any(|rest| number(rest).is_some_and(|n| n > 1));
+    if any(&["interpreter.run_parallel"]) || several("num_partitions = ") || several("num_replicas = ") {
+        return Some("multi-process");
+    }
+    if any(&["stablehlo.infeed", "stablehlo.outfeed", "stablehlo.send", "stablehlo.recv", "interpreter.", "check.expect_serialized_eq"]) {
+        return Some("host I/O");
+    }
+    if any(&["<?x", "x?x", "<?>", "bounded"]) {
+        return Some("dynamic shape");
+    }
+    if any(&["!quant."]) {
+        return Some("quantized");
+    }
+    if any(&["complex<"]) {
+        return Some("complex");
+    }
+    let narrow = code.split(|c: char| !c.is_ascii_alphanumeric() || c == 'x').any(|w| NARROW.contains(&w));
+    if narrow {
+        return Some("element type");
+    }
+    (!any(&["check."])).then_some("no check")
+}
+
+/// Element types that the importer may refuse.
+const NARROW: [&str; 18] = [
+    "i2",
+    "ui2",
+    "si2",
+    "i4",
+    "ui4",
+    "si4",
+    "f4E2M1FN",
+    "f6E2M3FN",
+    "f6E3M2FN",
+    "f8E3M4",
+    "f8E4M3",
+    "f8E4M3FN",
+    "f8E5M2",
+    "f8E4M3FNUZ",
+    "f8E4M3B11FNUZ",
+    "f8E5M2FNUZ",
+    "f8E8M0FNU",
+    "tf32",
+];
+
+fn number(text: &str) -> Option<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Whether a check holds. NaN equals NaN everywhere; integers are equal or not.
+pub fn holds(check: &Check, got: &Tensor, want: &Tensor) -> Result<(), String> {
+    if got.ty() != want.ty() {
+        return Err(format!("is {}, not {}", got.ty(), want.ty()));
+    }
+    let wrong = |i: usize, g: &dyn std::fmt::Display, w: &dyn std::fmt::Display| Err(format!("element {i} is {g}, not {w}"));
+    match (got.data(), want.data()) {
+        (Data::Float(g), Data::Float(w)) => {
+            let near = |i: usize| match check.kind {
+                CheckKind::Exact => false,
+                CheckKind::Near(tolerance) => g[i].is_finite() && w[i].is_finite() && (g[i] - w[i]).abs() <= tolerance,
+                CheckKind::Ulps(most) => g[i].is_finite() && w[i].is_finite() && ulps(got, i).abs_diff(ulps(want, i)) <= u128::from(most),
+            };
+            let agree = |i: &usize| g[*i] == w[*i] || g[*i].is_nan() && w[*i].is_nan() || near(*i);
+            (0..g.len()).find(|i| !agree(i)).map_or(Ok(()), |i| wrong(i, &g[i], &w[i]))
+        }
+        _ => {
+            let (g, w) = (got.ints(), want.ints());
+            (0..g.len()).find(|i| g[*i] != w[*i]).map_or(Ok(()), |i| wrong(i, &g[i], &w[i]))
+        }
+    }
+}
+
+/// Whether sums agree to the last digits of the largest number of the tensor.
+fn holds_for_sums(check: &Check, got: &Tensor, want: &Tensor) -> bool {
+    let CheckKind::Ulps(most) = check.kind else { return false };
+    let (Data::Float(g), Data::Float(w)) = (got.data(), want.data()) else { return false };
+    let largest = w.iter().copied().filter(|w| w.is_finite()).fold(0.0, |a: f64, w| a.max(w.abs()));
+    let at = ulps(&Tensor::scalar_float(want.dtype(), largest), 0);
+    let step = largest - below(want.dtype(), at);
+    let agree = |(g, w): (&f64, &f64)| g == w || g.is_nan() && w.is_nan() || (g - w).abs() <= step * f64::from(most);
+    got.ty() == want.ty() && g.iter().zip(w).all(agree)
+}
+
+/// The number of a float type before the positive one at that place.
+fn below(dtype: DType, at: i128) -> f64 {
+    let bits = u64::try_from(at.max(1) - 1).unwrap_or(0).to_le_bytes();
+    let literal = Literal::new(TensorType::scalar(dtype), bits[..dtype.size()].to_vec());
+    literal.map_or(0.0, |l| Tensor::from_literal(&l).floats()[0])
+}
+
+/// The number of an element of a float tensor among all numbers of its type, counted from zero.
+fn ulps(tensor: &Tensor, i: usize) -> i128 {
+    let literal = Tensor::scalar_float(tensor.dtype(), tensor.floats()[i]).to_literal();
+    let bits = literal.bytes().iter().rev().fold(0u64, |bits, b| bits << 8 | u64::from(*b));
+    let sign = 1u64 << (8 * literal.bytes().len() - 1);
+    if bits & sign == 0 { i128::from(bits) } else { -i128::from(bits & !sign) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_split_and_numbered() {
+        let text = "// RUN: x\n// -----\nfunc.func @a() {}\n// -----\n\n// only words\n  // -----\nfunc.func @b() {} // end\n";
+        let found = chunks("f.mlir", text);
+        assert_eq!(found.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["f.mlir#2", "f.mlir#4"]);
+        assert_eq!(chunks("f.mlir", "func.func @a() {}")[0].name, "f.mlir");
+    }
+
+    #[test]
+    fn reasons_are_read_from_code_only() {
+        let reason = |text: &str| skip_reason(&code(text));
+        assert_eq!(reason("// complex<f32>\ncheck.expect_eq \"//\" // x"), None);
+        assert_eq!(reason("check.expect_eq %0 : tensor<complex<f32>>"), Some("complex"));
+        assert_eq!(reason("check.expect_eq %0 : tensor<4xi4>"), Some("element type"));
+        assert_eq!(reason("check.expect_eq %0 : tensor<?x4xf32>"), Some("dynamic shape"));
+        assert_eq!(reason("module attributes {mhlo.num_partitions = 1 : i32, mhlo.num_replicas = 2 : i32} check."), Some("multi-process"));
+        assert_eq!(reason("func.func @main() {}"), Some("no check"));
+    }
+
+    #[test]
+    fn checks_are_as_strict_as_they_say() {
+        let t = |d: DType, v: &[f64]| Tensor::new_float(TensorType::new(d, [v.len()]), v.to_vec());
+        let kind = |kind: CheckKind| Check { kind, got: 0, want: 1, place: String::new() };
+        let one = t(DType::F16, &[1.0, f64::NAN, -0.0]);
+        let third = t(DType::F16, &[1.0 + 3.0 / 1024.0, f64::NAN, 0.0]);
+        let fourth = t(DType::F16, &[1.0 + 4.0 / 1024.0, f64::NAN, 0.0]);
+        assert!(holds(&kind(CheckKind::Exact), &one, &one).is_ok());
+        assert!(holds(&kind(CheckKind::Exact), &one, &third).is_err());
+        assert!(holds(&kind(CheckKind::Ulps(3)), &one, &third).is_ok());
+        assert!(holds(&kind(CheckKind::Ulps(3)), &one, &fourth).is_err());
+        assert!(holds(&kind(CheckKind::Near(0.003)), &one, &third).is_ok());
+        assert!(holds(&kind(CheckKind::Near(0.003)), &one, &fourth).is_err());
+        let infinite = t(DType::F16, &[f64::INFINITY, f64::NAN, 0.0]);
+        assert!(holds(&kind(CheckKind::Ulps(3)), &t(DType::F16, &[65504.0, f64::NAN, 0.0]), &infinite).is_err());
+        assert_eq!(ulps(&t(DType::F32, &[-1e-45]), 0), -1);
+    }
+
+    #[test]
+    fn sums_are_as_near_as_the_largest_number_allows() {
+        let t = |v: &[f64]| Tensor::new_float(TensorType::new(DType::F32, [v.len()]), v.to_vec());
+        let check = Check { kind: CheckKind::Ulps(3), got: 0, want: 1, place: String::new() };
+        let step = f64::from(f32::EPSILON);
+        let want = t(&[0.001, 1.5]);
+        assert!(holds(&check, &t(&[0.001 + 3.0 * step, 1.5]), &want).is_err());
+        assert!(holds_for_sums(&check, &t(&[0.001 + 3.0 * step, 1.5]), &want));
+        assert!(!holds_for_sums(&check, &t(&[0.001 + 4.0 * step, 1.5]), &want));
+        assert!(!holds_for_sums(&check, &t(&[f64::NAN, 1.5]), &want));
+        assert!(!holds_for_sums(&Check { kind: CheckKind::Exact, ..check }, &want, &t(&[0.002, 1.5])));
+    }
+}
