@@ -332,6 +332,8 @@ fn through_expansion(
 }
 
 #[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
 mod loop_tests;
 
 #[cfg(test)]
