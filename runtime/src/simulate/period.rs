@@ -180,10 +180,10 @@ impl Sim<'_> {
                 return None;
             }
             let still = a.executed == b.executed && a.times == b.times;
-            if !still && !(b.executed > a.executed && later(&a.times, &b.times)) {
-                return None;
-            }
             if !still {
+                if b.executed <= a.executed || !later(&a.times, &b.times) {
+                    return None;
+                }
                 motion.count = motion.count.min(self.periods(d, a, b)?);
             }
             motion.dies.push(!still);
