@@ -202,7 +202,18 @@ fn timing(report: &CompileReport) -> String {
         vec![p.name.to_string(), time(p.seconds), p.before.to_string(), p.after.to_string(), first.to_string()]
     };
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(report.passes.iter().map(row)).collect();
-    table(&rows, true)
+    table(&rows, true) + &found(report)
+}
+
+/// How many ops of each composite kind, and of each structure, optimization found; empty without any.
+fn found(report: &CompileReport) -> String {
+    let of = |o: &girih_compiler::optimize::OptimizeReport| -> Vec<String> {
+        o.composites.iter().chain(&o.structures).map(|(name, n)| format!("{n} {name}")).collect()
+    };
+    match report.optimize.as_ref().map(of) {
+        Some(list) if !list.is_empty() => format!("found: {}\n", list.join(", ")),
+        _ => String::new(),
+    }
 }
 
 fn passes_document(report: &CompileReport) -> Value {

@@ -74,6 +74,6 @@ fn document(r: &OptimizeReport) -> Value {
     json!({
         "nodes_before": r.nodes_before, "nodes_after": r.nodes_after, "cost_before_ps": r.cost_before, "cost_after_ps": r.cost_after,
         "e_nodes": r.e_nodes, "iterations": r.iterations, "saturated": r.saturated,
-        "applied": applied, "composites": pairs(&r.composites), "outputs": outputs,
+        "applied": applied, "composites": pairs(&r.composites), "structures": pairs(&r.structures), "outputs": outputs,
     })
 }

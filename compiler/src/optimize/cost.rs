@@ -1,8 +1,10 @@
 //! What an op costs: estimated machine time in integer picoseconds, so that equal programs have equal costs on every machine.
 //!
 //! A roofline an op: the longer of arithmetic and memory traffic, plus a launch. Views are free. Elementwise ops are charged their
-//! arithmetic only, because fusion joins them to what they touch; so row-wise ops and reductions, which are fused as well, are charged
-//! one pass over their largest operand.
+//! arithmetic only, because fusion joins them to what they touch; reductions, which are fused as well, are charged one pass over their
+//! largest operand. A composite op is charged less than any single one of its parts: it takes part in the group that needs it, and what
+//! forward and backward would share of the parts had to be kept in memory in between. So what is found in its parts stays found, also
+//! where something else needs some of them.
 
 use super::space::WHILE_RUNS;
 use girih_ir::graph::Graph;
@@ -53,10 +55,6 @@ fn weight(op: &Op) -> Option<u64> {
             _ => 1,
         },
         Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_) => 1,
-        // Cheaper than their parts: what forward and backward would share of those had to be kept in memory in between.
-        Op::Silu(_) | Op::Gelu(_) => 6,
-        Op::SiluGrad(_) => 8,
-        Op::GeluGrad(_) => 10,
         _ => return None,
     })
 }
@@ -81,13 +79,14 @@ impl CostModel {
             | Op::While(_) => return 0,
             Op::Reshape(_) | Op::Broadcast(_) => 0,
             Op::Transpose(_) => time(written.saturating_mul(2), self.bytes),
+            _ if op.is_composite() => time(elements, self.vector_flops) / 2,
             _ => match weight(op) {
                 Some(w) => time(elements.saturating_mul(w), self.vector_flops),
                 None => {
                     let axes = op.axes(ins, out);
                     let rate = if matches!(op, Op::DotGeneral(_)) { self.flops } else { self.vector_flops };
                     let work = time(axes.ops(&axes.full_ranges()), rate);
-                    let moved = if op.is_composite() || matches!(op, Op::Reduce(_)) { largest } else { read.saturating_add(written) };
+                    let moved = if matches!(op, Op::Reduce(_)) { largest } else { read.saturating_add(written) };
                     work.max(time(moved, self.bytes)).saturating_add(self.launch)
                 }
             },

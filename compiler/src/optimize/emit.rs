@@ -4,7 +4,7 @@ use super::extract::{Choice, Problem};
 use super::rules;
 use super::saturate::Progress;
 use super::space::{DerivationId, Imported, NOWHERE, origin_of};
-use super::{OptimizeOptions, Optimized};
+use super::{OptimizeOptions, Optimized, structures};
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
@@ -33,6 +33,8 @@ pub struct OptimizeReport {
     pub applied: Vec<(&'static str, u32)>,
     /// How many ops of each composite kind the result has.
     pub composites: Vec<(&'static str, usize)>,
+    /// How often the result has each structure that stays a group of ops: attention, dropout, Adam's update.
+    pub structures: Vec<(&'static str, usize)>,
     /// The rules behind each output, when explanations were asked for.
     pub outputs: Vec<OutputReport>,
 }
@@ -59,7 +61,7 @@ impl fmt::Display for OptimizeReport {
         )?;
         let state = if self.saturated { "saturated" } else { "stopped by a limit" };
         writeln!(f, "{} e-nodes, {} iterations, {state}", self.e_nodes, self.iterations)?;
-        for (name, count) in &self.composites {
+        for (name, count) in self.composites.iter().chain(&self.structures) {
             writeln!(f, "  {name:<24}{count:>6}")?;
         }
         for output in &self.outputs {
@@ -107,6 +109,7 @@ pub(super) fn emit(
     let mut composites: BTreeMap<&'static str, usize> = BTreeMap::new();
     out.nodes().iter().filter(|n| n.op.is_composite()).for_each(|n| *composites.entry(n.op.name()).or_default() += 1);
     report.composites = composites.into_iter().collect();
+    report.structures = structures::count(&out);
     Optimized { graph: out, report }
 }
 

@@ -189,6 +189,8 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("inverse",     |_, v| ints(inverse(&list(v, 0)?)?)),
     ("without",     |_, v| ints(without(&list(v, 0)?, &list(v, 1)?))),
     ("none",        |_, _| ints([])),
+    // The dimensions of a that d does not name.
+    ("others",      |e, v| { let d = list(v, 0)?; ints((0..ty(e, v, 1)?.rank()).filter(|i| !d.contains(i))) }),
     ("ranks",       |_, v| ints(ranks(&list(v, 0)?))),
     ("sorted",      |_, v| { let mut l = list(v, 0)?; l.sort_unstable(); ints(l) }),
     ("head",        |_, v| { let (p, l) = (list(v, 0)?, list(v, 1)?); ints(pick(&l, p.get(..l.len())?)?) }),
@@ -227,6 +229,7 @@ const PREDICATES: &[(&str, Predicate)] = &[
     ("varying",    |e, v| Some(e[class(v, 0)?].data.uniform.is_none())),
     ("nonzero",    |e, v| number(e, v, 0).map(|x| x != 0.0)),
     ("positive",   |e, v| number(e, v, 0).map(|x| x > 0.0)),
+    ("negative",   |e, v| number(e, v, 0).map(|x| x < 0.0)),
     ("dyadic",     |e, v| number(e, v, 0).map(|x| x.is_normal() && x.to_bits() << 12 == 0)),
     ("not_dyadic", |e, v| number(e, v, 0).map(|x| x.is_normal() && x.to_bits() << 12 != 0)),
     ("is_dtype",   |e, v| Some(ty(e, v, 1)?.dtype == dtype(v, 0)?)),
@@ -239,6 +242,8 @@ const PREDICATES: &[(&str, Predicate)] = &[
     ("has_shape",  |e, v| Some(ty(e, v, 0)?.shape[..] == list(v, 1)?[..])),
     ("scalar",     |e, v| Some(ty(e, v, 0)?.elements() == 1)),
     ("smaller",    |e, v| Some(ty(e, v, 0)?.elements() < element_count(&list(v, 1)?))),
+    // A reshape that only adds or drops extents of 1.
+    ("units_apart", |e, v| Some(ty(e, v, 0)?.shape.iter().filter(|x| **x != 1).copied().eq(list(v, 1)?.into_iter().filter(|x| *x != 1)))),
     ("disjoint",   |_, v| { let b = list(v, 1)?; Some(list(v, 0)?.iter().all(|x| !b.contains(x))) }),
     ("units",      |e, v| { let a = ty(e, v, 0)?; Some(list(v, 1)?.iter().all(|d| a.shape.get(*d) == Some(&1))) }),
     // A transpose that only moves extents of 1 is a reshape.

@@ -15,6 +15,7 @@ mod pattern;
 pub mod rules;
 mod saturate;
 mod space;
+mod structures;
 
 pub use cost::CostModel;
 pub use emit::{OptimizeReport, OutputReport};

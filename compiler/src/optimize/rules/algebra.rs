@@ -32,6 +32,7 @@ pub(super) const RULES: &[Row] = &[
     ("mul-neg",              E, "(mul (neg ?a) ?b)",                               "(neg (mul ?a ?b))",                               ""),
     ("div-neg-left",         E, "(div (neg ?a) ?b)",                               "(neg (div ?a ?b))",                               "float(?a)"),
     ("div-neg-right",        E, "(div ?a (neg ?b))",                               "(neg (div ?a ?b))",                               "float(?a)"),
+    ("sub-negative",         E, "(sub ?a (mul ?b #c))",                            "(add ?a (mul ?b negated(#c)))",                   "float(?a) & varying(?b) & negative(#c)"),
     ("neg-scaled",           E, "(neg (mul ?a #c))",                               "(mul ?a negated(#c))",                            "float(?a) & varying(?a)"),
     ("square-neg",           E, "(mul (neg ?a) (neg ?a))",                         "(mul ?a ?a)",                                     ""),
     ("abs-neg",              E, "(abs (neg ?a))",                                  "(abs ?a)",                                        "float(?a)"),

@@ -279,6 +279,10 @@ impl<'r> Sampler<'r> {
                 let dim = self.known(attrs, 0).unwrap_or(Attr::Int(self.random.below(rank) as i64));
                 Some((vec![dim], vec![want.clone(); args.len()]))
             }
+            "eq" => {
+                let of = args.iter().find_map(|a| self.known_type(a));
+                Some((Vec::new(), vec![of.unwrap_or_else(|| want.with_dtype(DType::F64)); 2]))
+            }
             "select" => Some((Vec::new(), vec![want.with_dtype(DType::Bool), want.clone(), want.clone()])),
             _ => Some((Vec::new(), vec![want.clone(); args.len()])),
         }
