@@ -227,6 +227,8 @@ pub fn flops(graph: &Graph) -> u64 {
         let axes = node.op.axes(&ins, &node.ty);
         axes.ops(&axes.full_ranges())
     };
-    let work = graph.nodes().iter().filter(|n| !matches!(n.op, Op::Input(_) | Op::Constant(_) | Op::Proj(_)));
-    work.fold(0, |sum, n| sum.saturating_add(count(n)))
+    let nest = girih_ir::graph::loops::LoopNest::of(graph).unwrap_or_default();
+    let work = graph.values().filter(|v| !matches!(graph.node(*v).op, Op::Input(_) | Op::Constant(_) | Op::Proj(_)));
+    // What is in a loop runs once an iteration; a `while` counts as one.
+    work.fold(0, |sum, v| sum.saturating_add(count(graph.node(v)).saturating_mul(nest.runs(v, 1) as u64)))
 }
