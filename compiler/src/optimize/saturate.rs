@@ -8,9 +8,10 @@ use super::apply::build;
 use super::matching::{Match, Search, root_kinds};
 use super::pattern::Pattern;
 use super::rules::Rule;
-use super::space::{DerivationId, Egraph, KindId};
+use super::space::{DerivationId, Egraph, KindId, tensor_type};
 use egg::Id;
 use girih_ir::ops::Op;
+use girih_ir::types::DType;
 use rustc_hash::{FxHashSet, FxHasher};
 use std::hash::{Hash, Hasher};
 
@@ -154,6 +155,9 @@ fn search(egraph: &Egraph, rule: &Rule, kinds: &[KindId], limit: usize, wanted: 
 
 /// Applies one match. Returns whether two classes were joined.
 fn apply(egraph: &mut Egraph, index: usize, rule: &Rule, m: &Match, progress: &mut Progress) -> Result<bool, OptimizeError> {
+    if rule.composite && matches!(tensor_type(egraph, m.root).dtype, DType::BF16 | DType::F16) {
+        return Ok(false);
+    }
     let mut hasher = FxHasher::default();
     (index, m.root, &m.bindings).hash(&mut hasher);
     if !progress.seen.insert(hasher.finish()) {

@@ -11,7 +11,9 @@ mod soundness;
 mod views;
 
 use super::pattern::{Guard, Names, Pattern, ReadError, Template, read_guards, read_pattern, read_template};
+use girih_ir::ops::Op;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 /// How a rule may change the numbers.
@@ -61,6 +63,9 @@ pub(super) struct Rule {
     pub guards: Vec<Guard>,
     /// Its variables.
     pub names: Names,
+    /// Whether it makes a composite op. Those round once, at their end: in half precision that is not what a model states that rounds in
+    /// between, and such rules leave it alone.
+    pub composite: bool,
 }
 
 const THEMES: &[(&str, &[Row])] = &[
@@ -73,12 +78,18 @@ const THEMES: &[(&str, &[Row])] = &[
     ("explore", explore::RULES),
 ];
 
+static COMPOSITES: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
+    let primitives: BTreeSet<&str> = Op::primitive_names().into_iter().collect();
+    Op::names().into_iter().filter(|n| !primitives.contains(n)).collect()
+});
+
 fn read((name, class, from, to, guards): &Row, explore: bool) -> Result<Rule, ReadError> {
     let mut names = Names::default();
+    let composite = to.split('(').filter_map(|op| op.split([' ', '[', ')']).next()).any(|op| COMPOSITES.contains(op));
     let from = read_pattern(from, &mut names)?;
     let to = read_template(to, &mut names)?;
     let guards = read_guards(guards, &mut names)?;
-    Ok(Rule { name, class: *class, explore, from, to, guards, names })
+    Ok(Rule { name, class: *class, explore, from, to, guards, names, composite })
 }
 
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
@@ -99,7 +110,6 @@ pub fn list() -> Vec<(&'static str, RuleClass, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn tables_read_and_names_are_unique_and_kebab_case() {
