@@ -29,7 +29,7 @@ fn json(r: &CaseResult) -> serde_json::Value {
         Outcome::Unsupported(why) => ("unsupported", why.as_str()),
     };
     serde_json::json!({
-        "case": r.name, "outcome": outcome, "why": why, "worst": r.worst.ratio, "at": r.worst.at,
+        "case": r.name, "outcome": outcome, "why": why, "worst": r.worst.ratio, "at": r.worst.at, "half_precision_gradients": r.halves.ratio,
         "checks": r.checks, "dies": r.dies, "compile_seconds": r.compile_seconds,
     })
 }
