@@ -394,7 +394,7 @@ impl BinaryFn {
             ShrLogical if over => 0,
             ShrLogical => ((a as u64 & mask) >> b) as i64,
             MulHi if unsigned => (i128::from(a as u64).wrapping_mul(i128::from(b as u64)) >> bits) as i64,
-            MulHi => (i128::from(a) * i128::from(b) >> bits) as i64,
+            MulHi => ((i128::from(a) * i128::from(b)) >> bits) as i64,
             Atan2 | NextAfter | Zeta => 0,
         }
     }

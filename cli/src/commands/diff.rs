@@ -50,7 +50,9 @@ impl Diff {
         Ok(match files::extension(path).as_str() {
             "girih" => Compiled::open(path)?.program.to_string(),
             "toml" => TargetSpec::named(path.to_string_lossy()).open()?.to_toml(),
-            "onnx" | "mlir" | "mlirbc" | "jaxexport" | "hlo.pb" => self.model.prepare(&self.model.open(path)?, Purpose::Compile)?.step.to_string(),
+            "onnx" | "mlir" | "mlirbc" | "jaxexport" | "hlo.pb" => {
+                self.model.prepare(&self.model.open(path)?, Purpose::Compile)?.step.to_string()
+            }
             _ => files::read_text(path)?,
         })
     }
