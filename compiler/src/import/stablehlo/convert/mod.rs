@@ -413,9 +413,11 @@ impl<'a> Converter<'a> {
 
     /// Adds an op whose operands may not fit: then the module is malformed.
     pub fn add(&mut self, op: impl Into<Op>, operands: &[ValueId]) -> Res<ValueId> {
-        self.graph.add(op.into(), operands).map_err(|e| Fault::Malformed(
+        self.graph.add(op.into(), operands).map_err(|e| {
+            Fault::Malformed(
                 Problem::new("E0162", "the operands or attributes of an op do not fit").because(format!("{}: {}", e.op, e.why)),
-            ))
+            )
+        })
     }
 
     /// The element type of a value.
