@@ -41,6 +41,10 @@ struct Todo<'a> {
     next: Option<&'a Todo<'a>>,
 }
 
+/// Most steps of the search at one root. Where sums in both orders fill their classes, a deep pattern has more ways to try than are
+/// worth it; what is found until then is the same on every machine.
+const STEPS: usize = 20_000;
+
 /// A search for one pattern.
 pub(super) struct Search<'e> {
     egraph: &'e Egraph,
@@ -49,6 +53,8 @@ pub(super) struct Search<'e> {
     root: Id,
     bindings: Bindings,
     from: SmallVec<[DerivationId; 4]>,
+    /// Steps that are left for the current root.
+    steps: usize,
     /// What was found.
     pub found: Vec<Match>,
 }
@@ -71,12 +77,13 @@ impl<'e> Search<'e> {
             attrs: SmallVec::from_elem(None, variables.1),
             ops: SmallVec::from_elem(None, variables.2),
         };
-        Search { egraph, guards, limit, root: Id::from(0usize), bindings, from: SmallVec::new(), found: Vec::new() }
+        Search { egraph, guards, limit, root: Id::from(0usize), bindings, from: SmallVec::new(), steps: 0, found: Vec::new() }
     }
 
     /// Finds every match whose root is this class.
     pub fn at(&mut self, pattern: &Pattern, root: Id) {
         self.root = root;
+        self.steps = STEPS;
         self.step(Some(&Todo { pattern, id: root, next: None }));
     }
 
@@ -88,9 +95,10 @@ impl<'e> Search<'e> {
             }
             return;
         };
-        if self.found.len() >= self.limit {
+        if self.found.len() >= self.limit || self.steps == 0 {
             return;
         }
+        self.steps -= 1;
         match t.pattern {
             Pattern::Variable(v) => self.bind(*v, t.id, t.next),
             Pattern::Uniform(v) if self.egraph[t.id].data.uniform.is_some() => self.bind(*v, t.id, t.next),

@@ -111,7 +111,8 @@ pub(super) fn saturate(
         for (index, rule, kinds, depth) in &plans {
             let wanted = |id: Id| {
                 let i = usize::from(id);
-                distances[i] <= *depth && within.is_none_or(|w| w.get(i).copied().unwrap_or(false))
+                let able = !rule.composite || matches!(tensor_type(egraph, id).dtype, DType::F32 | DType::F64);
+                able && distances[i] <= *depth && within.is_none_or(|w| w.get(i).copied().unwrap_or(false))
             };
             found.push((*index, rule, search(egraph, rule, kinds, limits.matches, wanted)));
         }
@@ -155,9 +156,6 @@ fn search(egraph: &Egraph, rule: &Rule, kinds: &[KindId], limit: usize, wanted: 
 
 /// Applies one match. Returns whether two classes were joined.
 fn apply(egraph: &mut Egraph, index: usize, rule: &Rule, m: &Match, progress: &mut Progress) -> Result<bool, OptimizeError> {
-    if rule.composite && matches!(tensor_type(egraph, m.root).dtype, DType::BF16 | DType::F16) {
-        return Ok(false);
-    }
     let mut hasher = FxHasher::default();
     (index, m.root, &m.bindings).hash(&mut hasher);
     if !progress.seen.insert(hasher.finish()) {
