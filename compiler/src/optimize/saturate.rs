@@ -7,7 +7,7 @@ use super::OptimizeError;
 use super::apply::build;
 use super::matching::{Match, Search, root_kinds};
 use super::pattern::Pattern;
-use super::rules::Rule;
+use super::rules::{Rule, RuleClass};
 use super::space::{DerivationId, Egraph, KindId, tensor_type};
 use egg::Id;
 use girih_ir::ops::Op;
@@ -111,7 +111,12 @@ pub(super) fn saturate(
         for (index, rule, kinds, depth) in &plans {
             let wanted = |id: Id| {
                 let i = usize::from(id);
-                let able = !rule.composite || matches!(tensor_type(egraph, id).dtype, DType::F32 | DType::F64);
+                let able = match tensor_type(egraph, id).dtype {
+                    DType::F32 | DType::F64 => true,
+                    // So few bits that another order of rounding is another result.
+                    DType::BF16 | DType::F16 | DType::F8E4M3FN | DType::F8E5M2 => rule.class == RuleClass::Exact,
+                    _ => !rule.composite,
+                };
                 able && distances[i] <= *depth && within.is_none_or(|w| w.get(i).copied().unwrap_or(false))
             };
             found.push((*index, rule, search(egraph, rule, kinds, limits.matches, wanted)));

@@ -63,8 +63,7 @@ pub(super) struct Rule {
     pub guards: Vec<Guard>,
     /// Its variables.
     pub names: Names,
-    /// Whether it makes a composite op. Those round once, at their end: in half precision that is not what a model states that rounds in
-    /// between, and such rules leave it alone.
+    /// Whether it makes a composite op, all of which are of floats.
     pub composite: bool,
 }
 
