@@ -15,9 +15,9 @@ use girih_ir::text::parse_graph;
 use girih_ir::types::DType;
 
 /// A scan: rows of `xs` are added to a state that is multiplied by an invariant matrix, and each state is stacked.
-const SCAN: &str = "graph @scan(%0: f32[8,16] input \"xs\", %1: f32[16,16] input \"w\", %2: f32[16] input \"h\") {
+const SCAN: &str = "graph @scan(%0: f32[24,16] input \"xs\", %1: f32[16,16] input \"w\", %2: f32[16] input \"h\") {
   %3 = constant {value = dense<f32[] 0>}
-  %4 = broadcast %3 {dims = [], shape = [8,16]}
+  %4 = broadcast %3 {dims = [], shape = [24,16]}
   %5 = carry %2 {loop_id = 0, slot = 0}
   %6 = carry %4 {loop_id = 0, slot = 1}
   %7 = loop_index {loop_id = 0}
@@ -30,7 +30,7 @@ const SCAN: &str = "graph @scan(%0: f32[8,16] input \"xs\", %1: f32[16,16] input
   %14 = tanh %13
   %15 = reshape %14 {shape = [1,16]}
   %16 = dynamic_update_slice %6, %15, %7, %8
-  %17 = repeat %5, %6, %14, %16 {loop_id = 0, trips = 8}
+  %17 = repeat %5, %6, %14, %16 {loop_id = 0, trips = 24}
   %18 = proj %17 {index = 0}
   %19 = proj %17 {index = 1}
   return %18 \"last\", %19 \"all\"
@@ -85,7 +85,7 @@ fn invariants_leave_a_loop_and_its_slots_stay_in_place() {
             assert_eq!(out, operand, "the stack is updated in place");
         }
     }
-    assert!(stream.iter().any(|i| matches!(i, Instr::Loop { trips: Some(8), index: Some(_), .. })));
+    assert!(stream.iter().any(|i| matches!(i, Instr::Loop { trips: Some(24), index: Some(_), .. })));
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Small texts of each kind of op, imported and run by the interpreter.
+
 use super::super::{StablehloOptions, convert, default_entry, import_bytes, read};
 use super::*;
 use girih_ir::interp;
