@@ -1,6 +1,6 @@
 //! StableHLO: whole training steps as JAX writes them.
 //!
-//! Three readers (`text`, `bytecode`, `hlo`) make one [`Module`](module::Module); `convert` turns a function of it into a graph.
+//! Three readers (`text`, `bytecode`, `hlo`) make one [`Module`]; `convert` turns a function of it into a graph.
 
 pub mod bytecode;
 pub mod convert;
