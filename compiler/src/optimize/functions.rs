@@ -242,8 +242,11 @@ const PREDICATES: &[(&str, Predicate)] = &[
     ("has_shape",  |e, v| Some(ty(e, v, 0)?.shape[..] == list(v, 1)?[..])),
     ("scalar",     |e, v| Some(ty(e, v, 0)?.elements() == 1)),
     ("smaller",    |e, v| Some(ty(e, v, 0)?.elements() < element_count(&list(v, 1)?))),
-    // A reshape that only adds or drops extents of 1.
-    ("units_apart", |e, v| Some(ty(e, v, 0)?.shape.iter().filter(|x| **x != 1).copied().eq(list(v, 1)?.into_iter().filter(|x| *x != 1)))),
+    // The shape of a row's result put back beside its rows: what it had, then extents of 1.
+    ("trailing_units", |e, v| {
+        let (from, to) = (ty(e, v, 0)?.shape.clone(), list(v, 1)?);
+        Some(to.len() > from.len() && from.iter().eq(&to[..from.len()]) && to[from.len()..].iter().all(|x| *x == 1))
+    }),
     ("disjoint",   |_, v| { let b = list(v, 1)?; Some(list(v, 0)?.iter().all(|x| !b.contains(x))) }),
     ("units",      |e, v| { let a = ty(e, v, 0)?; Some(list(v, 1)?.iter().all(|d| a.shape.get(*d) == Some(&1))) }),
     // A transpose that only moves extents of 1 is a reshape.

@@ -28,8 +28,8 @@ pub(super) const RULES: &[Row] = &[
     // Reshapes rise, so that they meet.
     ("unary-reshape",         E, "(%unary (reshape[?s] ?a))",                              "(reshape[?s] (%unary ?a))",                                          ""),
     ("binary-reshapes",       E, "(%binary (reshape[?s] ?a) (reshape[?s] ?b))",            "(reshape[?s] (%binary ?a ?b))",                                      "same_type(?a, ?b)"),
-    ("number-right-reshape",  E, "(%binary (reshape[?s] ?a) #c)",                          "(reshape[?s] (%binary ?a value(#c)))",                               "varying(?a) & units_apart(?a, ?s)"),
-    ("number-left-reshape",   E, "(%binary #c (reshape[?s] ?a))",                          "(reshape[?s] (%binary value(#c) ?a))",                               "varying(?a) & units_apart(?a, ?s)"),
+    ("number-right-reshape",  E, "(%binary (reshape[?s] ?a) #c)",                          "(reshape[?s] (%binary ?a value(#c)))",                               "varying(?a) & trailing_units(?a, ?s)"),
+    ("number-left-reshape",   E, "(%binary #c (reshape[?s] ?a))",                          "(reshape[?s] (%binary value(#c) ?a))",                               "varying(?a) & trailing_units(?a, ?s)"),
     ("convert-reshape",       E, "(convert[?t] (reshape[?s] ?a))",                         "(reshape[?s] (convert[?t] ?a))",                                     ""),
     // Broadcasts rise: compute before repeating.
     ("unary-broadcast",       E, "(%unary (broadcast[?s, ?d] ?a))",                        "(broadcast[?s, ?d] (%unary ?a))",                                    "varying(?a)"),
