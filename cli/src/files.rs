@@ -17,8 +17,14 @@ pub fn read_text(path: &Path) -> Result<String, Error> {
     String::from_utf8(read(path)?).map_err(|_| Error::Malformed { path: path.to_path_buf(), why: "it is not UTF-8 text".into() })
 }
 
-/// Writes a file beside its final name, then renames it.
+/// Writes a file beside its final name, then renames it. A link stays a link; a device or a pipe (`/dev/null`) is written through.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let path = resolved.as_path();
+    if std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        let through = || std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+        return through().map_err(|e| Error::writing(path, e));
+    }
     let name = path.file_name().ok_or_else(|| Error::usage(format!("`{}` names no file", path.display()), "give the name of a file"))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
@@ -60,6 +66,28 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
         assert_eq!(write(&dir.path().join("none/b"), b"x").unwrap_err().exit_code(), 6);
         assert_eq!(read(&dir.path().join("c")).unwrap_err().code(), "E0002");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn devices_are_written_through_and_links_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        write(&real, b"old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read(&real).unwrap(), b"new");
+        // A pipe stands for a device: a device that this replaced would be lost to the whole machine.
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || read(&pipe).unwrap()
+        });
+        write(&pipe, b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        assert!(!std::fs::metadata(&pipe).unwrap().is_file());
     }
 
     #[test]
