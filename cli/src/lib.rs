@@ -36,6 +36,7 @@
 //! [`passes`] runs any single pass from text to text. Nothing here prints or holds global state; every error has a stable code.
 #![forbid(unsafe_code)]
 
+pub mod case;
 pub mod codes;
 pub mod compiled;
 pub mod error;
@@ -53,7 +54,9 @@ pub use girih_compiler::train::{LossSpec, OptimizerSpec};
 pub use girih_ir::literal::Literal;
 pub use girih_ir::step::{TrainStep, Weights};
 pub use girih_ir::target::Target;
-pub use girih_runtime::{CancelToken, Inputs, Outputs, Progress, RuntimeOptions, Session, SimOptions, simulate, simulate_with};
+pub use girih_runtime::{
+    CancelToken, Inputs, Outputs, Profile, Progress, RuntimeOptions, Session, SimOptions, Span, simulate, simulate_with,
+};
 pub use model::{Model, ModelOptions, Prepared, flops};
 pub use targets::TargetSpec;
 

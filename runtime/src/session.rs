@@ -5,7 +5,7 @@
 //! as it was; after an error in the middle the session refuses to go on until all of it was set again, from a checkpoint for example.
 
 use crate::error::RuntimeError;
-use crate::machine::{self, HostMachine, Hosts, MeshMachine, Sram, Team};
+use crate::machine::{self, Clock, HostMachine, Hosts, MeshMachine, Span, Sram, Team};
 use girih_ir::check::Verified;
 use girih_ir::literal::Literal;
 use girih_ir::program::{HostUse, Program, StateShard};
@@ -17,6 +17,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// Who did what when in one step.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Profile {
+    /// The parts of all instructions, thread by thread. The gaps of a thread are waiting.
+    pub spans: Vec<Span>,
+    /// Nanoseconds of the whole step.
+    pub wall: u64,
+}
 
 /// Values by name: the inputs of a step.
 pub type Inputs = BTreeMap<String, Literal>;
@@ -219,6 +228,28 @@ impl Session {
     /// # Errors
     /// [`RuntimeError::Interrupted`]: as after any error in the middle of a step, the state has to be set again.
     pub fn step_until(&mut self, inputs: &Inputs, cancel: &CancelToken) -> Result<Outputs<'_>, RuntimeError> {
+        self.start(inputs)?;
+        self.execute(cancel, None)?;
+        Ok(Outputs { session: self })
+    }
+
+    /// Runs the step once and takes the time of every instruction on every thread. The outputs are those of [`step`](Self::step).
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoProfile`] for a program of more than one die: the time of its dies is that of [`simulate`](crate::simulate).
+    pub fn profile(&mut self, inputs: &Inputs) -> Result<Profile, RuntimeError> {
+        if !matches!(self.machine, Machine::Host(_)) {
+            return Err(RuntimeError::NoProfile { dies: self.program.dies.len() });
+        }
+        self.start(inputs)?;
+        let clock = Clock::new(self.team.threads());
+        self.execute(&CancelToken::new(), Some(&clock))?;
+        let (spans, wall) = clock.stop();
+        Ok(Profile { spans, wall })
+    }
+
+    /// Checks that the step can begin, and takes the inputs.
+    fn start(&mut self, inputs: &Inputs) -> Result<(), RuntimeError> {
         if let Some(index) = self.set.iter().position(|s| !s) {
             let pair = &self.program.step.state[index];
             return Err(self.unset(&pair.name, self.program.step.state_type(pair)));
@@ -229,15 +260,19 @@ impl Session {
                 self.hosts.set(index, inputs.get(&host.name).cloned());
             }
         }
+        Ok(())
+    }
+
+    fn execute(&mut self, cancel: &CancelToken, clock: Option<&Clock>) -> Result<(), RuntimeError> {
         let ran = match &mut self.machine {
-            Machine::Host(m) => m.step(&self.program, &self.team, &self.hosts, cancel),
+            Machine::Host(m) => m.step(&self.program, &self.team, &self.hosts, cancel, clock),
             Machine::Mesh(m) => m.step(&self.program, &self.team, &self.hosts, cancel),
         };
         if ran.is_err() {
             self.set.iter_mut().for_each(|s| *s = false);
             self.lost = !self.set.is_empty();
         }
-        ran.map(|()| Outputs { session: self })
+        ran
     }
 
     fn check_inputs(&self, inputs: &Inputs) -> Result<(), RuntimeError> {

@@ -3,6 +3,7 @@
 use super::args::{ProgramArgs, Purpose};
 use super::output::{Outcome, Output, bytes, metric, table, time};
 use clap::Args;
+use girih::case::Case;
 use girih::{Inputs, RuntimeOptions, Session, tensors};
 use girih_ir::literal::Literal;
 use girih_ir::tensor::Tensor;
@@ -18,8 +19,18 @@ pub struct Bench {
     /// Measured steps
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
+    /// Measure for about this long instead, and seven steps at least
+    #[arg(long, value_name = "S", conflicts_with = "steps")]
+    seconds: Option<f64>,
+    #[command(flatten)]
+    subject: Subject,
+}
+
+/// What is measured, and on what values.
+#[derive(Args, Debug)]
+pub struct Subject {
     /// Steps before measuring
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     warmup: u32,
     /// Worker threads; 0 takes one a core
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -34,40 +45,102 @@ pub struct Bench {
 /// Losses that are reported.
 const LOSSES: usize = 8;
 
+/// A session that is ready to be measured.
+pub struct Ready {
+    /// The program with its state set.
+    pub session: Session,
+    /// One or more sets of inputs, taken in turn.
+    pub batches: Vec<Inputs>,
+    /// Operations of a step: those that a case states, else those of the compiled graph.
+    pub flops: u64,
+    /// Seconds from the file to the prepared program, without the values of its state.
+    pub compile: f64,
+    /// The first losses.
+    pub losses: Vec<f64>,
+    steps: usize,
+}
+
+impl Subject {
+    /// Compiles, sets the state and runs the warm-up. The path may be the folder of a case.
+    pub fn prepare(mut self, out: &Output) -> Outcome<Ready> {
+        let case = if self.program.path.is_dir() { Some(Case::open(&self.program.path)?) } else { None };
+        if let Some(case) = &case {
+            self.program.path = case.model();
+            self.program.model.state.extend(case.carried());
+        }
+        let start = Instant::now();
+        let compiled = self.program.open(out, "host", Purpose::compiled(self.program.model.loss.is_some()))?;
+        let mut session = Session::new(compiled.program.clone(), RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
+        let compile = start.elapsed().as_secs_f64();
+        for (name, value) in &compiled.weights {
+            session.set_state(name, value)?;
+        }
+        let mut missing = states_without_value(&session, &compiled.weights);
+        if let Some(case) = &case {
+            case.initial(|name, value| {
+                if let Some(k) = missing.iter().position(|m| m.0 == name) {
+                    missing.swap_remove(k);
+                    session.set_state(name, &value)?;
+                }
+                Ok(())
+            })?;
+        }
+        for (name, ty) in missing {
+            session.set_state(&name, &random(&ty, &name))?;
+        }
+        let batches = match (&self.inputs, &case) {
+            (Some(path), _) => vec![tensors::open(path)?],
+            (None, Some(case)) => case.batches()?,
+            (None, None) => vec![random_inputs(&session)],
+        };
+        let wanted: Vec<String> = session.inputs().iter().map(|(n, _)| (*n).to_string()).collect();
+        let batches = batches.into_iter().map(|b| b.into_iter().filter(|(n, _)| wanted.contains(n)).collect()).collect();
+        let flops = case.and_then(|c| c.useful_flops()).unwrap_or_else(|| girih::flops(&compiled.program.step.graph));
+        let mut ready = Ready { session, batches, flops, compile, losses: Vec::new(), steps: 0 };
+        for _ in 0..self.warmup {
+            ready.step()?;
+        }
+        Ok(ready)
+    }
+}
+
+impl Ready {
+    /// The inputs of the next step.
+    pub fn batch(&mut self) -> Inputs {
+        self.steps += 1;
+        self.batches[(self.steps - 1) % self.batches.len()].clone()
+    }
+
+    /// Runs the next step; returns its seconds.
+    fn step(&mut self) -> Outcome<f64> {
+        let batch = self.batch();
+        let start = Instant::now();
+        let outputs = self.session.step(&batch)?;
+        let seconds = start.elapsed().as_secs_f64();
+        if self.losses.len() < LOSSES {
+            self.losses.extend(outputs.loss());
+        }
+        Ok(seconds)
+    }
+}
+
 impl Bench {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
-        let start = Instant::now();
-        let compiled = self.program.open(out, "host", Purpose::compiled(self.program.model.loss.is_some()))?;
-        let compile = start.elapsed().as_secs_f64();
-        let mut session = compiled.session(RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
-        let inputs = match &self.inputs {
-            Some(path) => {
-                let wanted: Vec<String> = session.inputs().iter().map(|(n, _)| (*n).to_string()).collect();
-                tensors::open(path)?.into_iter().filter(|(n, _)| wanted.contains(n)).collect()
-            }
-            None => random_inputs(&session),
+        let mut ready = self.subject.prepare(out)?;
+        let (begin, mut times) = (Instant::now(), Vec::new());
+        let more = |times: &Vec<f64>| match self.seconds {
+            Some(seconds) => times.len() < 7 || begin.elapsed().as_secs_f64() < seconds,
+            None => times.len() < self.steps as usize,
         };
-        for (name, ty) in states_without_value(&session, &compiled.weights) {
-            session.set_state(&name, &random(&ty, &name))?;
+        while more(&times) {
+            times.push(ready.step()?);
         }
-        let (mut losses, mut times) = (Vec::new(), Vec::with_capacity(self.steps as usize));
-        for k in 0..self.warmup + self.steps {
-            let start = Instant::now();
-            let outputs = session.step(&inputs)?;
-            let seconds = start.elapsed().as_secs_f64();
-            if losses.len() < LOSSES {
-                losses.extend(outputs.loss());
-            }
-            if k >= self.warmup {
-                times.push(seconds);
-            }
-        }
+        let Ready { session, flops, compile, losses, .. } = ready;
         times.sort_by(f64::total_cmp);
         let (median, least) = (median(&times), times.first().copied().unwrap_or_default());
-        let flops = girih::flops(&compiled.program.step.graph);
-        let (rate, peak) = (flops as f64 / median, peak_rss());
-        let program = &compiled.program;
+        let (rate, peak, steps) = (flops as f64 / median, peak_rss(), times.len());
+        let program = session.program();
         let text = || {
             let row = |label: &str, text: String| vec![label.to_string(), text];
             let mut rows = vec![
@@ -75,10 +148,7 @@ impl Bench {
                     "program",
                     format!("{} on {}, {} of {} dies", program.name, program.target.name, program.dies.len(), program.target.mesh.sites()),
                 ),
-                row(
-                    "step",
-                    format!("median {}, least {} ({} steps, {} threads)", time(median), time(least), self.steps, session.threads()),
-                ),
+                row("step", format!("median {}, least {} ({} steps, {} threads)", time(median), time(least), steps, session.threads())),
                 row("speed", format!("{} ({} a step)", metric(rate, "FLOP/s"), metric(flops as f64, "FLOP"))),
                 row("memory", peak.map_or_else(|| "not known on this system".into(), |p| format!("peak {} resident", bytes(p)))),
                 row("compile", time(compile)),
@@ -92,11 +162,11 @@ impl Bench {
         let document = || {
             json!({
                 "program": program.name, "target": program.target.name, "dies_used": program.dies.len(), "threads": session.threads(),
-                "steps": self.steps, "median_ms": median * 1e3, "min_ms": least * 1e3, "flops": flops, "gflops": rate / 1e9,
+                "steps": steps, "median_ms": median * 1e3, "min_ms": least * 1e3, "flops": flops, "gflops": rate / 1e9,
                 "peak_rss_bytes": peak, "losses": losses, "compile_ms": compile * 1e3,
             })
         };
-        out.result(text, document)
+        out.line(text, document)
     }
 }
 

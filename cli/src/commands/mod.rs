@@ -9,6 +9,7 @@ mod diff;
 mod explain;
 mod inspect;
 mod output;
+mod profile;
 mod render;
 mod report;
 mod run;
@@ -66,6 +67,8 @@ enum Command {
     Targets(Box<targets::Targets>),
     /// Measure a model on this machine
     Bench(Box<bench::Bench>),
+    /// Show where the time of a step goes on this machine
+    Profile(Box<profile::Profile>),
     /// Compare two programs, models, tensor files or targets
     Diff(Box<diff::Diff>),
     /// Train a digit classifier on 25 dies and on this CPU
@@ -98,6 +101,7 @@ pub fn main() -> u8 {
         Command::Check(c) => c.run(&out),
         Command::Targets(c) => c.run(&out),
         Command::Bench(c) => c.run(&out),
+        Command::Profile(c) => c.run(&out),
         Command::Diff(c) => c.run(&out),
         Command::Demo(c) => c.run(&out),
         Command::Completions(c) => c.run(&mut Cli::command()),

@@ -64,6 +64,14 @@ impl Output {
         }
     }
 
+    /// [`result`](Self::result) with the document on one line, for scripts that collect one line a run.
+    pub fn line(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Outcome {
+        match self.format {
+            Format::Text => self.text(&text()),
+            Format::Json => write(json().to_string().as_bytes()),
+        }
+    }
+
     /// Writes text, ending in one newline.
     pub fn text(&self, text: &str) -> Outcome {
         write(text.trim_end_matches('\n').as_bytes())

@@ -5,6 +5,7 @@
 //! kernel calls ([`execute`]), so one die gives the same bits in either mode.
 
 mod barrier;
+mod clock;
 mod deadlock;
 mod execute;
 mod hosts;
@@ -18,6 +19,7 @@ mod strided;
 mod task;
 mod team;
 
+pub use clock::{Clock, Span};
 pub use deadlock::{Blocked, Cause, Deadlock};
 pub use place::Place;
 

@@ -6,6 +6,7 @@
 //! wait for. A loop of small instructions belongs to the first thread alone; the threads walk through every other loop together.
 
 use super::barrier::Barrier;
+use super::clock::Clock;
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
 use super::loops::Loops;
@@ -156,8 +157,15 @@ impl HostMachine {
         self.table.barriers()
     }
 
-    /// Runs the step once. `cancel` ends loops without a number of trips.
-    pub fn step(&mut self, program: &Program, team: &Team, hosts: &Hosts, cancel: &CancelToken) -> Result<(), RuntimeError> {
+    /// Runs the step once. `cancel` ends loops without a number of trips; `clock` takes the time of every part.
+    pub fn step(
+        &mut self,
+        program: &Program,
+        team: &Team,
+        hosts: &Hosts,
+        cancel: &CancelToken,
+        clock: Option<&Clock>,
+    ) -> Result<(), RuntimeError> {
         let failure: Mutex<Option<RuntimeError>> = Mutex::new(None);
         let fail = |e| {
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
@@ -168,7 +176,11 @@ impl HostMachine {
             let (index, jobs) = &rows[row];
             let place = || Place::new(program, 0, *index as usize).to_string();
             let mut bench = benches[thread].lock().unwrap_or_else(PoisonError::into_inner);
-            let done = catch_unwind(AssertUnwindSafe(|| run_job(&jobs[thread], access, hosts, isa, &mut bench)));
+            let work = || catch_unwind(AssertUnwindSafe(|| run_job(&jobs[thread], access, hosts, isa, &mut bench)));
+            let done = match clock {
+                Some(clock) => clock.time(thread, *index, work),
+                None => work(),
+            };
             match done {
                 Ok(Ok(())) => true,
                 Ok(Err(Trouble::Kernel(source))) => fail(RuntimeError::Instruction { place: place(), source }),

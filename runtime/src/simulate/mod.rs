@@ -23,6 +23,7 @@ mod period;
 pub mod report;
 pub mod trace;
 
+pub use path::node_of;
 pub use report::{Contributor, DieReport, Energy, LinkReport, LoopReport, PathStep, Report};
 
 use crate::machine::Deadlock;

@@ -1,0 +1,188 @@
+//! `girih profile`: where the time of a step goes on this machine.
+
+use super::bench::{Ready, Subject};
+use super::output::{Outcome, Output, table, time};
+use clap::Args;
+use girih::{Error, Span, files};
+use girih_ir::program::{Instr, Program, Region};
+use girih_runtime::simulate::node_of;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Show where the time of a step goes on this machine
+#[derive(Args, Debug)]
+#[command(after_help = "The trace opens in Perfetto (ui.perfetto.dev) and chrome://tracing.")]
+pub struct Profile {
+    /// Profiled steps; times are means over them
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Instructions that are listed
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+    /// Write the last step as Chrome trace events
+    #[arg(long, value_name = "FILE.json")]
+    trace: Option<PathBuf>,
+    #[command(flatten)]
+    subject: Subject,
+}
+
+/// What an instruction, or all of one kind, took in one step.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    count: u64,
+    /// Nanoseconds of all threads.
+    busy: f64,
+    flops: f64,
+    bytes: f64,
+}
+
+impl Profile {
+    /// Runs the command.
+    pub fn run(self, out: &Output) -> Outcome {
+        let (steps, top) = (f64::from(self.steps), self.top);
+        let mut ready = self.subject.prepare(out)?;
+        let (mut busy, mut wall, mut last) = (BTreeMap::<u32, (f64, Vec<u32>)>::new(), 0.0, Vec::new());
+        for _ in 0..self.steps {
+            let batch = ready.batch();
+            let profile = ready.session.profile(&batch)?;
+            wall += profile.wall as f64 / steps;
+            for span in &profile.spans {
+                let entry = busy.entry(span.instruction).or_default();
+                entry.0 += (span.end - span.start) as f64 / steps;
+                entry.1.resize(entry.1.len().max(span.thread as usize + 1), 0);
+                entry.1[span.thread as usize] += 1;
+            }
+            last = profile.spans;
+        }
+        let program = ready.session.program();
+        if let Some(path) = &self.trace {
+            let trace =
+                serde_json::to_vec(&trace(program, &last)).map_err(|e| Error::Malformed { path: path.clone(), why: e.to_string() })?;
+            files::write(path, &trace)?;
+            out.progress(&format!("trace written to {}", path.display()));
+        }
+        let costs: Vec<(u32, Cost)> = busy
+            .iter()
+            .map(|(i, (ns, runs))| (*i, cost(program, *i, *ns, f64::from(runs.iter().copied().max().unwrap_or(0)) / steps)))
+            .collect();
+        report(out, &ready, &costs, wall, top)
+    }
+}
+
+fn stream(program: &Program) -> &[Instr] {
+    program.dies.first().and_then(|d| program.streams.get(d.stream.index())).map_or(&[], Vec::as_slice)
+}
+
+/// `runs`: how often it ran in one step; in a loop once an iteration.
+fn cost(program: &Program, index: u32, busy: f64, runs: f64) -> Cost {
+    let Some(instr) = stream(program).get(index as usize) else { return Cost::default() };
+    let bytes: f64 = instr.reads().into_iter().chain(instr.writes()).map(moved).sum();
+    Cost { count: 1, busy, flops: flops(program, instr) * runs, bytes: bytes * runs }
+}
+
+/// Bytes of a region that are apart in memory.
+fn moved(r: &Region) -> f64 {
+    let elements: usize = r.dims.iter().zip(&r.strides).filter(|(_, s)| **s != 0).map(|(d, _)| *d).product();
+    (elements * r.dtype.size()) as f64
+}
+
+/// Operations of one run of an instruction.
+fn flops(program: &Program, instr: &Instr) -> f64 {
+    match instr {
+        Instr::Gemm { out, a, contract, .. } => {
+            let k: usize = a.dims[a.dims.len().saturating_sub(*contract as usize)..].iter().product();
+            2.0 * out.elements() as f64 * k as f64
+        }
+        Instr::Conv { out, rhs, .. } => 2.0 * out.elements() as f64 * rhs.dims.iter().skip(1).product::<usize>() as f64,
+        Instr::Map { program: id, loops, .. } => {
+            let body = program.fused.get(id.index()).map_or(0, |f| f.body.len().saturating_sub(f.inputs.len()));
+            loops.iter().product::<usize>() as f64 * body as f64
+        }
+        _ => 0.0,
+    }
+}
+
+fn report(out: &Output, ready: &Ready, costs: &[(u32, Cost)], wall: f64, top: usize) -> Outcome {
+    let (program, threads) = (ready.session.program(), ready.session.threads() as f64);
+    let mut kinds = BTreeMap::<&str, Cost>::new();
+    for (index, c) in costs {
+        let kind = kinds.entry(stream(program)[*index as usize].name()).or_default();
+        *kind = Cost { count: kind.count + c.count, busy: kind.busy + c.busy, flops: kind.flops + c.flops, bytes: kind.bytes + c.bytes };
+    }
+    let mut kinds: Vec<(&str, Cost)> = kinds.into_iter().collect();
+    kinds.sort_by(|a, b| b.1.busy.total_cmp(&a.1.busy));
+    let mut hottest = costs.to_vec();
+    hottest.sort_by(|a, b| b.1.busy.total_cmp(&a.1.busy));
+    hottest.truncate(top);
+    let all = wall * threads;
+    let busy: f64 = kinds.iter().map(|k| k.1.busy).sum();
+    let rate = |n: f64, c: &Cost| if c.busy > 0.0 { n / c.busy * threads } else { 0.0 };
+    let text = || {
+        let row = |label: String, c: &Cost, rest: String| {
+            let share = format!("{:.1} %", 100.0 * c.busy / all);
+            let (g, b) = (format!("{:.1}", rate(c.flops, c)), format!("{:.1}", rate(c.bytes, c)));
+            vec![label, c.count.to_string(), time(c.busy / threads / 1e9), share, g, b, rest]
+        };
+        let head = |first: &str| {
+            ["", "n", "time", "share", "GFLOP/s", "GB/s", ""].map(|h| if h.is_empty() { first } else { h }.to_string()).to_vec()
+        };
+        let mut rows = vec![head("kind")];
+        rows[0][6].clear();
+        rows.extend(kinds.iter().map(|(name, c)| row((*name).to_string(), c, String::new())));
+        let idle = Cost { busy: (all - busy).max(0.0), ..Cost::default() };
+        rows.push(row("waiting".into(), &idle, String::new()));
+        let mut listed = vec![head("instruction")];
+        listed[0][6].clear();
+        listed.extend(hottest.iter().map(|(index, c)| {
+            let instr = &stream(program)[*index as usize];
+            row(format!("{index:03} {}", label(instr)), c, about(program, *index))
+        }));
+        format!("step {} on {} threads\n\n{}\n{}", time(wall / 1e9), threads, table(&rows, false), table(&listed, false))
+    };
+    let document = || {
+        let entry = |c: &Cost| json!({ "count": c.count, "thread_ms": c.busy / 1e6, "gflops": rate(c.flops, c), "gbytes_per_second": rate(c.bytes, c) });
+        let with = |mut v: Value, key: &str, value: Value| {
+            v[key] = value;
+            v
+        };
+        json!({
+            "wall_ms": wall / 1e6, "threads": threads, "waiting_thread_ms": (all - busy).max(0.0) / 1e6,
+            "kinds": kinds.iter().map(|(n, c)| with(entry(c), "kind", json!(n))).collect::<Vec<_>>(),
+            "instructions": hottest.iter().map(|(i, c)| {
+                let named = with(entry(c), "instruction", json!(i));
+                with(with(named, "name", json!(label(&stream(program)[*i as usize]))), "source", json!(about(program, *i)))
+            }).collect::<Vec<_>>(),
+        })
+    };
+    out.result(text, document)
+}
+
+/// The mnemonic with the extents of the result, and for products those of the sum.
+fn label(instr: &Instr) -> String {
+    let dims = |d: &[usize]| d.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+    let first = instr.writes().first().map(|r| format!("{}[{}]", r.dtype.name(), dims(&r.dims))).unwrap_or_default();
+    match instr {
+        Instr::Gemm { a, contract, .. } => {
+            format!("gemm {first} k={}", dims(&a.dims[a.dims.len().saturating_sub(*contract as usize)..]))
+        }
+        Instr::Conv { rhs, .. } => format!("conv {first} filter={}", dims(&rhs.dims)),
+        Instr::Map { program, cols, .. } => format!("{} {first} {program}", if *cols > 0 { "rows" } else { "map" }),
+        other => format!("{} {first}", other.name()),
+    }
+}
+
+/// The node and where it came from.
+fn about(program: &Program, index: u32) -> String {
+    let (node, origin) = node_of(program, 0, index as usize).unwrap_or_default();
+    if origin.is_empty() { node } else { format!("{node} · {origin}") }
+}
+
+fn trace(program: &Program, spans: &[Span]) -> Value {
+    let event = |s: &Span| {
+        let name = stream(program).get(s.instruction as usize).map(label).unwrap_or_default();
+        let args = json!({ "instruction": s.instruction, "source": about(program, s.instruction) });
+        json!({ "ph": "X", "name": name, "pid": 0, "tid": s.thread, "ts": s.start as f64 / 1e3, "dur": (s.end - s.start) as f64 / 1e3, "args": args })
+    };
+    json!({ "displayTimeUnit": "ns", "traceEvents": spans.iter().map(event).collect::<Vec<_>>() })
+}

@@ -1,0 +1,48 @@
+//! When each thread of a team worked on which instruction: what `profile` measures.
+
+use serde::Serialize;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// A thread's work on its part of one instruction.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Span {
+    /// Position in the stream.
+    pub instruction: u32,
+    /// The thread.
+    pub thread: u32,
+    /// Nanoseconds since the step began.
+    pub start: u64,
+    /// Nanoseconds since the step began.
+    pub end: u64,
+}
+
+/// Collects the spans of one step; each thread has its own list.
+#[derive(Debug)]
+pub struct Clock {
+    begin: Instant,
+    spans: Vec<Mutex<Vec<Span>>>,
+}
+
+impl Clock {
+    /// Starts now.
+    pub fn new(threads: usize) -> Self {
+        Clock { begin: Instant::now(), spans: (0..threads).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Runs `work` and notes how long it took.
+    pub(super) fn time<T>(&self, thread: usize, instruction: u32, work: impl FnOnce() -> T) -> T {
+        let start = self.begin.elapsed().as_nanos() as u64;
+        let result = work();
+        let span = Span { instruction, thread: thread as u32, start, end: self.begin.elapsed().as_nanos() as u64 };
+        self.spans[thread].lock().unwrap_or_else(PoisonError::into_inner).push(span);
+        result
+    }
+
+    /// The spans, thread by thread, and how long it took in all.
+    pub fn stop(self) -> (Vec<Span>, u64) {
+        let wall = self.begin.elapsed().as_nanos() as u64;
+        let lists = self.spans.into_iter().map(|l| l.into_inner().unwrap_or_else(PoisonError::into_inner));
+        (lists.flatten().collect(), wall)
+    }
+}
