@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Show where the time of a step goes on this machine
 #[derive(Args, Debug)]
-#[command(after_help = "The trace opens in Perfetto (ui.perfetto.dev) and chrome://tracing.")]
+#[command(after_help = "The time of an instruction is that of the thread that worked longest on it; the waiting is a thread's mean. The trace opens in Perfetto (ui.perfetto.dev) and chrome://tracing.")]
 pub struct Profile {
     /// Profiled steps; times are means over them
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -33,6 +33,10 @@ struct Cost {
     count: u64,
     /// Nanoseconds of all threads.
     busy: f64,
+    /// Nanoseconds of the thread that worked longest.
+    longest: f64,
+    /// Threads that took part; for a kind the most.
+    threads: usize,
     flops: f64,
     bytes: f64,
 }
@@ -42,16 +46,16 @@ impl Profile {
     pub fn run(self, out: &Output) -> Outcome {
         let (steps, top) = (f64::from(self.steps), self.top);
         let mut ready = self.subject.prepare(out)?;
-        let (mut busy, mut wall, mut last) = (BTreeMap::<u32, (f64, Vec<u32>)>::new(), 0.0, Vec::new());
+        let (mut busy, mut wall, mut last) = (BTreeMap::<u32, Vec<(f64, f64)>>::new(), 0.0, Vec::new());
         for _ in 0..self.steps {
             let batch = ready.batch();
             let profile = ready.session.profile(&batch)?;
             wall += profile.wall as f64 / steps;
             for span in &profile.spans {
                 let entry = busy.entry(span.instruction).or_default();
-                entry.0 += (span.end - span.start) as f64 / steps;
-                entry.1.resize(entry.1.len().max(span.thread as usize + 1), 0);
-                entry.1[span.thread as usize] += 1;
+                entry.resize(entry.len().max(span.thread as usize + 1), (0.0, 0.0));
+                let (ns, runs) = &mut entry[span.thread as usize];
+                (*ns, *runs) = (*ns + (span.end - span.start) as f64 / steps, *runs + 1.0 / steps);
             }
             last = profile.spans;
         }
@@ -62,10 +66,7 @@ impl Profile {
             files::write(path, &trace)?;
             out.progress(&format!("trace written to {}", path.display()));
         }
-        let costs: Vec<(u32, Cost)> = busy
-            .iter()
-            .map(|(i, (ns, runs))| (*i, cost(program, *i, *ns, f64::from(runs.iter().copied().max().unwrap_or(0)) / steps)))
-            .collect();
+        let costs: Vec<(u32, Cost)> = busy.iter().map(|(i, threads)| (*i, cost(program, *i, threads))).collect();
         report(out, &ready, &costs, wall, top)
     }
 }
@@ -74,11 +75,15 @@ fn stream(program: &Program) -> &[Instr] {
     program.dies.first().and_then(|d| program.streams.get(d.stream.index())).map_or(&[], Vec::as_slice)
 }
 
-/// `runs`: how often it ran in one step; in a loop once an iteration.
-fn cost(program: &Program, index: u32, busy: f64, runs: f64) -> Cost {
+/// `threads`: nanoseconds and runs of each thread in one step; in a loop it runs once an iteration.
+fn cost(program: &Program, index: u32, threads: &[(f64, f64)]) -> Cost {
     let Some(instr) = stream(program).get(index as usize) else { return Cost::default() };
     let bytes: f64 = instr.reads().into_iter().chain(instr.writes()).map(moved).sum();
-    Cost { count: 1, busy, flops: flops(program, instr) * runs, bytes: bytes * runs }
+    let most = |f: fn(&(f64, f64)) -> f64| threads.iter().map(f).fold(0.0, f64::max);
+    let (longest, runs) = (most(|t| t.0), most(|t| t.1));
+    let busy = threads.iter().map(|t| t.0).sum();
+    let count = threads.iter().filter(|t| t.1 > 0.0).count();
+    Cost { count: 1, busy, longest, threads: count, flops: flops(program, instr) * runs, bytes: bytes * runs }
 }
 
 /// Bytes of a region that are apart in memory.
@@ -108,32 +113,39 @@ fn report(out: &Output, ready: &Ready, costs: &[(u32, Cost)], wall: f64, top: us
     let mut kinds = BTreeMap::<&str, Cost>::new();
     for (index, c) in costs {
         let kind = kinds.entry(stream(program)[*index as usize].name()).or_default();
-        *kind = Cost { count: kind.count + c.count, busy: kind.busy + c.busy, flops: kind.flops + c.flops, bytes: kind.bytes + c.bytes };
+        *kind = Cost {
+            count: kind.count + c.count,
+            busy: kind.busy + c.busy,
+            longest: kind.longest + c.longest,
+            threads: kind.threads.max(c.threads),
+            flops: kind.flops + c.flops,
+            bytes: kind.bytes + c.bytes,
+        };
     }
     let mut kinds: Vec<(&str, Cost)> = kinds.into_iter().collect();
-    kinds.sort_by(|a, b| b.1.busy.total_cmp(&a.1.busy));
+    kinds.sort_by(|a, b| b.1.longest.total_cmp(&a.1.longest));
     let mut hottest = costs.to_vec();
-    hottest.sort_by(|a, b| b.1.busy.total_cmp(&a.1.busy));
+    hottest.sort_by(|a, b| b.1.longest.total_cmp(&a.1.longest));
     hottest.truncate(top);
     let all = wall * threads;
     let busy: f64 = kinds.iter().map(|k| k.1.busy).sum();
-    let rate = |n: f64, c: &Cost| if c.busy > 0.0 { n / c.busy * threads } else { 0.0 };
+    let rate = |n: f64, c: &Cost| if c.longest > 0.0 { n / c.longest } else { 0.0 };
     let text = || {
         let row = |label: String, c: &Cost, rest: String| {
-            let share = format!("{:.1} %", 100.0 * c.busy / all);
+            let share = format!("{:.1} %", 100.0 * c.longest / wall);
             let (g, b) = (format!("{:.1}", rate(c.flops, c)), format!("{:.1}", rate(c.bytes, c)));
-            vec![label, c.count.to_string(), time(c.busy / threads / 1e9), share, g, b, rest]
+            vec![label, c.count.to_string(), c.threads.to_string(), time(c.longest / 1e9), share, g, b, rest]
         };
         let head = |first: &str| {
-            ["", "n", "time", "share", "GFLOP/s", "GB/s", ""].map(|h| if h.is_empty() { first } else { h }.to_string()).to_vec()
+            ["", "n", "threads", "time", "share", "GFLOP/s", "GB/s", ""].map(|h| if h.is_empty() { first } else { h }.to_string()).to_vec()
         };
         let mut rows = vec![head("kind")];
-        rows[0][6].clear();
+        rows[0][7].clear();
         rows.extend(kinds.iter().map(|(name, c)| row((*name).to_string(), c, String::new())));
-        let idle = Cost { busy: (all - busy).max(0.0), ..Cost::default() };
+        let idle = Cost { longest: (all - busy).max(0.0) / threads, ..Cost::default() };
         rows.push(row("waiting".into(), &idle, String::new()));
         let mut listed = vec![head("instruction")];
-        listed[0][6].clear();
+        listed[0][7].clear();
         listed.extend(hottest.iter().map(|(index, c)| {
             let instr = &stream(program)[*index as usize];
             row(format!("{index:03} {}", label(instr)), c, about(program, *index))
@@ -141,7 +153,7 @@ fn report(out: &Output, ready: &Ready, costs: &[(u32, Cost)], wall: f64, top: us
         format!("step {} on {} threads\n\n{}\n{}", time(wall / 1e9), threads, table(&rows, false), table(&listed, false))
     };
     let document = || {
-        let entry = |c: &Cost| json!({ "count": c.count, "thread_ms": c.busy / 1e6, "gflops": rate(c.flops, c), "gbytes_per_second": rate(c.bytes, c) });
+        let entry = |c: &Cost| json!({ "count": c.count, "threads": c.threads, "thread_ms": c.busy / 1e6, "longest_ms": c.longest / 1e6, "gflops": rate(c.flops, c), "gbytes_per_second": rate(c.bytes, c) });
         let with = |mut v: Value, key: &str, value: Value| {
             v[key] = value;
             v
