@@ -275,7 +275,6 @@ fn runtime_exit(e: &RuntimeError) -> u8 {
         RuntimeError::MissingState { .. } | RuntimeError::StateLost | RuntimeError::OtherProgram { .. } => 2,
         RuntimeError::Data { .. } => 3,
         RuntimeError::Io { .. } | RuntimeError::Locked { .. } | RuntimeError::NoCheckpoint { .. } | RuntimeError::Threads { .. } => 6,
-        RuntimeError::NoProfile { .. } => 2,
         RuntimeError::Cancelled { .. } | RuntimeError::Interrupted { .. } => 130,
         _ => 70,
     }

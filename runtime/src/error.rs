@@ -96,12 +96,6 @@ pub enum RuntimeError {
         /// Die, instruction and mnemonic.
         place: String,
     },
-    /// A profile of a program of several dies.
-    #[error("E0713: a profile is of one die, and this program has {dies}; compile it for `host`, or predict its time with `simulate`")]
-    NoProfile {
-        /// Dies of the program.
-        dies: usize,
-    },
     /// A file could not be read or written.
     #[error("E0720: {path}: {source}")]
     Io {
@@ -158,7 +152,6 @@ impl RuntimeError {
             RuntimeError::Cancelled { .. } => "E0710",
             RuntimeError::Threads { .. } => "E0711",
             RuntimeError::Interrupted { .. } => "E0712",
-            RuntimeError::NoProfile { .. } => "E0713",
             RuntimeError::Io { .. } => "E0720",
             RuntimeError::Locked { .. } => "E0721",
             RuntimeError::NoCheckpoint { .. } => "E0722",

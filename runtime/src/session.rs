@@ -234,13 +234,7 @@ impl Session {
     }
 
     /// Runs the step once and takes the time of every instruction on every thread. The outputs are those of [`step`](Self::step).
-    ///
-    /// # Errors
-    /// [`RuntimeError::NoProfile`] for a program of more than one die: the time of its dies is that of [`simulate`](crate::simulate).
     pub fn profile(&mut self, inputs: &Inputs) -> Result<Profile, RuntimeError> {
-        if !matches!(self.machine, Machine::Host(_)) {
-            return Err(RuntimeError::NoProfile { dies: self.program.dies.len() });
-        }
         self.start(inputs)?;
         let clock = Clock::new(self.team.threads());
         self.execute(&CancelToken::new(), Some(&clock))?;
@@ -266,7 +260,7 @@ impl Session {
     fn execute(&mut self, cancel: &CancelToken, clock: Option<&Clock>) -> Result<(), RuntimeError> {
         let ran = match &mut self.machine {
             Machine::Host(m) => m.step(&self.program, &self.team, &self.hosts, cancel, clock),
-            Machine::Mesh(m) => m.step(&self.program, &self.team, &self.hosts, cancel),
+            Machine::Mesh(m) => m.step(&self.program, &self.team, &self.hosts, cancel, clock),
         };
         if ran.is_err() {
             self.set.iter_mut().for_each(|s| *s = false);

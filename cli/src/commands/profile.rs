@@ -5,6 +5,7 @@ use super::output::{Outcome, Output, table, time};
 use clap::Args;
 use girih::{Error, Span, files};
 use girih_ir::program::{Instr, Program, Region};
+use girih_runtime::machine::Place;
 use girih_runtime::simulate::node_of;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -12,7 +13,9 @@ use std::path::PathBuf;
 
 /// Show where the time of a step goes on this machine
 #[derive(Args, Debug)]
-#[command(after_help = "The time of an instruction is that of the thread that worked longest on it; the waiting is a thread's mean. The trace opens in Perfetto (ui.perfetto.dev) and chrome://tracing.")]
+#[command(
+    after_help = "The time of an instruction is that of the thread that worked longest on it; the waiting is a thread's mean. The trace opens in Perfetto (ui.perfetto.dev) and chrome://tracing."
+)]
 pub struct Profile {
     /// Profiled steps; times are means over them
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -46,13 +49,13 @@ impl Profile {
     pub fn run(self, out: &Output) -> Outcome {
         let (steps, top) = (f64::from(self.steps), self.top);
         let mut ready = self.subject.prepare(out)?;
-        let (mut busy, mut wall, mut last) = (BTreeMap::<u32, Vec<(f64, f64)>>::new(), 0.0, Vec::new());
+        let (mut busy, mut wall, mut last) = (BTreeMap::<Spot, Vec<(f64, f64)>>::new(), 0.0, Vec::new());
         for _ in 0..self.steps {
             let batch = ready.batch();
             let profile = ready.session.profile(&batch)?;
             wall += profile.wall as f64 / steps;
             for span in &profile.spans {
-                let entry = busy.entry(span.instruction).or_default();
+                let entry = busy.entry((span.die, span.instruction)).or_default();
                 entry.resize(entry.len().max(span.thread as usize + 1), (0.0, 0.0));
                 let (ns, runs) = &mut entry[span.thread as usize];
                 (*ns, *runs) = (*ns + (span.end - span.start) as f64 / steps, *runs + 1.0 / steps);
@@ -66,22 +69,29 @@ impl Profile {
             files::write(path, &trace)?;
             out.progress(&format!("trace written to {}", path.display()));
         }
-        let costs: Vec<(u32, Cost)> = busy.iter().map(|(i, threads)| (*i, cost(program, *i, threads))).collect();
+        let team = ready.session.threads();
+        let costs: Vec<(Spot, Cost)> = busy.iter().map(|(i, threads)| (*i, cost(program, *i, threads, team))).collect();
         report(out, &ready, &costs, wall, top)
     }
 }
 
-fn stream(program: &Program) -> &[Instr] {
-    program.dies.first().and_then(|d| program.streams.get(d.stream.index())).map_or(&[], Vec::as_slice)
+/// A die and a place in its stream.
+type Spot = (u32, u32);
+
+fn instruction(program: &Program, (die, index): Spot) -> Option<&Instr> {
+    let code = program.dies.get(die as usize)?;
+    program.streams.get(code.stream.index())?.get(index as usize)
 }
 
 /// `threads`: nanoseconds and runs of each thread in one step; in a loop it runs once an iteration.
-fn cost(program: &Program, index: u32, threads: &[(f64, f64)]) -> Cost {
-    let Some(instr) = stream(program).get(index as usize) else { return Cost::default() };
+fn cost(program: &Program, spot: Spot, threads: &[(f64, f64)], team: usize) -> Cost {
+    let Some(instr) = instruction(program, spot) else { return Cost::default() };
     let bytes: f64 = instr.reads().into_iter().chain(instr.writes()).map(moved).sum();
     let most = |f: fn(&(f64, f64)) -> f64| threads.iter().map(f).fold(0.0, f64::max);
-    let (longest, runs) = (most(|t| t.0), most(|t| t.1));
-    let busy = threads.iter().map(|t| t.0).sum();
+    let busy = threads.iter().map(|t| t.0).sum::<f64>();
+    // Dies take turns on the threads, so of a mesh the share of a thread counts.
+    let longest = if program.dies.len() > 1 { busy / team as f64 } else { most(|t| t.0) };
+    let runs = most(|t| t.1);
     let count = threads.iter().filter(|t| t.1 > 0.0).count();
     Cost { count: 1, busy, longest, threads: count, flops: flops(program, instr) * runs, bytes: bytes * runs }
 }
@@ -108,11 +118,11 @@ fn flops(program: &Program, instr: &Instr) -> f64 {
     }
 }
 
-fn report(out: &Output, ready: &Ready, costs: &[(u32, Cost)], wall: f64, top: usize) -> Outcome {
+fn report(out: &Output, ready: &Ready, costs: &[(Spot, Cost)], wall: f64, top: usize) -> Outcome {
     let (program, threads) = (ready.session.program(), ready.session.threads() as f64);
     let mut kinds = BTreeMap::<&str, Cost>::new();
-    for (index, c) in costs {
-        let kind = kinds.entry(stream(program)[*index as usize].name()).or_default();
+    for (spot, c) in costs {
+        let kind = kinds.entry(instruction(program, *spot).map_or("", Instr::name)).or_default();
         *kind = Cost {
             count: kind.count + c.count,
             busy: kind.busy + c.busy,
@@ -146,10 +156,7 @@ fn report(out: &Output, ready: &Ready, costs: &[(u32, Cost)], wall: f64, top: us
         rows.push(row("waiting".into(), &idle, String::new()));
         let mut listed = vec![head("instruction")];
         listed[0][7].clear();
-        listed.extend(hottest.iter().map(|(index, c)| {
-            let instr = &stream(program)[*index as usize];
-            row(format!("{index:03} {}", label(instr)), c, about(program, *index))
-        }));
+        listed.extend(hottest.iter().map(|(spot, c)| row(name(program, *spot), c, about(program, *spot))));
         format!("step {} on {} threads\n\n{}\n{}", time(wall / 1e9), threads, table(&rows, false), table(&listed, false))
     };
     let document = || {
@@ -161,9 +168,9 @@ fn report(out: &Output, ready: &Ready, costs: &[(u32, Cost)], wall: f64, top: us
         json!({
             "wall_ms": wall / 1e6, "threads": threads, "waiting_thread_ms": (all - busy).max(0.0) / 1e6,
             "kinds": kinds.iter().map(|(n, c)| with(entry(c), "kind", json!(n))).collect::<Vec<_>>(),
-            "instructions": hottest.iter().map(|(i, c)| {
-                let named = with(entry(c), "instruction", json!(i));
-                with(with(named, "name", json!(label(&stream(program)[*i as usize]))), "source", json!(about(program, *i)))
+            "instructions": hottest.iter().map(|(spot, c)| {
+                let placed = with(with(entry(c), "die", json!(spot.0)), "instruction", json!(spot.1));
+                with(with(placed, "name", json!(name(program, *spot))), "source", json!(about(program, *spot)))
             }).collect::<Vec<_>>(),
         })
     };
@@ -175,6 +182,7 @@ fn label(instr: &Instr) -> String {
     let dims = |d: &[usize]| d.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     let first = instr.writes().first().map(|r| format!("{}[{}]", r.dtype.name(), dims(&r.dims))).unwrap_or_default();
     match instr {
+        Instr::Send { region, .. } => format!("send {}[{}]", region.dtype.name(), dims(&region.dims)),
         Instr::Gemm { a, contract, .. } => {
             format!("gemm {first} k={}", dims(&a.dims[a.dims.len().saturating_sub(*contract as usize)..]))
         }
@@ -184,17 +192,25 @@ fn label(instr: &Instr) -> String {
     }
 }
 
+/// The place of an instruction and its label; of a mesh with the die.
+fn name(program: &Program, spot: Spot) -> String {
+    let place = Place::new(program, spot.0 as usize, spot.1 as usize);
+    let text = instruction(program, spot).map(label).unwrap_or_default();
+    if program.dies.len() > 1 { format!("{} {:03} {text}", place.die, spot.1) } else { format!("{:03} {text}", spot.1) }
+}
+
 /// The node and where it came from.
-fn about(program: &Program, index: u32) -> String {
-    let (node, origin) = node_of(program, 0, index as usize).unwrap_or_default();
+fn about(program: &Program, spot: Spot) -> String {
+    let (node, origin) = node_of(program, spot.0 as usize, spot.1 as usize).unwrap_or_default();
     if origin.is_empty() { node } else { format!("{node} · {origin}") }
 }
 
 fn trace(program: &Program, spans: &[Span]) -> Value {
     let event = |s: &Span| {
-        let name = stream(program).get(s.instruction as usize).map(label).unwrap_or_default();
-        let args = json!({ "instruction": s.instruction, "source": about(program, s.instruction) });
-        json!({ "ph": "X", "name": name, "pid": 0, "tid": s.thread, "ts": s.start as f64 / 1e3, "dur": (s.end - s.start) as f64 / 1e3, "args": args })
+        let spot = (s.die, s.instruction);
+        let args = json!({ "die": s.die, "instruction": s.instruction, "source": about(program, spot) });
+        let (start, length) = (s.start as f64 / 1e3, (s.end - s.start) as f64 / 1e3);
+        json!({ "ph": "X", "name": name(program, spot), "pid": 0, "tid": s.thread, "ts": start, "dur": length, "args": args })
     };
     json!({ "displayTimeUnit": "ns", "traceEvents": spans.iter().map(event).collect::<Vec<_>>() })
 }

@@ -10,6 +10,7 @@
 //! When nothing is ready, nobody runs and some die has not finished, nothing can ever happen again: that is reported, with the cycle of
 //! waits.
 
+use super::clock::{Clock, timed};
 use super::deadlock::{Blocked, Cause, Deadlock};
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
@@ -17,7 +18,7 @@ use super::loops::Loops;
 use super::place::Place;
 use super::queues::{self, QUEUES};
 use super::sram::{Lease, Sram, overlap};
-use super::strided::{self, Block};
+use super::strided::{self, Block, Pool};
 use super::task::{self, Programs, Task};
 use super::team::Team;
 use crate::error::RuntimeError;
@@ -117,7 +118,6 @@ struct DieState {
 struct ChannelState {
     /// Each with its length.
     messages: VecDeque<(Block, usize)>,
-    spare: Vec<Block>,
 }
 
 struct ChannelInfo {
@@ -156,6 +156,8 @@ pub struct MeshMachine {
     dies: Vec<Mutex<DieState>>,
     status: Vec<AtomicU8>,
     channels: Vec<ChannelInfo>,
+    /// Memory of messages that were received.
+    spare: Mutex<Pool>,
     agenda: Mutex<Agenda>,
     news: Condvar,
     /// Whether the step has failed, for dies in loops.
@@ -174,6 +176,8 @@ struct Step<'s> {
     program: &'s Program,
     hosts: &'s Hosts,
     cancel: &'s CancelToken,
+    /// With the number of the thread.
+    clock: Option<(&'s Clock, usize)>,
 }
 
 const OUTSIDE: &str = "a region lies above `sram_used`";
@@ -203,6 +207,7 @@ impl MeshMachine {
             dies: Vec::new(),
             status: Vec::new(),
             channels: Vec::new(),
+            spare: Mutex::default(),
             agenda: Mutex::new(Agenda::default()),
             news: Condvar::new(),
             stopped: AtomicBool::new(false),
@@ -242,8 +247,15 @@ impl MeshMachine {
         self.dies.get(die).map(|d| f(&lock(d).sram))
     }
 
-    /// Runs the step once. `cancel` ends loops without a number of trips.
-    pub fn step(&mut self, program: &Program, team: &Team, hosts: &Hosts, cancel: &CancelToken) -> Result<(), RuntimeError> {
+    /// Runs the step once. `cancel` ends loops without a number of trips; `clock` takes the time of every instruction.
+    pub fn step(
+        &mut self,
+        program: &Program,
+        team: &Team,
+        hosts: &Hosts,
+        cancel: &CancelToken,
+        clock: Option<&Clock>,
+    ) -> Result<(), RuntimeError> {
         for die in &mut self.dies {
             let die = die.get_mut().unwrap_or_else(PoisonError::into_inner);
             die.pc = 0;
@@ -253,14 +265,14 @@ impl MeshMachine {
         }
         for channel in &mut self.channels {
             let state = channel.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-            state.spare.extend(state.messages.drain(..).map(|m| m.0));
+            state.messages.drain(..).for_each(|m| lock(&self.spare).put(m.0));
         }
         self.status.iter().for_each(|s| s.store(status::QUEUED, Ordering::SeqCst));
         *lock(&self.agenda) = Agenda { ready: (0..self.dies.len()).collect(), over: self.dies.is_empty(), ..Agenda::default() };
         self.stopped.store(false, Ordering::SeqCst);
         let this = &*self;
-        let step = Step { program, hosts, cancel };
         team.broadcast(&|thread| {
+            let step = Step { program, hosts, cancel, clock: clock.map(|c| (c, thread)) };
             let mut bench = lock(&this.benches[thread]);
             while let Some(die) = this.take(program) {
                 this.visit(die, step, &mut bench);
@@ -358,7 +370,8 @@ impl MeshMachine {
                 Op::Task(task) => {
                     let outside = || RuntimeError::Program { place: place(), why: OUTSIDE.into() };
                     let access = state.sram.access(&task.lease).ok_or_else(outside)?;
-                    execute::run(task, access, self.isa, bench).map_err(|source| RuntimeError::Instruction { place: place(), source })?;
+                    let done = timed(step.clock, die, state.pc, || execute::run(task, access, self.isa, bench));
+                    done.map_err(|source| RuntimeError::Instruction { place: place(), source })?;
                 }
                 Op::Transfer(_) => {
                     self.issue(die, state);
@@ -473,7 +486,8 @@ impl MeshMachine {
                         break;
                     }
                     let Op::Transfer(transfer) = &self.streams[self.stream_of[die]][index] else { break };
-                    let done = self.transfer(transfer, head.channel, &mut state.sram, step.hosts);
+                    let work = || self.transfer(transfer, head.channel, &mut state.sram, step.hosts);
+                    let done = timed(step.clock, die, index, work);
                     let place = || Place::new(step.program, die, index).to_string();
                     match done {
                         Ok(true) => {
@@ -509,12 +523,10 @@ impl MeshMachine {
         }
         let info = channel.and_then(|c| self.channels.get(c)).ok_or(Refusal::Program("it has no channel"))?;
         if matches!(t.kind, Kind::Send) {
-            let mut state = lock(&info.state);
-            if state.messages.len() >= info.depth.max(1) {
+            if lock(&info.state).messages.len() >= info.depth.max(1) {
                 return Ok(false);
             }
-            let mut message = state.spare.pop().unwrap_or_default();
-            drop(state);
+            let mut message = lock(&self.spare).take(t.size());
             strided::copy(size, views.reads[0], &t.layout, message.take(t.size()), &dense);
             lock(&info.state).messages.push_back((message, t.size()));
             self.wake(info.dest);
@@ -522,7 +534,7 @@ impl MeshMachine {
         }
         let Some((message, len)) = lock(&info.state).messages.pop_front() else { return Ok(false) };
         let done = receive(t, message.held(len), &mut *views.writes[0], self.isa);
-        lock(&info.state).spare.push(message);
+        lock(&self.spare).put(message);
         self.wake(info.source);
         done.map(|()| true)
     }

@@ -29,6 +29,32 @@ impl Block {
     }
 }
 
+/// Blocks that are not in use, by size. The one that was given back last goes out first, for it is still in a cache.
+#[derive(Debug, Default)]
+pub struct Pool {
+    /// Those of 2^k words and more, at place k.
+    classes: Vec<Vec<Block>>,
+}
+
+impl Pool {
+    /// A block of at least `len` bytes.
+    pub fn take(&mut self, len: usize) -> Block {
+        let class = len.div_ceil(8).next_power_of_two().trailing_zeros() as usize;
+        let kept = self.classes.get_mut(class).and_then(Vec::pop);
+        kept.unwrap_or_else(|| Block { words: vec![0; 1 << class] })
+    }
+
+    /// Gives a block back.
+    pub fn put(&mut self, block: Block) {
+        let Some(class) = block.words.len().checked_ilog2() else { return };
+        let class = class as usize;
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, Vec::new);
+        }
+        self.classes[class].push(block);
+    }
+}
+
 /// The layout of a box of a dense tensor of these extents.
 pub fn part_of(shape: &[usize], part: &Range) -> Layout {
     let strides = row_major_strides(shape);
@@ -103,6 +129,18 @@ fn run<const N: usize>(from: &[u8], to: &mut [u8], source: isize, dest: isize, (
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_come_back() {
+        let mut pool = Pool::default();
+        let block = pool.take(100);
+        let at = block.words.as_ptr();
+        pool.put(block);
+        pool.put(Block::default());
+        assert!(pool.take(4000).words.len() >= 500);
+        let same = pool.take(65);
+        assert_eq!((same.words.as_ptr(), same.words.len()), (at, 16));
+    }
 
     #[test]
     fn boxes_transpositions_and_reversals() {

@@ -6,7 +6,7 @@
 //! wait for. A loop of small instructions belongs to the first thread alone; the threads walk through every other loop together.
 
 use super::barrier::Barrier;
-use super::clock::Clock;
+use super::clock::{Clock, timed};
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
 use super::loops::Loops;
@@ -177,10 +177,7 @@ impl HostMachine {
             let place = || Place::new(program, 0, *index as usize).to_string();
             let mut bench = benches[thread].lock().unwrap_or_else(PoisonError::into_inner);
             let work = || catch_unwind(AssertUnwindSafe(|| run_job(&jobs[thread], access, hosts, isa, &mut bench)));
-            let done = match clock {
-                Some(clock) => clock.time(thread, *index, work),
-                None => work(),
-            };
+            let done = timed(clock.map(|c| (c, thread)), 0, *index as usize, work);
             match done {
                 Ok(Ok(())) => true,
                 Ok(Err(Trouble::Kernel(source))) => fail(RuntimeError::Instruction { place: place(), source }),
