@@ -34,6 +34,10 @@ pub type Bytes = Range<usize>;
 /// Alignment of the block, in bytes.
 const ALIGN: usize = 64;
 
+/// Bytes of a huge page.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 2 << 20;
+
 /// The SRAM of one die.
 pub struct Sram {
     words: Box<[UnsafeCell<u64>]>,
@@ -53,8 +57,25 @@ impl Sram {
         // SAFETY: `UnsafeCell<u64>` has the representation of `u64`, and the box was just given up.
         let words = unsafe { Box::from_raw(raw) };
         let skip = (words.as_ptr() as usize).next_multiple_of(ALIGN) - words.as_ptr() as usize;
-        Sram { words, skip, len }
+        let sram = Sram { words, skip, len };
+        sram.advise();
+        sram
     }
+
+    /// Asks for huge pages: a step walks through all of a block that may be gigabytes long, and ordinary pages would miss the TLB at every row.
+    #[cfg(target_os = "linux")]
+    fn advise(&self) {
+        let (start, end) = (self.base() as usize, self.base() as usize + self.len);
+        let (first, last) = (start.next_multiple_of(HUGE), end / HUGE * HUGE);
+        if first < last {
+            let from = self.base().wrapping_add(first - start);
+            // SAFETY: the range lies in the allocation, and the advice changes no byte of it. A system that does not take it loses nothing.
+            let _ = unsafe { rustix::mm::madvise(from.cast(), last - first, rustix::mm::Advice::LinuxHugepage) };
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn advise(&self) {}
 
     /// All bytes, for reading.
     pub fn bytes(&self) -> &[u8] {
