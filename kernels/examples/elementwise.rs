@@ -1,15 +1,16 @@
-//! Speed of the elementwise engine and the reductions: `cargo run --release -p girih-kernels --example elementwise`.
+//! Speed of the elementwise engine, compiled and interpreted, and of the reductions, beside plain loops in Rust:
+//! `cargo run --release -p girih-kernels --example elementwise`.
 //!
 //! Bytes are those that the operands and results occupy, each counted once a read and once a write.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, unsafe_code)]
 
 use girih_ir::fused::{Expr, FusedProgram};
-use girih_ir::scalar::{BinaryFn, Monoid, UnaryFn};
+use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
 use girih_ir::types::{DType, Layout};
 use girih_kernels::map::{Compiled, MapScratch, Operand, run};
 use girih_kernels::reduce::reduce;
-use girih_kernels::{Buf, BufMut, Isa, KernelError, View, ViewMut};
+use girih_kernels::{Buf, BufMut, Isa, KernelError, View, ViewMut, jit};
 use std::time::Instant;
 
 /// Nanoseconds of the fastest of 31 calls: other work on the machine only ever adds.
@@ -24,7 +25,8 @@ fn time(mut f: impl FnMut() -> Result<(), KernelError>) -> Result<f64, KernelErr
 }
 
 fn report(name: &str, isa: Isa, ns: f64, elements: usize, bytes: usize) {
-    println!("{name:24} {:8} {:9.1} us  {:6.3} ns/element  {:6.1} GB/s", isa.name(), ns / 1e3, ns / elements as f64, bytes as f64 / ns);
+    let how = if isa == Isa::Avx512 && jit::enabled() { "compiled" } else { isa.name() };
+    println!("{name:28} {how:8} {:9.1} us  {:6.3} ns/element  {:6.1} GB/s", ns / 1e3, ns / elements as f64, bytes as f64 / ns);
 }
 
 struct Body(Vec<Expr>);
@@ -95,13 +97,93 @@ fn layer_norm(columns: usize) -> FusedProgram {
     FusedProgram { inputs: vec![DType::F32; 3], body: b.0, outputs: vec![y] }
 }
 
+/// x: the approximation of GELU by tanh.
+fn gelu() -> FusedProgram {
+    use BinaryFn::{Add, Mul};
+    let mut b = Body(Vec::new());
+    let x = b.push(Expr::Input(0));
+    let c = [0.044_715, 0.797_884_6, 1.0, 0.5].map(|v| b.constant(v));
+    let square = b.bin(Mul, x, x);
+    let cube = b.bin(Mul, square, x);
+    let cube = b.bin(Mul, cube, c[0]);
+    let inner = b.bin(Add, x, cube);
+    let inner = b.bin(Mul, inner, c[1]);
+    let t = b.push(Expr::Unary(UnaryFn::Tanh, inner));
+    let t = b.bin(Add, t, c[2]);
+    let half = b.bin(Mul, x, c[3]);
+    let y = b.bin(Mul, half, t);
+    FusedProgram { inputs: vec![DType::F32], body: b.0, outputs: vec![y] }
+}
+
+/// x, scale, offset, by channel: batch normalization and ReLU with its mask.
+fn scale_relu() -> FusedProgram {
+    use BinaryFn::{Add, Max, Mul};
+    let mut b = Body(Vec::new());
+    let [x, scale, offset] = [0, 1, 2].map(|k| b.push(Expr::Input(k)));
+    let y = b.bin(Mul, x, scale);
+    let y = b.bin(Add, y, offset);
+    let zero = b.constant(0.0);
+    let r = b.bin(Max, y, zero);
+    let m = b.push(Expr::Compare(CompareFn::Gt, y, zero));
+    FusedProgram { inputs: vec![DType::F32; 3], body: b.0, outputs: vec![r, m] }
+}
+
+/// Logits and targets: the logarithm of softmax and the gradient of cross-entropy.
+fn cross_entropy() -> FusedProgram {
+    use BinaryFn::{Mul, Sub};
+    let mut b = Body(Vec::new());
+    let x = b.push(Expr::Input(0));
+    let max = b.push(Expr::Reduce(Monoid::Max, x));
+    let d = b.bin(Sub, x, max);
+    let e = b.push(Expr::Unary(UnaryFn::Exp, d));
+    let sum = b.push(Expr::Reduce(Monoid::Sum, e));
+    let l = b.push(Expr::Unary(UnaryFn::Log, sum));
+    let y = b.bin(Sub, d, l);
+    let t = b.push(Expr::Input(1));
+    let total = b.push(Expr::Reduce(Monoid::Sum, t));
+    let p = b.push(Expr::Unary(UnaryFn::Exp, y));
+    let p = b.bin(Mul, p, total);
+    let g = b.bin(Sub, t, p);
+    FusedProgram { inputs: vec![DType::F32; 2], body: b.0, outputs: vec![y, g] }
+}
+
+/// A plain loop, compiled for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+fn plain_adam(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
+    for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
+        *m = *m * 0.9 + *g * 0.1;
+        *v = *v * 0.999 + *g * *g * 0.001;
+        *p -= *m / (v.sqrt() + 1e-8) * 1e-3 + *p * 1e-2;
+    }
+}
+
+/// A plain loop, compiled for AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+fn plain_scale_relu(x: &[f32], scale: &[f32], offset: &[f32], y: &mut [f32], mask: &mut [u8]) {
+    let n = scale.len();
+    for ((x, y), mask) in x.chunks_exact(n).zip(y.chunks_exact_mut(n)).zip(mask.chunks_exact_mut(n)) {
+        for i in 0..n {
+            let v = x[i] * scale[i] + offset[i];
+            y[i] = if v > 0.0 { v } else { 0.0 };
+            mask[i] = u8::from(v > 0.0);
+        }
+    }
+}
+
 fn ramp(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0).collect()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut scratch = MapScratch::new();
-    for isa in Isa::available().filter(|i| *i != Isa::Scalar) {
+    let wide = Isa::detect() == Isa::Avx512;
+    for (isa, compiled) in [(Isa::Avx2, false), (Isa::Avx512, false), (Isa::Avx512, true)] {
+        if isa > Isa::detect() {
+            continue;
+        }
+        jit::set_enabled(compiled);
         for n in [16_384, 131_072, 1 << 20] {
             let c = Compiled::new(&adam(), 0)?;
             let (mut p, mut m, mut v, g) = (ramp(n), ramp(n), vec![0.5f32; n], ramp(n));
@@ -115,15 +197,64 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 run(isa, &c, &[n], &[], &ins, &mut outs, &mut scratch)
             })?;
             report(&format!("adam {n}"), isa, ns, n, 28 * n);
+            #[cfg(target_arch = "x86_64")]
+            if compiled && wide {
+                let ns = time(|| {
+                    // SAFETY: the processor has AVX-512.
+                    unsafe { plain_adam(&mut p, &mut m, &mut v, &g) };
+                    Ok(())
+                })?;
+                report(&format!("adam {n}, a Rust loop"), isa, ns, n, 28 * n);
+            }
+        }
+        for (rows, channels) in [(65_536, 32), (4096, 256), (256, 64)] {
+            let n = rows * channels;
+            let (x, scale, offset) = (ramp(n), ramp(channels), ramp(channels));
+            let (mut y, mut mask) = (vec![0f32; n], vec![0u8; n]);
+            let c = Compiled::new(&scale_relu(), 0)?;
+            let dims = [rows, channels];
+            let by_channel = |v| View::new(Buf::of(v), Layout { base: 0, dims: dims.as_slice().into(), strides: [0, 1].as_slice().into() });
             let ns = time(|| {
-                for (((p, m), v), g) in p.iter_mut().zip(&mut m).zip(&mut v).zip(&g) {
-                    *m = *m * 0.9 + *g * 0.1;
-                    *v = *v * 0.999 + *g * *g * 0.001;
-                    *p -= *m / (v.sqrt() + 1e-8) * 1e-3 + *p * 1e-2;
-                }
-                Ok(())
+                let ins = [
+                    Operand::Read(View::dense(Buf::of(&x[..]), &dims)?),
+                    Operand::Read(by_channel(&scale[..])?),
+                    Operand::Read(by_channel(&offset[..])?),
+                ];
+                let mut outs =
+                    [ViewMut::dense(BufMut::of(&mut y[..]), &dims)?, ViewMut::dense(BufMut::new(DType::Bool, &mut mask)?, &dims)?];
+                run(isa, &c, &dims, &[], &ins, &mut outs, &mut scratch)
             })?;
-            report(&format!("adam {n}, a Rust loop"), isa, ns, n, 28 * n);
+            report(&format!("scale, relu {rows}x{channels}"), isa, ns, n, 9 * n);
+            #[cfg(target_arch = "x86_64")]
+            if compiled && wide {
+                let ns = time(|| {
+                    // SAFETY: the processor has AVX-512.
+                    unsafe { plain_scale_relu(&x, &scale, &offset, &mut y, &mut mask) };
+                    Ok(())
+                })?;
+                report("   a Rust loop", isa, ns, n, 9 * n);
+            }
+        }
+        for n in [16_384, 1 << 20] {
+            let (x, mut y) = (ramp(n), vec![0f32; n]);
+            let c = Compiled::new(&gelu(), 0)?;
+            let ns = time(|| {
+                let mut outs = [ViewMut::dense(BufMut::of(&mut y[..]), &[n])?];
+                run(isa, &c, &[n], &[], &[Operand::Read(View::dense(Buf::of(&x[..]), &[n])?)], &mut outs, &mut scratch)
+            })?;
+            report(&format!("gelu {n}"), isa, ns, n, 8 * n);
+        }
+        for (rows, columns) in [(256, 4096), (32, 50_257), (128, 10)] {
+            let n = rows * columns;
+            let (x, t) = (ramp(n), ramp(n));
+            let (mut y, mut g) = (vec![0f32; n], vec![0f32; n]);
+            let (c, dims) = (Compiled::new(&cross_entropy(), 1)?, [rows, columns]);
+            let ns = time(|| {
+                let ins = [Operand::Read(View::dense(Buf::of(&x[..]), &dims)?), Operand::Read(View::dense(Buf::of(&t[..]), &dims)?)];
+                let mut outs = [ViewMut::dense(BufMut::of(&mut y[..]), &dims)?, ViewMut::dense(BufMut::of(&mut g[..]), &dims)?];
+                run(isa, &c, &dims, &[], &ins, &mut outs, &mut scratch)
+            })?;
+            report(&format!("cross-entropy {rows}x{columns}"), isa, ns, n, 16 * n);
         }
         let mut group = |rows: usize, columns: usize| -> Result<(), Box<dyn std::error::Error>> {
             let (x, mut y) = (ramp(rows * columns), vec![0f32; rows * columns]);

@@ -18,6 +18,7 @@ pub mod error;
 pub mod gather;
 pub mod gemm;
 pub mod isa;
+pub mod jit;
 pub mod lane;
 pub mod map;
 pub mod random;

@@ -60,6 +60,7 @@ impl Rng {
 }
 
 /// Element storage with the alignment of the widest element.
+#[derive(Clone)]
 pub(crate) struct Store {
     words: Vec<u64>,
     pub(crate) layout: Layout,

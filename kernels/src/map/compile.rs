@@ -1,6 +1,7 @@
 //! A fused program made ready to run: what is needed, in which sweep over the columns, in which block register.
 
 use crate::error::KernelError;
+use crate::jit::Cache;
 use crate::lane::{Value, by_value};
 use girih_ir::fused::{Expr, FusedProgram, Slot};
 use girih_ir::scalar::Wide;
@@ -10,60 +11,62 @@ use girih_ir::types::DType;
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// Element types of the operands.
-    pub(super) inputs: Vec<DType>,
+    pub(crate) inputs: Vec<DType>,
     /// The results.
-    pub(super) outputs: Vec<Result_>,
+    pub(crate) outputs: Vec<Result_>,
     /// Element type of every slot.
-    pub(super) types: Vec<DType>,
+    pub(crate) types: Vec<DType>,
     /// Slots that are constant along a row.
-    pub(super) per_row: Vec<bool>,
+    pub(crate) per_row: Vec<bool>,
     /// Everything in one sweep: for rows that fit one block.
-    pub(super) whole: Sweep,
+    pub(crate) whole: Sweep,
     /// One sweep more than the depth of the reductions: each computes again what it needs.
-    pub(super) sweeps: Vec<Sweep>,
+    pub(crate) sweeps: Vec<Sweep>,
     /// Trailing loop dimensions that are columns.
-    pub(super) cols: usize,
+    pub(crate) cols: usize,
     /// Loop dimensions whose index is used.
-    pub(super) index_dims: Vec<usize>,
+    pub(crate) index_dims: Vec<usize>,
     /// Whether there is a reduction.
-    pub(super) reduces: bool,
+    pub(crate) reduces: bool,
     /// For each operand, the last slot that reads it (0 when none does).
-    pub(super) last_read: Vec<Slot>,
+    pub(crate) last_read: Vec<Slot>,
+    /// The program as machine code, for each way that its operands moved so far.
+    pub(crate) jit: Cache,
 }
 
 /// One result of a program.
 #[derive(Clone, Debug)]
-pub(super) struct Result_ {
-    pub(super) slot: Slot,
-    pub(super) dtype: DType,
-    pub(super) per_row: bool,
+pub(crate) struct Result_ {
+    pub(crate) slot: Slot,
+    pub(crate) dtype: DType,
+    pub(crate) per_row: bool,
 }
 
 /// One instruction with its register.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) slot: Slot,
-    pub(super) expr: Expr,
+pub(crate) struct Step {
+    pub(crate) slot: Slot,
+    pub(crate) expr: Expr,
     /// Raw value of a constant.
-    pub(super) constant: u64,
+    pub(crate) constant: u64,
     /// The block register that it may write.
-    pub(super) reg: u32,
+    pub(crate) reg: u32,
     /// The result that is exactly this slot, if any.
-    pub(super) out: Option<u32>,
+    pub(crate) out: Option<u32>,
 }
 
 /// Instructions of one pass over the columns.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sweep {
-    pub(super) steps: Vec<Step>,
+pub(crate) struct Sweep {
+    pub(crate) steps: Vec<Step>,
     /// Bytes a lane of every register.
-    pub(super) regs: Vec<usize>,
+    pub(crate) regs: Vec<usize>,
     /// Whether the results are written in this pass.
-    pub(super) writes: bool,
+    pub(crate) writes: bool,
 }
 
 /// The element type that values of a type are computed in.
-pub(super) fn value_type(d: DType) -> DType {
+pub(crate) fn value_type(d: DType) -> DType {
     match d {
         DType::BF16 | DType::F16 | DType::F8E4M3FN | DType::F8E5M2 => DType::F32,
         d => d,
@@ -71,14 +74,14 @@ pub(super) fn value_type(d: DType) -> DType {
 }
 
 /// The bytes of a value, in the low bytes.
-pub(super) fn raw<T: bytemuck::Pod>(v: T) -> u64 {
+pub(crate) fn raw<T: bytemuck::Pod>(v: T) -> u64 {
     let mut bytes = [0u8; 8];
     bytes[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&v));
     u64::from_le_bytes(bytes)
 }
 
 /// The value of those bytes.
-pub(super) fn unraw<T: bytemuck::Pod>(v: u64) -> T {
+pub(crate) fn unraw<T: bytemuck::Pod>(v: u64) -> T {
     bytemuck::pod_read_unaligned(&v.to_le_bytes()[..size_of::<T>()])
 }
 
@@ -126,7 +129,7 @@ impl Compiled {
                 }
             }
         }
-        Ok(Compiled { last_read, inputs: program.inputs.clone(), outputs, types, per_row, whole, sweeps, cols, index_dims, reduces })
+        Ok(Compiled { jit: Cache::default(), last_read, inputs: program.inputs.clone(), outputs, types, per_row, whole, sweeps, cols, index_dims, reduces })
     }
 
     /// Trailing loop dimensions that are columns.

@@ -8,12 +8,12 @@
 //! **Order of sums:** column `c` is combined into lane `c mod 64`, ascending, then the lanes by halving, whatever the blocks, the layouts
 //! and the instruction set.
 
-mod compile;
+pub(crate) mod compile;
 mod convert;
 mod engine;
 pub(crate) mod loops;
 pub(crate) mod math;
-mod nest;
+pub(crate) mod nest;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +23,7 @@ use crate::arch::tier::Tier;
 use crate::buffer::{View, ViewMut, check_shape, check_type};
 use crate::error::KernelError;
 use crate::isa::Isa;
+use crate::jit;
 use engine::Engine;
 use girih_ir::types::element_count;
 use nest::{Nest, Strides};
@@ -38,7 +39,7 @@ pub enum Operand<'a> {
 
 /// Working memory of [`run`], kept between calls.
 #[derive(Debug, Default)]
-pub struct MapScratch(engine::Memory);
+pub struct MapScratch(engine::Memory, Vec<[f32; 16]>);
 
 impl MapScratch {
     /// Empty working memory; it grows to what the calls need.
@@ -72,6 +73,9 @@ pub fn run(
 ) -> Result<(), KernelError> {
     let operands = validate(program, loops, origin, inputs, outputs)?;
     if element_count(&loops[..loops.len() - program.cols]) == 0 || (program.cols == 0 && element_count(loops) == 0) {
+        return Ok(());
+    }
+    if isa.usable() == Isa::Avx512 && jit::run(program, loops, &operands, inputs, outputs, &mut scratch.1) {
         return Ok(());
     }
     let columns = element_count(&loops[loops.len() - program.cols..]);

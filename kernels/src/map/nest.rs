@@ -4,7 +4,7 @@ use girih_ir::types::Dims;
 use smallvec::SmallVec;
 
 /// Strides of one operand, one a loop dimension.
-pub(super) type Strides = SmallVec<[isize; 6]>;
+pub(crate) type Strides = SmallVec<[isize; 6]>;
 
 /// A flat suffix holds at least this many points when the space has them: shorter rows would be all overhead.
 const MIN_FLAT: usize = 512;
