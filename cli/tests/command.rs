@@ -85,6 +85,7 @@ fn help_of_every_command() {
         "check",
         "targets",
         "bench",
+        "profile",
         "diff",
         "demo",
         "completions",
@@ -324,6 +325,69 @@ fn simulation_and_measurement_are_documents() {
     assert!(least > 0.0 && median >= least && bench["compile_ms"].as_f64().is_some_and(|ms| ms > 0.0));
     assert!(bench["gflops"].as_f64().is_some_and(|g| g > 0.0));
     assert!(bench["peak_rss_bytes"].as_u64().is_none_or(|b| b > 1 << 20));
+}
+
+/// A step `w -= 0.5 (w - x)` as the folder of a case; the scalar counter is stored with one dimension.
+fn case_folder(dir: &Path) -> String {
+    let module = r#"module @jit_step {
+  func.func public @main(%arg0: tensor<4xf32>, %arg1: tensor<f32>, %arg2: tensor<4xf32>) -> (tensor<4xf32>, tensor<f32>, tensor<f32>) {
+    %half = stablehlo.constant dense<5.000000e-01> : tensor<4xf32>
+    %one = stablehlo.constant dense<1.000000e+00> : tensor<f32>
+    %zero = stablehlo.constant dense<0.000000e+00> : tensor<f32>
+    %d = stablehlo.subtract %arg0, %arg2 : tensor<4xf32>
+    %s = stablehlo.multiply %d, %half : tensor<4xf32>
+    %w = stablehlo.subtract %arg0, %s : tensor<4xf32>
+    %t = stablehlo.add %arg1, %one : tensor<f32>
+    %q = stablehlo.multiply %d, %d : tensor<4xf32>
+    %l = stablehlo.reduce(%q init: %zero) applies stablehlo.add across dimensions = [0] : (tensor<4xf32>, tensor<f32>) -> tensor<f32>
+    return %w, %t, %l : tensor<4xf32>, tensor<f32>, tensor<f32>
+  }
+}"#;
+    let manifest = r#"{"inputs": [{"name": "w", "shape": [4]}, {"name": "t", "shape": []}, {"name": "batch/x", "shape": [4]}],
+        "outputs": [{"name": "w", "feeds_input": 0}, {"name": "t", "feeds_input": 1}, {"name": "loss"}],
+        "useful_flops_per_step": 12, "num_batches": 2}"#;
+    file(dir, "train_step.mlir", module);
+    file(dir, "case.json", manifest);
+    let pair = |name: &str, shape: &[usize], k: usize| (name.to_string(), shape.to_vec(), k);
+    save(dir, "inputs.safetensors", vec![pair("w", &[4], 2), pair("t", &[1], 0)], |_, k| k as f32);
+    save(dir, "batches.safetensors", vec![pair("0/batch/x", &[4], 0), pair("1/batch/x", &[4], 1)], |_, k| k as f32);
+    dir.to_string_lossy().into_owned()
+}
+
+#[test]
+fn cases_are_measured_on_their_own_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = case_folder(dir.path());
+    let line = ok(&["bench", &folder, "--seconds", "0.01", "--threads", "1", "--format", "json"]);
+    assert_eq!(line.trim_end().lines().count(), 1, "{line}");
+    let bench: Value = serde_json::from_str(&line).unwrap();
+    // w: 2, 1, 1, 0.5, 0.75, …; the batches are 0 and 1 in turn, and the loss is 4 (w - x)².
+    let losses: Vec<f64> = bench["losses"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    assert_eq!(losses[..5], [16.0, 0.0, 4.0, 1.0, 2.25]);
+    assert_eq!((bench["flops"].as_u64(), losses.len()), (Some(12), 8));
+    assert!(bench["steps"].as_u64().is_some_and(|n| n >= 7));
+    let missing = girih(&["bench", dir.path().parent().unwrap().to_str().unwrap(), "--steps", "1"]);
+    assert_eq!(missing.status.code(), Some(6), "{}", text(&missing.stderr));
+}
+
+#[test]
+fn profiles_name_every_instruction_of_a_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = at(dir.path(), "trace.json");
+    for (target, dies) in [("host", "1"), ("dojo-tile", "4")] {
+        let mut args = vec!["profile", MLP, "--steps", "2", "--threads", "2", "-t", target, "--dies", dies, "--trace", &trace];
+        args.extend(TRAIN);
+        let profile = json(&args);
+        let kinds: Vec<&str> = profile["kinds"].as_array().unwrap().iter().filter_map(|k| k["kind"].as_str()).collect();
+        assert!(kinds.contains(&"gemm") && kinds.contains(&"map"), "{kinds:?}");
+        let first = profile["instructions"][0]["name"].as_str().unwrap();
+        assert_eq!(first.starts_with('('), target == "dojo-tile", "instructions of a mesh begin with their die: {first}");
+        assert_eq!(profile["instructions"].as_array().map(Vec::len), Some(10));
+        assert!(profile["instructions"][0]["source"].as_str().is_some_and(|s| s.starts_with('%')));
+        let events: Value = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+        assert!(events["traceEvents"].as_array().is_some_and(|e| e.len() > 10));
+    }
+    assert!(ok(&["profile", MLP, "--steps", "1"]).contains("waiting"));
 }
 
 #[test]
