@@ -11,6 +11,7 @@ mod avx512;
 pub(crate) mod machine;
 mod scalar;
 pub(crate) mod tier;
+pub(crate) mod winograd;
 
 use crate::isa::Isa;
 

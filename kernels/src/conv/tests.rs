@@ -5,11 +5,11 @@ use crate::gemm::tests::{Rng, bits, indices, position, random_layout};
 use crate::{Isa, KernelError, Scratch};
 use girih_ir::types::{Dims, Layout};
 
-struct Case {
-    conv: Conv,
-    lhs: Vec<f32>,
-    rhs: Vec<f32>,
-    out: Vec<f32>,
+pub(super) struct Case {
+    pub conv: Conv,
+    pub lhs: Vec<f32>,
+    pub rhs: Vec<f32>,
+    pub out: Vec<f32>,
 }
 
 /// A random convolution of `spatial` dimensions; `wide` makes one of the channel counts large.
@@ -47,12 +47,12 @@ fn random_case(rng: &mut Rng, spatial: usize, wide: bool) -> Case {
     let (lhs, lhs_len) = layout(rng, &shape(batch * dims.batch_groups, inputs * dims.feature_groups, &image));
     let (rhs, rhs_len) = layout(rng, &shape(outputs, inputs, &kernel));
     let (out, out_len) = layout(rng, &shape(batch, outputs, &result));
-    let conv = Conv { lhs, rhs, out, dims, accumulate: rng.below(3) == 0 };
+    let conv = Conv { lhs, rhs, out, dims, accumulate: rng.below(3) == 0, transform: false };
     Case { conv, lhs: rng.floats(lhs_len), rhs: rng.floats(rhs_len), out: rng.floats(out_len) }
 }
 
 /// Extents `[n, c, spatial…]` with the channels innermost in memory.
-fn channels_last(dims: &[usize]) -> (Layout, usize) {
+pub(super) fn channels_last(dims: &[usize]) -> (Layout, usize) {
     let mut layout = Layout::dense(dims);
     let mut step = 1;
     for d in std::iter::once(1).chain((2..dims.len()).rev()).chain([0]) {
@@ -63,7 +63,7 @@ fn channels_last(dims: &[usize]) -> (Layout, usize) {
 }
 
 /// The expected output in f64, straight from the padded and dilated image, and the magnitudes that bound the rounding error.
-fn naive(case: &Case) -> Vec<(usize, f64, f64)> {
+pub(super) fn naive(case: &Case) -> Vec<(usize, f64, f64)> {
     let c = &case.conv;
     let (fg, bg) = (c.dims.feature_groups, c.dims.batch_groups);
     let mut kernel = Dims::from_slice(&c.rhs.dims);
@@ -184,7 +184,7 @@ fn grouped_cases(rng: &mut Rng) -> Vec<Case> {
                 });
                 let [lhs, rhs, out] = layouts;
                 let [a, b, c] = [&lhs, &rhs, &out].map(|l| rng.floats(l.elements()));
-                let conv = Conv { lhs, rhs, out, dims: dims.clone(), accumulate: rng.below(2) == 0 };
+                let conv = Conv { lhs, rhs, out, dims: dims.clone(), accumulate: rng.below(2) == 0, transform: false };
                 cases.push(Case { conv, lhs: a, rhs: b, out: c });
             }
         }
@@ -192,7 +192,7 @@ fn grouped_cases(rng: &mut Rng) -> Vec<Case> {
     cases
 }
 
-fn swapped(l: &Layout) -> Layout {
+pub(super) fn swapped(l: &Layout) -> Layout {
     let mut l = l.clone();
     l.dims.swap(0, 1);
     l.strides.swap(0, 1);
@@ -247,7 +247,7 @@ fn splits_of_a_dense_output_are_contiguous_and_in_order() {
     for last in [false, true] {
         let shape = |dims: &[usize]| if last { channels_last(dims).0 } else { Layout::dense(dims) };
         let dims = ConvDims::new(&[window, window]);
-        let c = Conv { lhs: shape(&[3, 4, 6, 5]), rhs: shape(&[10, 4, 3, 3]), out: shape(&[3, 10, 6, 5]), dims, accumulate: false };
+        let c = Conv { lhs: shape(&[3, 4, 6, 5]), rhs: shape(&[10, 4, 3, 3]), out: shape(&[3, 10, 6, 5]), dims, accumulate: false, transform: false };
         for parts in 1..9 {
             let (mut at, mut most) = (0, 0);
             for list in c.split(parts) {
@@ -277,7 +277,7 @@ fn gradients_are_convolutions_of_the_same_kind() {
     let both = |w: ConvWindow| ConvDims::new(&[w, w]);
     let forward = ConvWindow { stride, pad_low: pad as isize, pad_high: pad as isize, ..ConvWindow::default() };
     let mut out = vec![0.0; grad.len()];
-    let c = Conv { lhs: xl.clone(), rhs: wl.clone(), out: yl.clone(), dims: both(forward), accumulate: false };
+    let c = Conv { lhs: xl.clone(), rhs: wl.clone(), out: yl.clone(), dims: both(forward), accumulate: false, transform: false };
     conv(Isa::detect(), &c, &image, &kernel, &mut out, &mut scratch).unwrap();
     let inner = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
     let want = inner(&out, &grad);
@@ -286,14 +286,14 @@ fn gradients_are_convolutions_of_the_same_kind() {
     let high = (x + k - 1) as isize - low - ((y - 1) * stride + 1) as isize;
     let back = ConvWindow { pad_low: low, pad_high: high, lhs_dilation: stride, reverse: true, ..ConvWindow::default() };
     let mut dx = vec![0.0; image.len()];
-    let c = Conv { lhs: yl.clone(), rhs: swapped(&wl), out: xl.clone(), dims: both(back), accumulate: false };
+    let c = Conv { lhs: yl.clone(), rhs: swapped(&wl), out: xl.clone(), dims: both(back), accumulate: false, transform: false };
     conv(Isa::detect(), &c, &grad, &kernel, &mut dx, &mut scratch).unwrap();
     assert!((inner(&dx, &image) - want).abs() < 1e-4 * want.abs().max(1.0));
 
     let high = ((k - 1) + (y - 1) * stride + 1) as isize - x as isize - pad as isize;
     let filter = ConvWindow { pad_low: pad as isize, pad_high: high, rhs_dilation: stride, ..ConvWindow::default() };
     let mut dw = vec![0.0; kernel.len()];
-    let c = Conv { lhs: swapped(&xl), rhs: swapped(&yl), out: swapped(&wl), dims: both(filter), accumulate: false };
+    let c = Conv { lhs: swapped(&xl), rhs: swapped(&yl), out: swapped(&wl), dims: both(filter), accumulate: false, transform: false };
     conv(Isa::detect(), &c, &image, &grad, &mut dw, &mut scratch).unwrap();
     assert!((inner(&dw, &kernel) - want).abs() < 1e-4 * want.abs().max(1.0));
 }
@@ -306,6 +306,7 @@ fn the_reference_knows_integers_and_half_floats() {
         out: Layout::dense(&[1, 1, 4]),
         dims: ConvDims::new(&[ConvWindow { pad_low: 1, pad_high: 1, reverse: true, ..ConvWindow::default() }]),
         accumulate: false,
+            transform: false,
     };
     let mut out = [0i64; 4];
     conv_reference(&c, &[1, 2, 3], &[10, 1], &mut out).unwrap();
@@ -327,6 +328,7 @@ fn refuses_what_does_not_fit() {
         out: Layout::dense(&[2, 6, 3]),
         dims: ConvDims { feature_groups: 2, ..ConvDims::new(&[ConvWindow::default()]) },
         accumulate: false,
+            transform: false,
     };
     let run = |c: &Conv| conv(Isa::detect(), c, &[1.0; 40], &[1.0; 36], &mut [0.0; 36], &mut Scratch::new());
     assert_eq!(run(&good), Ok(()));
