@@ -91,7 +91,7 @@ pub struct Conv {
 /// Whether [`Conv::transform`] makes this convolution faster: Winograd's F(4×4, 3×3), for stride 1 and channels innermost in memory, and
 /// its transpose for the gradient of such a kernel.
 ///
-/// The error stays within twice that of the direct sum in the root mean square, but is bounded by the largest products of a 6 × 6 patch instead
+/// The error stays within three times that of the direct sum in the root mean square, but is bounded by the largest products of a 6 × 6 patch instead
 /// of those of one output; one infinity makes a whole patch NaN. The answer, and the bits of a transformed convolution, do not change when
 /// batch or output channels (for the gradient of a kernel: input or output channels) are cut into calls; positions of the output are cut at
 /// multiples of [`TRANSFORM_TILE`], those of a kernel's gradient not at all.

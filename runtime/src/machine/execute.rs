@@ -22,6 +22,7 @@ pub struct Bench {
     gemm: Scratch,
     map: MapScratch,
     stage: Vec<Block>,
+    runs: Block,
 }
 
 impl Bench {
@@ -65,6 +66,19 @@ pub fn run(task: &Task, mut access: Access<'_>, isa: Isa, bench: &mut Bench) -> 
         Work::Conv(c) => {
             let [a, b] = pair(task, &reads, &bench.stage)?;
             return run_conv(isa, c, task.outs[0].dtype, &a, &b, &mut *writes[0], &mut bench.gemm);
+        }
+        Work::ConvRuns(c) => {
+            let [a, b] = pair(task, &reads, &bench.stage)?;
+            let dtype = task.outs[0].dtype;
+            let dense = bench.runs.take(c.out.elements() * dtype.size());
+            run_conv(isa, c, dtype, &a, &b, dense, &mut bench.gemm)?;
+            let mut rest = &*dense;
+            for run in &mut writes {
+                let (first, others) = rest.split_at(run.len().min(rest.len()));
+                run[..first.len()].copy_from_slice(first);
+                rest = others;
+            }
+            return Ok(());
         }
         _ => {}
     }
@@ -234,7 +248,7 @@ fn starting(v: &View<'_>) -> Result<i64, KernelError> {
 fn run_plain(work: &Work, isa: Isa, ins: &[map::Operand<'_>], outs: &mut [ViewMut<'_>]) -> Result<(), KernelError> {
     let Some((out, more)) = outs.split_first_mut() else { return Ok(()) };
     match work {
-        Work::Gemm(_) | Work::Conv(_) | Work::Map { .. } => Ok(()),
+        Work::Gemm(_) | Work::Conv(_) | Work::ConvRuns(_) | Work::Map { .. } => Ok(()),
         Work::Reduce(monoid) => reduce::reduce(isa, *monoid, false, input(ins, 0)?, out),
         Work::ArgReduce { max, last, origin } => reduce::arg_reduce(*max, *last, *origin, input(ins, 0)?, out),
         Work::ReduceWindow { monoid, windows } => window::reduce_window(isa, *monoid, windows, input(ins, 0)?, out),

@@ -4,8 +4,10 @@
 //! parts (the number of threads) never shows in a result. A dimension is cut only where the parts of every result are apart in memory: then
 //! each thread owns a contiguous range of bytes.
 
+use super::task;
 use girih_ir::program::instr::WindowDims;
 use girih_ir::program::{Instr, Program, Region};
+use girih_kernels::conv::TRANSFORM_TILE;
 use std::ops::Range;
 
 /// Work below this (about operations) is not worth waking anybody.
@@ -17,7 +19,12 @@ pub fn split(instr: &Instr, program: &Program, parts: usize) -> Vec<Instr> {
         return vec![instr.clone()];
     }
     let Some((dim, extent)) = best_dim(instr, parts) else { return vec![instr.clone()] };
-    let unit = if matches!(instr, Instr::Gemm { .. }) && extent >= 16 * parts { 8 } else { 1 };
+    let unit = match instr {
+        Instr::Gemm { .. } if extent >= 16 * parts => 8,
+        Instr::Conv { .. } if dim >= 2 => TRANSFORM_TILE,
+        Instr::Conv { .. } if extent >= 32 * parts => 16,
+        _ => 1,
+    };
     let units = extent.div_ceil(unit);
     let cuts = (0..=parts).map(|t| (units * t / parts * unit).min(extent)).collect::<Vec<_>>();
     cuts.windows(2).filter(|w| w[0] < w[1]).filter_map(|w| part(instr, dim, w[0]..w[1])).collect()
@@ -50,11 +57,20 @@ fn best_dim(instr: &Instr, parts: usize) -> Option<(usize, usize)> {
     let first = outs.first()?;
     let mut dims: Vec<usize> = (0..first.dims.len()).filter(|d| first.dims[*d] > 1).collect();
     dims.sort_by_key(|d| std::cmp::Reverse(first.strides[*d].unsigned_abs()));
-    let able = |d: &usize| outs.iter().all(|o| apart(o, *d)) && part(instr, *d, 0..1).is_some();
-    let able: Vec<usize> = dims.into_iter().filter(able).collect();
+    let possible = |d: &usize| part(instr, *d, 0..1).is_some();
+    let able: Vec<usize> = dims.iter().copied().filter(|d| outs.iter().all(|o| apart(o, *d)) && possible(d)).collect();
     let enough = able.iter().find(|d| first.dims[**d] >= 2 * parts);
+    // The gradient of a kernel lies tap by tap: a range of its channels is one run a tap.
+    let by_channel = |d: &&usize| **d < 2 && first.dims[**d] >= 2 * parts && part(instr, **d, 0..1).is_some_and(|p| in_runs(&p));
+    let channels = if enough.is_none() && matches!(instr, Instr::Conv { .. }) { dims.iter().find(by_channel) } else { None };
+    let enough = enough.or(channels);
     let dim = enough.or_else(|| able.iter().max_by_key(|d| (first.dims[**d], std::cmp::Reverse(**d))))?;
     Some((*dim, first.dims[*dim]))
+}
+
+/// Whether the result lies in a few runs of bytes that nothing else lies between as far as one part is concerned.
+fn in_runs(instr: &Instr) -> bool {
+    instr.writes().first().is_some_and(|r| matches!(task::runs_of(r), Ok(Some(_))))
 }
 
 /// Whether parts of this dimension are apart in memory: one step is at least the span of all other dimensions.
@@ -105,6 +121,11 @@ fn part(instr: &Instr, dim: usize, range: Range<usize>) -> Option<Instr> {
                 narrow(rhs, 0)?;
             }
             d if d >= 2 => {
+                // Transformed convolutions are cut between tiles, and the gradient of a kernel is one tile.
+                let small = out.dims.get(d).is_none_or(|extent| *extent < TRANSFORM_TILE);
+                if small && task::conv_of(instr).is_some_and(|c| c.transform) {
+                    return None;
+                }
                 narrow(out, d)?;
                 shift_window(window, d - 2, *lhs.dims.get(d)?, *rhs.dims.get(d)?, &range)?;
             }

@@ -168,7 +168,7 @@ pub struct Views<'v> {
     /// Ranges that are read.
     pub reads: SmallVec<[&'v [u8]; 4]>,
     /// Ranges that are written.
-    pub writes: SmallVec<[&'v mut [u8]; 2]>,
+    pub writes: SmallVec<[&'v mut [u8]; super::task::RUNS]>,
 }
 
 impl Access<'_> {

@@ -13,7 +13,7 @@ use girih_ir::program::instr::WindowDims;
 use girih_ir::program::{Instr, Program, Region};
 use girih_ir::scalar::Monoid;
 use girih_ir::types::{DType, Dims, Layout};
-use girih_kernels::conv::{Conv, ConvDims, ConvWindow};
+use girih_kernels::conv::{Conv, ConvDims, ConvWindow, winograd_pays};
 use girih_kernels::gemm::Gemm;
 use girih_kernels::map::Compiled;
 use smallvec::SmallVec;
@@ -46,6 +46,8 @@ pub enum Feed {
 pub enum Work {
     Gemm(Gemm),
     Conv(Conv),
+    /// A convolution whose result lies in several runs of bytes: it is computed densely and dealt out over the written slices.
+    ConvRuns(Conv),
     Map { program: Arc<Compiled>, loops: Dims, origin: Dims },
     Reduce(Monoid),
     ArgReduce { max: bool, last: bool, origin: u64 },
@@ -204,7 +206,11 @@ pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Res
         Instr::Conv { lhs, rhs, window, feature_groups, batch_groups, .. } => {
             o.read(lhs, false, false)?;
             o.read(rhs, false, false)?;
-            let work = conv(&o, window, *feature_groups as usize, *batch_groups as usize)?;
+            let mut work = conv(&o, window, *feature_groups as usize, *batch_groups as usize)?;
+            if let (Work::Conv(c), Some((runs, layout))) = (&work, runs_of(&instr.writes()[0])?) {
+                work = Work::ConvRuns(Conv { out: layout, ..c.clone() });
+                o.writes = runs;
+            }
             o.task(work)
         }
         Instr::Map { program: id, loops, cols, origin, ins, .. } => {
@@ -329,5 +335,59 @@ fn conv(o: &Operands, window: &WindowDims, feature_groups: usize, batch_groups: 
         reverse: w.reverse,
     });
     let dims = ConvDims { window: window.collect(), feature_groups, batch_groups };
-    Ok(Work::Conv(Conv { lhs, rhs, out: o.outs[0].layout.clone(), dims, accumulate: false }))
+    let mut conv = Conv { lhs, rhs, out: o.outs[0].layout.clone(), dims, accumulate: false, transform: false };
+    conv.transform = o.outs[0].dtype == DType::F32 && winograd_pays(&conv);
+    Ok(Work::Conv(conv))
+}
+
+/// Most runs of bytes of one result: the taps of a 3×3 kernel.
+pub const RUNS: usize = 9;
+
+/// The runs of bytes of a region that does not fill its extent, and the layout of its elements when the runs are put together; `None`
+/// when it is one run, or too many, or its elements are not apart.
+pub fn runs_of(region: &Region) -> Result<Option<(SmallVec<[Bytes; 2]>, Layout)>, String> {
+    let whole = extent(region)?;
+    let size = region.dtype.size();
+    let elements = region.elements() as usize;
+    if whole.len() == elements * size || region.strides.iter().zip(&region.dims).any(|(s, d)| *s < 0 && *d > 1) {
+        return Ok(None);
+    }
+    let mut order: SmallVec<[usize; 6]> = (0..region.dims.len()).filter(|d| region.dims[*d] > 1).collect();
+    order.sort_by_key(|d| region.strides[*d]);
+    let mut layout = Layout::dense(&region.dims);
+    // The strides of dimensions of extent 1 reach no element, but kernels choose by them.
+    layout.strides.iter_mut().zip(&region.strides).for_each(|(s, r)| *s = *r as isize);
+    let (mut run, mut joined, mut apart) = (1usize, true, true);
+    let mut step = 1usize;
+    let mut starts: SmallVec<[usize; RUNS]> = SmallVec::from_elem(0, 1);
+    for d in order {
+        let (stride, dim) = (region.strides[d] as usize, region.dims[d]);
+        joined &= stride == step;
+        layout.strides[d] = step as isize;
+        step *= dim;
+        if joined {
+            run = step;
+            continue;
+        }
+        apart &= stride >= starts.iter().max().map_or(0, |s| s + run);
+        if starts.len() * dim > RUNS || !apart {
+            return Ok(None);
+        }
+        let inner = starts.clone();
+        starts = (0..dim).flat_map(|i| inner.iter().map(move |s| s + i * stride)).collect();
+    }
+    let runs = starts.iter().map(|s| whole.start + s * size..whole.start + (s + run) * size).collect();
+    Ok(Some((runs, layout)))
+}
+
+/// The convolution of an instruction, as if nothing were staged; `None` for other instructions and ill-formed windows.
+pub fn conv_of(instr: &Instr) -> Option<Conv> {
+    let Instr::Conv { lhs, rhs, out, .. } = instr else { return None };
+    let mut o = Operands::new(&[out]).ok()?;
+    [lhs, rhs].into_iter().try_for_each(|r| o.read(r, false, false)).ok()?;
+    let Instr::Conv { window, feature_groups, batch_groups, .. } = instr else { return None };
+    match conv(&o, window, *feature_groups as usize, *batch_groups as usize) {
+        Ok(Work::Conv(c)) => Some(c),
+        _ => None,
+    }
 }
