@@ -40,6 +40,11 @@ pub(crate) struct Patch {
 }
 
 impl Patch {
+    /// What tiles before this one did not read of a patch of the input.
+    pub(crate) fn fresh(&self) -> Patch {
+        Patch { y: [self.y[0].max(2), self.y[1]], x: [self.x[0].max(2), self.x[1]], ..*self }
+    }
+
     fn is_empty(&self) -> bool {
         self.y[0] >= self.y[1] || self.x[0] >= self.x[1]
     }
@@ -49,10 +54,18 @@ impl Patch {
         if self.is_empty() || channels == 0 {
             return true;
         }
-        let at = |y: usize, x: usize| self.base as i128 + y as i128 * self.row as i128 + x as i128 * self.col as i128;
-        let corners =
-            [at(self.y[0], self.x[0]), at(self.y[0], self.x[1] - 1), at(self.y[1] - 1, self.x[0]), at(self.y[1] - 1, self.x[1] - 1)];
-        self.y[1] <= size && self.x[1] <= size && corners.iter().all(|c| *c >= 0 && *c + channels as i128 <= len as i128)
+        let at = |y: usize, x: usize| {
+            let (y, x) = (self.row.checked_mul(y as isize)?, self.col.checked_mul(x as isize)?);
+            let at = usize::try_from(self.base.checked_add(y)?.checked_add(x)?).ok()?;
+            at.checked_add(channels).filter(|end| *end <= len)
+        };
+        let [(top, bottom), (left, right)] = [(self.y[0], self.y[1] - 1), (self.x[0], self.x[1] - 1)];
+        bottom < size
+            && right < size
+            && at(top, left).is_some()
+            && at(top, right).is_some()
+            && at(bottom, left).is_some()
+            && at(bottom, right).is_some()
     }
 }
 
@@ -469,6 +482,7 @@ pub(crate) fn output(isa: Isa, points: &[f32], from: Points, out: &mut [f32], pa
 
 struct Filter<'a> {
     taps: &'a [f32],
+    plane: usize,
     depth: usize,
     lines: usize,
     dst: &'a mut [f32],
@@ -478,7 +492,7 @@ struct Filter<'a> {
 impl Op for Filter<'_> {
     #[inline(always)]
     unsafe fn run<L: Line>(self) {
-        let plane = self.depth * PANEL;
+        let plane = self.plane;
         for row in 0..self.depth {
             for line in 0..self.lines {
                 let at = row * PANEL + line * LANES;
@@ -499,11 +513,11 @@ impl Op for Filter<'_> {
     }
 }
 
-/// Transforms `lines` × 16 columns of a kernel: `taps` is `[9][depth][64]`, point `p` of the result is `[depth][64]` at `p·step`.
-pub(crate) fn filter(isa: Isa, taps: &[f32], depth: usize, lines: usize, dst: &mut [f32], step: usize) {
-    assert!(taps.len() >= 9 * depth * PANEL && lines <= PANEL / LANES, "transform reads outside the kernel");
+/// Transforms `lines` × 16 columns of a kernel: tap `t` is `[depth][64]` at `t·plane`, point `p` of the result `[depth][64]` at `p·step`.
+pub(crate) fn filter(isa: Isa, (taps, plane): (&[f32], usize), depth: usize, lines: usize, dst: &mut [f32], step: usize) {
+    assert!(taps.len() >= 8 * plane + depth * PANEL && lines <= PANEL / LANES, "transform reads outside the kernel");
     assert!(step >= depth * PANEL && dst.len() >= (POINTS - 1) * step + depth * PANEL, "transform writes outside its points");
-    dispatch(isa, Filter { taps, depth, lines, dst, step });
+    dispatch(isa, Filter { taps, plane, depth, lines, dst, step });
 }
 
 struct Taps<'a> {
@@ -676,4 +690,24 @@ pub(crate) fn product(isa: Isa, p: Product<'_>, c: &mut [f32]) {
     assert!(p.b.len() >= (p.depth - 1) * PANEL + p.lines * LANES, "product reads outside operand b");
     assert!(c.len() >= (p.rows - 1) * PANEL + p.lines * LANES, "product writes outside its result");
     dispatch(isa, Job { p, c });
+}
+
+/// Asks for the lines of cache of a patch, as far as they lie in the slice. A hint: nothing is read.
+pub(crate) fn prefetch(data: &[f32], patch: &Patch, channels: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for y in patch.y[0]..patch.y[1] {
+        for x in patch.x[0]..patch.x[1] {
+            let at = patch.base + y as isize * patch.row + x as isize * patch.col;
+            for channel in (0..channels).step_by(LANES) {
+                if let Some(cell) = data.get((at as usize).wrapping_add(channel)) {
+                    // SAFETY: a prefetch has no effect but on time; the address is that of an element.
+                    unsafe {
+                        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(std::ptr::from_ref(cell).cast());
+                    }
+                }
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, patch, channels);
 }

@@ -21,6 +21,8 @@ const DEPTH: usize = 64;
 const KEPT: usize = 3 << 20;
 /// Tiles that one product of a kernel gradient sums: part of the numerical contract.
 const SUMMED: usize = 128;
+/// Tiles between asking for a patch and reading it.
+const AHEAD: usize = 3;
 /// Input patch extent.
 const REACH: usize = TILE + 2;
 
@@ -146,16 +148,30 @@ fn forward(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratc
     let (count, padded, panels) = (tiles.count(), round_up(inputs, 16), outputs.div_ceil(PANEL));
     let block = BLOCK.min(count);
     let (image_step, product_step) = (spaced(block * padded), spaced(block * PANEL));
+    // Planes of a kernel start a line further than their size, as those of images do.
+    let plane = spaced(PANEL * DEPTH.min(inputs));
+    let kernel_block = POINTS * plane;
     let kept = POINTS * inputs * panels * PANEL * 4 <= KEPT;
     let Scratch { a, b, stage, tile, .. } = scratch;
-    let kernel = b.take(POINTS * PANEL * if kept { panels * inputs } else { inputs.min(DEPTH) });
-    let taps = stage.take(9 * PANEL * DEPTH.min(inputs));
+    let kernel = b.take(kernel_block * if kept { panels * inputs.div_ceil(DEPTH) } else { 1 });
+    let taps = stage.take(9 * plane);
     let (image, products) = (a.take(POINTS * image_step), tile.take(POINTS * product_step));
+    let source = |tile: usize| {
+        let (n, y, x) = tiles.place(tile);
+        from.patch(n, y as isize - wy.pad_low, x as isize - wx.pad_low, REACH)
+    };
+    let target = |tile: usize, panel: usize| {
+        let (n, y, x) = tiles.place(tile);
+        let patch = to.patch(n, y as isize, x as isize, TILE);
+        Patch { base: patch.base + (panel * PANEL) as isize, ..patch }
+    };
     for start in (0..count).step_by(block) {
         let len = block.min(count - start);
         for t in 0..len {
-            let (n, y, x) = tiles.place(start + t);
-            let patch = from.patch(n, y as isize - wy.pad_low, x as isize - wx.pad_low, REACH);
+            if start + t + AHEAD < count {
+                transform::prefetch(lhs, &source(start + t + AHEAD).fresh(), inputs);
+            }
+            let patch = source(start + t);
             transform::input(isa, lhs, patch, inputs, image, Points { base: t * padded, step: image_step, panel: PANEL });
         }
         for panel in 0..panels {
@@ -163,23 +179,24 @@ fn forward(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratc
             let lines = columns.div_ceil(16);
             for k in (0..inputs).step_by(DEPTH) {
                 let depth = DEPTH.min(inputs - k);
-                let kernel = if kept { &mut kernel[POINTS * PANEL * (panel * inputs + k)..] } else { &mut *kernel };
-                let kernel = &mut kernel[..POINTS * PANEL * depth];
+                let place = if kept { panel * inputs.div_ceil(DEPTH) + k / DEPTH } else { 0 };
+                let kernel = &mut kernel[place * kernel_block..][..kernel_block];
                 if !kept || start == 0 {
-                    gather(isa, c, rhs, panel * PANEL..panel * PANEL + columns, k..k + depth, taps);
-                    transform::filter(isa, taps, depth, lines, kernel, depth * PANEL);
+                    gather(isa, c, rhs, panel * PANEL..panel * PANEL + columns, k..k + depth, (taps, plane));
+                    transform::filter(isa, (taps, plane), depth, lines, kernel, plane);
                 }
                 for point in 0..POINTS {
                     let a = &image[point * image_step + k..][..(len - 1) * padded + depth];
-                    let b = &kernel[point * depth * PANEL..][..depth * PANEL];
+                    let b = &kernel[point * plane..][..depth * PANEL];
                     let product = Product { a, a_row: padded, a_step: 1, b, rows: len, depth, lines, accumulate: k > 0 };
                     winograd::product(isa, product, &mut products[point * product_step..][..len * PANEL]);
                 }
             }
             for t in 0..len {
-                let (n, y, x) = tiles.place(start + t);
-                let mut patch = to.patch(n, y as isize, x as isize, TILE);
-                patch.base += (panel * PANEL) as isize;
+                if t + AHEAD < len {
+                    transform::prefetch(out, &target(start + t + AHEAD, panel), columns);
+                }
+                let patch = target(start + t, panel);
                 let points = Points { base: t * PANEL, step: product_step, panel: PANEL };
                 transform::output(isa, products, points, out, patch, columns, c.accumulate);
             }
@@ -187,11 +204,12 @@ fn forward(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratc
     }
 }
 
-/// Copies a block of the kernel to `[9][depth][64]`, reversed where the window is.
-fn gather(isa: Isa, c: &Conv, rhs: &[f32], outputs: std::ops::Range<usize>, inputs: std::ops::Range<usize>, taps: &mut [f32]) {
+/// Copies a block of the kernel to nine planes of `[depth][64]`, reversed where the window is.
+fn gather(isa: Isa, c: &Conv, rhs: &[f32], outputs: std::ops::Range<usize>, inputs: std::ops::Range<usize>, (taps, step): (&mut [f32], usize)) {
     let s = &c.rhs.strides;
     let (columns, depth) = (outputs.len(), inputs.len());
-    for (tap, plane) in taps.chunks_exact_mut(depth * PANEL).take(9).enumerate() {
+    for (tap, plane) in taps.chunks_exact_mut(step).take(9).enumerate() {
+        let plane = &mut plane[..depth * PANEL];
         let turned = |t: usize, w: &ConvWindow| if w.reverse { 2 - t } else { t } as isize;
         let (y, x) = (turned(tap / 3, &c.dims.window[0]), turned(tap % 3, &c.dims.window[1]));
         let base = c.rhs.base as isize + y * s[2] + x * s[3] + outputs.start as isize * s[0] + inputs.start as isize * s[1];
@@ -230,16 +248,24 @@ fn filter_gradient(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32]
     let step = spaced(rows * PANEL);
     let once = count <= block;
     let Scratch { a, b, tile, .. } = scratch;
+    let sources = |tile: usize| {
+        let (n, y, x) = tiles.place(tile);
+        (image.patch(n, y as isize - wy.pad_low, x as isize - wx.pad_low, REACH), grads.patch(n, y as isize, x as isize, TILE))
+    };
     let (points_in, points_out) = (a.take(POINTS * in_step), b.take(POINTS * out_step));
     let sums = tile.take(POINTS * step * if once { 1 } else { in_panels * out_panels });
     for start in (0..count).step_by(block) {
         let len = block.min(count - start);
         for t in 0..len {
-            let (n, y, x) = tiles.place(start + t);
-            let patch = image.patch(n, y as isize - wy.pad_low, x as isize - wx.pad_low, REACH);
             let to = |step| Points { base: t * PANEL, step, panel: block * PANEL };
+            if start + t + AHEAD < count {
+                let (patch, grad) = sources(start + t + AHEAD);
+                transform::prefetch(lhs, &patch.fresh(), inputs);
+                transform::prefetch(rhs, &grad, outputs);
+            }
+            let (patch, grad) = sources(start + t);
             transform::input(isa, lhs, patch, inputs, points_in, to(in_step));
-            transform::gradient(isa, rhs, grads.patch(n, y as isize, x as isize, TILE), outputs, points_out, to(out_step));
+            transform::gradient(isa, rhs, grad, outputs, points_out, to(out_step));
         }
         for pair in 0..in_panels * out_panels {
             let (i, j) = (pair / out_panels, pair % out_panels);

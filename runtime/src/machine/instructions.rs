@@ -173,6 +173,54 @@ fn convolutions() {
     }
 }
 
+/// Layers with their channels innermost, as JAX has them: these take the transformed path, and the gradient of the kernel is cut by
+/// channels that lie in one run for every tap.
+#[test]
+fn convolutions_with_channels_last() {
+    for stride in [1usize, 2] {
+        let (n, size, inputs, outputs) = (6usize, 12usize, 40usize, 24usize);
+        let result = size / stride;
+        let (low, high) = (1i64, 2 - stride as i64);
+        let (x, w) = (value(1, &f32s(&[n, size, size, inputs]), 1.0), value(2, &f32s(&[3, 3, inputs, outputs]), 1.0));
+        let dy = value(3, &f32s(&[n, result, result, outputs]), 1.0);
+        let op = |lhs: [usize; 4], rhs: [usize; 4], out: [usize; 4], stride: usize, dilation: usize| Convolution {
+            stride: Dims::from_slice(&[stride; 2]),
+            pad_low: vec![low; 2],
+            pad_high: vec![high; 2],
+            lhs_dilation: Dims::from_slice(&[1; 2]),
+            rhs_dilation: Dims::from_slice(&[dilation; 2]),
+            reverse: vec![false; 2],
+            lhs_dims: lhs.to_vec(),
+            rhs_dims: rhs.to_vec(),
+            out_dims: out.to_vec(),
+            feature_groups: 1,
+            batch_groups: 1,
+        };
+        let make = |orders: [[usize; 4]; 3], taps: usize, stride: usize, dilation: usize| {
+            move |_: &mut Program, i: &[Region], o: &[Region]| Instr::Conv {
+                out: permuted(&o[0], &orders[2]),
+                lhs: permuted(&i[0], &orders[0]),
+                rhs: permuted(&i[1], &orders[1]),
+                window: WindowDims {
+                    size: vec![taps; 2],
+                    stride: vec![stride; 2],
+                    pad_low: vec![low; 2],
+                    pad_high: vec![high; 2],
+                    base_dilation: vec![1; 2],
+                    window_dilation: vec![dilation; 2],
+                    reverse: vec![false; 2],
+                },
+                feature_groups: 1,
+                batch_groups: 1,
+            }
+        };
+        let forward = [[0, 3, 1, 2], [3, 2, 0, 1], [0, 3, 1, 2]];
+        check(op(forward[0], forward[1], forward[2], stride, 1), &[x.clone(), w], &make(forward, 3, stride, 1));
+        let filter = [[3, 0, 1, 2], [3, 0, 1, 2], [2, 3, 0, 1]];
+        check(op(filter[0], filter[1], filter[2], 1, stride), &[x, dy], &make(filter, result, 1, stride));
+    }
+}
+
 #[test]
 fn pooling_and_its_gradient() {
     let x = value(1, &f32s(&[6, 4, 21, 18]), 1.0);
