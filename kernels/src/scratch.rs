@@ -22,6 +22,11 @@ impl Buffer {
         &mut bytemuck::cast_slice_mut::<Line, f32>(&mut self.0)[..len]
     }
 
+    /// All elements, for writing.
+    pub(crate) fn all(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+
     /// The elements as they were left by the last writer.
     pub(crate) fn held(&self) -> &[f32] {
         bytemuck::cast_slice::<Line, f32>(&self.0)
@@ -41,6 +46,8 @@ pub struct Scratch {
     pub(crate) stage: Buffer,
     /// A tile whose columns are not neighbors in the output.
     pub(crate) tile: Buffer,
+    /// Operands and result of a convolution that are computed in f32 in place of a narrower type.
+    pub(crate) wide: [Buffer; 3],
     /// Offsets of output rows and columns in the current block.
     pub(crate) out_rows: Vec<isize>,
     /// See `out_rows`.
@@ -61,7 +68,7 @@ impl Scratch {
 
     /// Bytes held at present.
     pub fn bytes(&self) -> usize {
-        let lines = self.a.0.len() + self.b.0.len() + self.stage.0.len() + self.tile.0.len();
+        let lines = self.a.0.len() + self.b.0.len() + self.stage.0.len() + self.tile.0.len() + self.wide.iter().map(|b| b.0.len()).sum::<usize>();
         lines * size_of::<Line>()
             + (self.out_rows.capacity() + self.out_cols.capacity()) * size_of::<isize>()
             + self.terms.bytes()

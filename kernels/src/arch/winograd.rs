@@ -6,6 +6,7 @@
 
 use super::tier::{Tier, Work};
 use crate::isa::Isa;
+use half::bf16;
 
 /// Points of a transformed tile.
 pub(crate) const POINTS: usize = 36;
@@ -70,7 +71,7 @@ impl Patch {
 }
 
 /// 16 lanes of f32.
-trait Line: Copy {
+pub(crate) trait Line: Copy {
     /// Rows and lines of the accumulators of a product.
     const WIDE: bool;
     /// # Safety
@@ -79,12 +80,76 @@ trait Line: Copy {
     /// # Safety
     /// `lanes` elements can be written.
     unsafe fn store(self, at: *mut f32, lanes: usize);
+    /// # Safety
+    /// `lanes` elements can be read.
+    unsafe fn load_half(at: *const bf16, lanes: usize) -> Self;
+    /// Rounds to nearest, ties to even.
+    ///
+    /// # Safety
+    /// `lanes` elements can be written.
+    unsafe fn store_half(self, at: *mut bf16, lanes: usize);
+    /// All lanes alike.
     fn splat(x: f32) -> Self;
     /// `self · x + y`, fused.
     fn fma(self, x: Self, y: Self) -> Self;
+    /// Sum.
     fn add(self, x: Self) -> Self;
+    /// Difference.
     fn sub(self, x: Self) -> Self;
+    /// Product.
     fn mul(self, x: Self) -> Self;
+}
+
+/// An element that lines are read from and written to; sums are f32 in any case.
+pub(crate) trait Cell: Copy {
+    /// # Safety
+    /// `lanes` elements can be read.
+    unsafe fn read<L: Line>(at: *const Self, lanes: usize) -> L;
+    /// # Safety
+    /// `lanes` elements can be written.
+    unsafe fn write<L: Line>(line: L, at: *mut Self, lanes: usize);
+    /// The elements as f32, when they are.
+    fn plain(cells: &[Self]) -> Option<&[f32]>;
+}
+
+impl Cell for f32 {
+    #[inline(always)]
+    unsafe fn read<L: Line>(at: *const f32, lanes: usize) -> L {
+        // SAFETY: passed on.
+        unsafe { L::load(at, lanes) }
+    }
+    #[inline(always)]
+    unsafe fn write<L: Line>(line: L, at: *mut f32, lanes: usize) {
+        // SAFETY: passed on.
+        unsafe { line.store(at, lanes) }
+    }
+    fn plain(cells: &[f32]) -> Option<&[f32]> {
+        Some(cells)
+    }
+}
+
+impl Cell for bf16 {
+    #[inline(always)]
+    unsafe fn read<L: Line>(at: *const bf16, lanes: usize) -> L {
+        // SAFETY: passed on.
+        unsafe { L::load_half(at, lanes) }
+    }
+    #[inline(always)]
+    unsafe fn write<L: Line>(line: L, at: *mut bf16, lanes: usize) {
+        // SAFETY: passed on.
+        unsafe { line.store_half(at, lanes) }
+    }
+    fn plain(_: &[bf16]) -> Option<&[f32]> {
+        None
+    }
+}
+
+/// bf16 from f32, to nearest, ties to even; a NaN stays one.
+#[inline(always)]
+fn narrow(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1))) >> 16;
+    bf16::from_bits(if x.is_nan() { (bits >> 16) | 0x40 } else { rounded } as u16)
 }
 
 #[derive(Clone, Copy)]
@@ -103,6 +168,19 @@ impl Line for Portable {
     unsafe fn store(self, at: *mut f32, lanes: usize) {
         // SAFETY: the caller's promise; `lanes` is at most 16.
         unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), at, lanes.min(LANES)) };
+    }
+    #[inline(always)]
+    unsafe fn load_half(at: *const bf16, lanes: usize) -> Self {
+        let mut line = [bf16::ZERO; LANES];
+        // SAFETY: the caller's promise; `lanes` is at most 16.
+        unsafe { std::ptr::copy_nonoverlapping(at, line.as_mut_ptr(), lanes.min(LANES)) };
+        Portable(line.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, at: *mut bf16, lanes: usize) {
+        let line = self.0.map(narrow);
+        // SAFETY: the caller's promise; `lanes` is at most 16.
+        unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), at, lanes.min(LANES)) };
     }
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -140,9 +218,12 @@ impl Line for Portable {
 mod wide {
     use super::{LANES, Line};
     use std::arch::x86_64::{
-        __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-        _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
+        __m512, _CMP_UNORD_Q, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+        _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_mask_mov_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
+    use half::bf16;
 
     /// Exists only inside functions that enable AVX-512: that is the SAFETY argument of every block here.
     #[derive(Clone, Copy)]
@@ -159,6 +240,28 @@ mod wide {
         unsafe fn store(self, at: *mut f32, lanes: usize) {
             // SAFETY: as above.
             unsafe { if lanes >= LANES { _mm512_storeu_ps(at, self.0) } else { _mm512_mask_storeu_ps(at, (1 << lanes) - 1, self.0) } }
+        }
+        #[inline(always)]
+        unsafe fn load_half(at: *const bf16, lanes: usize) -> Self {
+            let mask = if lanes >= LANES { !0 } else { (1 << lanes) - 1 };
+            // SAFETY: as above.
+            unsafe {
+                let half = _mm256_maskz_loadu_epi16(mask, at.cast());
+                Zmm(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_half(self, at: *mut bf16, lanes: usize) {
+            let mask = if lanes >= LANES { !0 } else { (1 << lanes) - 1 };
+            // SAFETY: as above.
+            unsafe {
+                let bits = _mm512_castps_si512(self.0);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))));
+                let quiet = _mm512_or_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(0x40));
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+                _mm256_mask_storeu_epi16(at.cast(), mask, _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet)));
+            }
         }
         #[inline(always)]
         fn splat(x: f32) -> Self {
@@ -322,8 +425,8 @@ impl Points {
     }
 }
 
-struct Transform<'a, const SIZE: usize> {
-    src: &'a [f32],
+struct Transform<'a, E, const SIZE: usize> {
+    src: &'a [E],
     patch: Patch,
     channels: usize,
     dst: &'a mut [f32],
@@ -335,8 +438,8 @@ struct Transform<'a, const SIZE: usize> {
 /// # Safety
 /// The patch was checked; `lanes` channels from `channel` exist.
 #[inline(always)]
-unsafe fn read<L: Line, const SIZE: usize, const FULL: bool>(
-    src: &[f32],
+unsafe fn read<L: Line, E: Cell, const SIZE: usize, const FULL: bool>(
+    src: &[E],
     patch: &Patch,
     y: usize,
     channel: usize,
@@ -347,13 +450,13 @@ unsafe fn read<L: Line, const SIZE: usize, const FULL: bool>(
     for (x, cell) in line.iter_mut().enumerate() {
         if FULL || (x >= patch.x[0] && x < patch.x[1]) {
             // SAFETY: position (y, x) exists.
-            *cell = unsafe { L::load(at.wrapping_offset(x as isize * patch.col), lanes) };
+            *cell = unsafe { E::read(at.wrapping_offset(x as isize * patch.col), lanes) };
         }
     }
     line
 }
 
-impl Transform<'_, 6> {
+impl<E: Cell> Transform<'_, E, 6> {
     #[inline(always)]
     unsafe fn input<L: Line, const FULL: bool>(&mut self) {
         for channel in (0..self.channels).step_by(LANES) {
@@ -362,7 +465,7 @@ impl Transform<'_, 6> {
             for (y, half) in half.iter_mut().enumerate() {
                 if FULL || (y >= self.patch.y[0] && y < self.patch.y[1]) {
                     // SAFETY: the patch was checked.
-                    *half = input_axis(unsafe { read::<L, 6, FULL>(self.src, &self.patch, y, channel, lanes) });
+                    *half = input_axis(unsafe { read::<L, E, 6, FULL>(self.src, &self.patch, y, channel, lanes) });
                 }
             }
             let to = self.dst.as_mut_ptr().wrapping_add(self.to.at(channel));
@@ -377,7 +480,7 @@ impl Transform<'_, 6> {
     }
 }
 
-impl Op for Transform<'_, 6> {
+impl<E: Cell> Op for Transform<'_, E, 6> {
     #[inline(always)]
     unsafe fn run<L: Line>(mut self) {
         // SAFETY: passed on.
@@ -385,7 +488,7 @@ impl Op for Transform<'_, 6> {
     }
 }
 
-impl Transform<'_, 4> {
+impl<E: Cell> Transform<'_, E, 4> {
     #[inline(always)]
     unsafe fn gradient<L: Line, const FULL: bool>(&mut self) {
         for channel in (0..self.channels).step_by(LANES) {
@@ -394,7 +497,7 @@ impl Transform<'_, 4> {
             for (y, half) in half.iter_mut().enumerate() {
                 if FULL || (y >= self.patch.y[0] && y < self.patch.y[1]) {
                     // SAFETY: the patch was checked.
-                    *half = gradient_axis(unsafe { read::<L, 4, FULL>(self.src, &self.patch, y, channel, lanes) });
+                    *half = gradient_axis(unsafe { read::<L, E, 4, FULL>(self.src, &self.patch, y, channel, lanes) });
                 }
             }
             let to = self.dst.as_mut_ptr().wrapping_add(self.to.at(channel));
@@ -408,7 +511,7 @@ impl Transform<'_, 4> {
     }
 }
 
-impl Op for Transform<'_, 4> {
+impl<E: Cell> Op for Transform<'_, E, 4> {
     #[inline(always)]
     unsafe fn run<L: Line>(mut self) {
         // SAFETY: passed on.
@@ -417,29 +520,29 @@ impl Op for Transform<'_, 4> {
 }
 
 /// Transforms a 6 × 6 patch of the input. Lines are written whole: channels past `channels` become 0.
-pub(crate) fn input(isa: Isa, src: &[f32], patch: Patch, channels: usize, dst: &mut [f32], to: Points) {
+pub(crate) fn input<E: Cell>(isa: Isa, src: &[E], patch: Patch, channels: usize, dst: &mut [f32], to: Points) {
     assert!(patch.inside(src.len(), channels, 6), "transform reads outside the input");
     assert!(to.inside(dst.len(), channels), "transform writes outside its points");
-    dispatch(isa, Transform::<6> { src, patch, channels, dst, to });
+    dispatch(isa, Transform::<E, 6> { src, patch, channels, dst, to });
 }
 
 /// Transforms a 4 × 4 patch of the output's gradient, as [`input`] does the input.
-pub(crate) fn gradient(isa: Isa, src: &[f32], patch: Patch, channels: usize, dst: &mut [f32], to: Points) {
+pub(crate) fn gradient<E: Cell>(isa: Isa, src: &[E], patch: Patch, channels: usize, dst: &mut [f32], to: Points) {
     assert!(patch.inside(src.len(), channels, 4), "transform reads outside the gradient");
     assert!(to.inside(dst.len(), channels), "transform writes outside its points");
-    dispatch(isa, Transform::<4> { src, patch, channels, dst, to });
+    dispatch(isa, Transform::<E, 4> { src, patch, channels, dst, to });
 }
 
-struct Output<'a> {
+struct Output<'a, E> {
     points: &'a [f32],
     from: Points,
-    out: &'a mut [f32],
+    out: &'a mut [E],
     patch: Patch,
     channels: usize,
     accumulate: bool,
 }
 
-impl Op for Output<'_> {
+impl<E: Cell> Op for Output<'_, E> {
     #[inline(always)]
     unsafe fn run<L: Line>(self) {
         let Patch { base, row, col, y: [top, bottom], x: [left, right] } = self.patch;
@@ -463,8 +566,8 @@ impl Op for Output<'_> {
                         let to = to.wrapping_offset(x as isize * col);
                         // SAFETY: position (y, x) of the patch exists, with `lanes` channels from `channel`.
                         unsafe {
-                            let value = if self.accumulate { L::load(to, lanes).add(value) } else { value };
-                            value.store(to, lanes);
+                            let value = if self.accumulate { E::read::<L>(to, lanes).add(value) } else { value };
+                            E::write(value, to, lanes);
                         }
                     }
                 }
@@ -474,7 +577,7 @@ impl Op for Output<'_> {
 }
 
 /// Transforms points to a 4 × 4 patch of the output.
-pub(crate) fn output(isa: Isa, points: &[f32], from: Points, out: &mut [f32], patch: Patch, channels: usize, accumulate: bool) {
+pub(crate) fn output<E: Cell>(isa: Isa, points: &[f32], from: Points, out: &mut [E], patch: Patch, channels: usize, accumulate: bool) {
     assert!(patch.inside(out.len(), channels, TILE), "transform writes outside the output");
     assert!(from.inside(points.len(), channels), "transform reads outside its points");
     dispatch(isa, Output { points, from, out, patch, channels, accumulate });
@@ -520,16 +623,16 @@ pub(crate) fn filter(isa: Isa, (taps, plane): (&[f32], usize), depth: usize, lin
     dispatch(isa, Filter { taps, plane, depth, lines, dst, step });
 }
 
-struct Taps<'a> {
+struct Taps<'a, E> {
     points: &'a [f32],
     from: Points,
-    out: &'a mut [f32],
+    out: &'a mut [E],
     at: [usize; 9],
     channels: usize,
     accumulate: bool,
 }
 
-impl Op for Taps<'_> {
+impl<E: Cell> Op for Taps<'_, E> {
     #[inline(always)]
     unsafe fn run<L: Line>(self) {
         for channel in (0..self.channels).step_by(LANES) {
@@ -549,8 +652,8 @@ impl Op for Taps<'_> {
                     // SAFETY: `taps` checked that `channels` elements follow every position.
                     unsafe {
                         let to = self.out.as_mut_ptr().add(at + channel);
-                        let value = if self.accumulate { L::load(to, lanes).add(value) } else { value };
-                        value.store(to, lanes);
+                        let value = if self.accumulate { E::read::<L>(to, lanes).add(value) } else { value };
+                        E::write(value, to, lanes);
                     }
                 }
             }
@@ -559,7 +662,7 @@ impl Op for Taps<'_> {
 }
 
 /// Transforms points to the gradient of the nine taps, whose first channels are at `at`.
-pub(crate) fn taps(isa: Isa, points: &[f32], from: Points, out: &mut [f32], at: [usize; 9], channels: usize, accumulate: bool) {
+pub(crate) fn taps<E: Cell>(isa: Isa, points: &[f32], from: Points, out: &mut [E], at: [usize; 9], channels: usize, accumulate: bool) {
     assert!(at.iter().all(|at| *at <= out.len() && out.len() - at >= channels), "transform writes outside the kernel");
     assert!(from.inside(points.len(), channels), "transform reads outside its points");
     dispatch(isa, Taps { points, from, out, at, channels, accumulate });
@@ -692,13 +795,36 @@ pub(crate) fn product(isa: Isa, p: Product<'_>, c: &mut [f32]) {
     dispatch(isa, Job { p, c });
 }
 
+struct Convert<'a, E, F> {
+    src: &'a [E],
+    dst: &'a mut [F],
+}
+
+impl<E: Cell, F: Cell> Op for Convert<'_, E, F> {
+    #[inline(always)]
+    unsafe fn run<L: Line>(self) {
+        let len = self.dst.len();
+        for at in (0..len).step_by(LANES) {
+            let lanes = LANES.min(len - at);
+            // SAFETY: `convert` checked that the slices have one length.
+            unsafe { F::write(E::read::<L>(self.src.as_ptr().add(at), lanes), self.dst.as_mut_ptr().add(at), lanes) };
+        }
+    }
+}
+
+/// Copies elements from one type to another.
+pub(crate) fn convert<E: Cell, F: Cell>(isa: Isa, src: &[E], dst: &mut [F]) {
+    assert_eq!(src.len(), dst.len(), "a conversion keeps its length");
+    dispatch(isa, Convert { src, dst });
+}
+
 /// Asks for the lines of cache of a patch, as far as they lie in the slice. A hint: nothing is read.
-pub(crate) fn prefetch(data: &[f32], patch: &Patch, channels: usize) {
+pub(crate) fn prefetch<E>(data: &[E], patch: &Patch, channels: usize) {
     #[cfg(target_arch = "x86_64")]
     for y in patch.y[0]..patch.y[1] {
         for x in patch.x[0]..patch.x[1] {
             let at = patch.base + y as isize * patch.row + x as isize * patch.col;
-            for channel in (0..channels).step_by(LANES) {
+            for channel in (0..channels).step_by(64 / size_of::<E>()) {
                 if let Some(cell) = data.get((at as usize).wrapping_add(channel)) {
                     // SAFETY: a prefetch has no effect but on time; the address is that of an element.
                     unsafe {

@@ -12,6 +12,7 @@
 //! output channels or output positions into calls.
 
 mod grouped;
+mod half;
 mod lower;
 mod reference;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 mod transform_tests;
 mod winograd;
 
+pub use half::conv_bf16;
 pub use reference::conv_reference;
 
 use crate::error::{KernelError, check_bounds, check_output};
@@ -91,7 +93,7 @@ pub struct Conv {
 /// Whether [`Conv::transform`] makes this convolution faster: Winograd's F(4×4, 3×3), for stride 1 and channels innermost in memory, and
 /// its transpose for the gradient of such a kernel.
 ///
-/// The error stays within three times that of the direct sum in the root mean square, but is bounded by the largest products of a 6 × 6 patch instead
+/// The error is about three times that of the direct sum in the root mean square, and is bounded by the largest products of a 6 × 6 patch instead
 /// of those of one output; one infinity makes a whole patch NaN. The answer, and the bits of a transformed convolution, do not change when
 /// batch or output channels (for the gradient of a kernel: input or output channels) are cut into calls; positions of the output are cut at
 /// multiples of [`TRANSFORM_TILE`], those of a kernel's gradient not at all.

@@ -13,7 +13,7 @@ pub(super) struct Case {
 }
 
 /// A random convolution of `spatial` dimensions; `wide` makes one of the channel counts large.
-fn random_case(rng: &mut Rng, spatial: usize, wide: bool) -> Case {
+pub(super) fn random_case(rng: &mut Rng, spatial: usize, wide: bool) -> Case {
     let mut window = Vec::new();
     let (mut image, mut kernel, mut result) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..spatial {

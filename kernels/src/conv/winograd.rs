@@ -8,10 +8,11 @@
 //! result's root mean square, against 3·10⁻⁷ for the direct sum; but the error of one output is in proportion to the largest products of its 6 × 6 patch, not to its own terms, and an infinity in a patch makes all 16 outputs NaN.
 
 use super::{Conv, ConvWindow};
-use crate::arch::winograd::{self as transform, PANEL, POINTS, Patch, Points, Product, TILE};
-use crate::arch::{transpose16, winograd};
+use crate::arch::transpose16;
+use crate::arch::winograd::{self as transform, Cell, PANEL, POINTS, Patch, Points, Product, TILE};
 use crate::isa::Isa;
 use crate::scratch::Scratch;
+use std::ops::Range;
 
 /// Tiles that go through the products together in a forward pass. Never reaches the result.
 const BLOCK: usize = 48;
@@ -71,7 +72,7 @@ pub(super) fn pays(c: &Conv) -> bool {
 }
 
 /// Runs a convolution that one of the two forms fits; `false` when none does.
-pub(super) fn run(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratch: &mut Scratch) -> bool {
+pub(super) fn run<E: Cell>(isa: Isa, c: &Conv, lhs: &[E], rhs: &[E], out: &mut [E], scratch: &mut Scratch) -> bool {
     if fits_forward(c) && c.rhs.dims[1] > 0 {
         forward(isa, c, lhs, rhs, out, scratch);
         return true;
@@ -140,7 +141,7 @@ impl Image {
 }
 
 /// Computes a convolution that [`fits_forward`].
-fn forward(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+fn forward<E: Cell>(isa: Isa, c: &Conv, lhs: &[E], rhs: &[E], out: &mut [E], scratch: &mut Scratch) {
     let [wy, wx] = [c.dims.window[0], c.dims.window[1]];
     let (inputs, outputs) = (c.rhs.dims[1], c.out.dims[1]);
     let (from, to) = (Image::new(&c.lhs, 0), Image::new(&c.out, 0));
@@ -154,7 +155,7 @@ fn forward(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratc
     let kept = POINTS * inputs * panels * PANEL * 4 <= KEPT;
     let Scratch { a, b, stage, tile, .. } = scratch;
     let kernel = b.take(kernel_block * if kept { panels * inputs.div_ceil(DEPTH) } else { 1 });
-    let taps = stage.take(9 * plane);
+    let (taps, turned) = stage.take(9 * plane + 16 * DEPTH).split_at_mut(9 * plane);
     let (image, products) = (a.take(POINTS * image_step), tile.take(POINTS * product_step));
     let source = |tile: usize| {
         let (n, y, x) = tiles.place(tile);
@@ -182,14 +183,15 @@ fn forward(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratc
                 let place = if kept { panel * inputs.div_ceil(DEPTH) + k / DEPTH } else { 0 };
                 let kernel = &mut kernel[place * kernel_block..][..kernel_block];
                 if !kept || start == 0 {
-                    gather(isa, c, rhs, panel * PANEL..panel * PANEL + columns, k..k + depth, (taps, plane));
+                    let of = Block { outputs: panel * PANEL..panel * PANEL + columns, inputs: k..k + depth };
+                    gather(isa, c, rhs, &of, (taps, plane), turned);
                     transform::filter(isa, (taps, plane), depth, lines, kernel, plane);
                 }
                 for point in 0..POINTS {
                     let a = &image[point * image_step + k..][..(len - 1) * padded + depth];
                     let b = &kernel[point * plane..][..depth * PANEL];
                     let product = Product { a, a_row: padded, a_step: 1, b, rows: len, depth, lines, accumulate: k > 0 };
-                    winograd::product(isa, product, &mut products[point * product_step..][..len * PANEL]);
+                    transform::product(isa, product, &mut products[point * product_step..][..len * PANEL]);
                 }
             }
             for t in 0..len {
@@ -204,39 +206,55 @@ fn forward(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratc
     }
 }
 
-/// Copies a block of the kernel to nine planes of `[depth][64]`, reversed where the window is.
-fn gather(isa: Isa, c: &Conv, rhs: &[f32], outputs: std::ops::Range<usize>, inputs: std::ops::Range<usize>, (taps, step): (&mut [f32], usize)) {
+/// A block of a kernel.
+struct Block {
+    outputs: Range<usize>,
+    inputs: Range<usize>,
+}
+
+/// Copies a block of the kernel to nine planes of `[inputs][64]`, reversed where the window is.
+fn gather<E: Cell>(isa: Isa, c: &Conv, rhs: &[E], block: &Block, (taps, step): (&mut [f32], usize), turned: &mut [f32]) {
     let s = &c.rhs.strides;
-    let (columns, depth) = (outputs.len(), inputs.len());
+    let (columns, depth) = (block.outputs.len(), block.inputs.len());
     for (tap, plane) in taps.chunks_exact_mut(step).take(9).enumerate() {
         let plane = &mut plane[..depth * PANEL];
-        let turned = |t: usize, w: &ConvWindow| if w.reverse { 2 - t } else { t } as isize;
-        let (y, x) = (turned(tap / 3, &c.dims.window[0]), turned(tap % 3, &c.dims.window[1]));
-        let base = c.rhs.base as isize + y * s[2] + x * s[3] + outputs.start as isize * s[0] + inputs.start as isize * s[1];
-        if s[0] == 1 {
-            for (k, line) in plane.chunks_exact_mut(PANEL).enumerate() {
-                let at = (base + k as isize * s[1]) as usize;
-                crate::arch::copy(isa, &rhs[at..at + columns], &mut line[..columns]);
-                line[columns..].fill(0.0);
-            }
-        } else if s[1] == 1 {
+        let index = |t: usize, w: &ConvWindow| if w.reverse { 2 - t } else { t } as isize;
+        let (y, x) = (index(tap / 3, &c.dims.window[0]), index(tap % 3, &c.dims.window[1]));
+        let base = c.rhs.base as isize + y * s[2] + x * s[3] + block.outputs.start as isize * s[0] + block.inputs.start as isize * s[1];
+        if s[1] == 1 && s[0] != 1 {
             for lane in (0..columns).step_by(16) {
                 let rows = 16.min(columns - lane);
                 let at = (base + lane as isize * s[0]) as usize;
-                transpose16(isa, rhs, at, s[0], rows, depth, &mut plane[lane..], PANEL);
+                if let Some(plain) = E::plain(rhs) {
+                    transpose16(isa, plain, at, s[0], rows, depth, &mut plane[lane..], PANEL);
+                    continue;
+                }
+                for (row, line) in turned.chunks_exact_mut(depth).take(rows).enumerate() {
+                    let at = (at as isize + row as isize * s[0]) as usize;
+                    transform::convert(isa, &rhs[at..at + depth], line);
+                }
+                transpose16(isa, turned, 0, depth as isize, rows, depth, &mut plane[lane..], PANEL);
             }
-        } else {
-            for (k, line) in plane.chunks_exact_mut(PANEL).enumerate() {
-                let at = base + k as isize * s[1];
-                line.iter_mut().take(columns).enumerate().for_each(|(j, cell)| *cell = rhs[(at + j as isize * s[0]) as usize]);
-                line[columns..].fill(0.0);
+            continue;
+        }
+        for (k, line) in plane.chunks_exact_mut(PANEL).enumerate() {
+            let at = base + k as isize * s[1];
+            let (line, rest) = line.split_at_mut(columns);
+            rest.fill(0.0);
+            if s[0] == 1 {
+                transform::convert(isa, &rhs[at as usize..at as usize + columns], line);
+                continue;
+            }
+            for (j, cell) in line.iter_mut().enumerate() {
+                let at = (at + j as isize * s[0]) as usize;
+                transform::convert(isa, &rhs[at..=at], std::slice::from_mut(cell));
             }
         }
     }
 }
 
 /// Computes a convolution that [`fits_filter_gradient`]: the channels of `lhs` and `rhs` are images here, their batches channels.
-fn filter_gradient(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+fn filter_gradient<E: Cell>(isa: Isa, c: &Conv, lhs: &[E], rhs: &[E], out: &mut [E], scratch: &mut Scratch) {
     let [wy, wx] = [c.dims.window[0], c.dims.window[1]];
     let (inputs, outputs) = (c.lhs.dims[0], c.rhs.dims[0]);
     let (image, grads) = (Image::new(&c.lhs, 1), Image::new(&c.rhs, 1));
@@ -276,7 +294,7 @@ fn filter_gradient(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32]
                 let b = &points_out[point * out_step + j * block * PANEL..][..len * PANEL];
                 let lines = columns.div_ceil(16);
                 let product = Product { a, a_row: 1, a_step: PANEL, b, rows, depth: len, lines, accumulate: start > 0 };
-                winograd::product(isa, product, &mut sums[point * step..][..rows * PANEL]);
+                transform::product(isa, product, &mut sums[point * step..][..rows * PANEL]);
             }
             if start + len == count {
                 finish(isa, c, [i * PANEL..i * PANEL + rows, j * PANEL..j * PANEL + columns], sums, step, out);
@@ -286,7 +304,7 @@ fn filter_gradient(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32]
 }
 
 /// Transforms the sums of a block of input channels × output channels to taps.
-fn finish(isa: Isa, c: &Conv, [inputs, outputs]: [std::ops::Range<usize>; 2], sums: &[f32], step: usize, out: &mut [f32]) {
+fn finish<E: Cell>(isa: Isa, c: &Conv, [inputs, outputs]: [Range<usize>; 2], sums: &[f32], step: usize, out: &mut [E]) {
     let s = &c.out.strides;
     for (row, input) in inputs.enumerate() {
         let base = c.out.base as isize + input as isize * s[0] + outputs.start as isize;

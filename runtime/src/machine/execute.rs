@@ -6,7 +6,7 @@ use super::task::{Feed, Spot, Task, Work};
 use girih_ir::ops::random::Stream;
 use girih_ir::types::{DType, Layout};
 use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
-use girih_kernels::conv::{Conv, conv, conv_reference};
+use girih_kernels::conv::{Conv, conv, conv_bf16, conv_reference};
 use girih_kernels::element::Element;
 use girih_kernels::gemm::{Gemm, gemm, gemm_generic};
 use girih_kernels::lane::{F8E4M3, F8E5M2};
@@ -211,6 +211,9 @@ fn run_conv(isa: Isa, c: &Conv, dtype: DType, a: &Buf<'_>, b: &Buf<'_>, out: &mu
     same_types(dtype, a, b)?;
     if dtype == DType::F32 {
         return conv(isa, c, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
+    }
+    if dtype == DType::BF16 {
+        return conv_bf16(isa, c, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
     }
     fn generic<T: Element + bytemuck::Pod>(c: &Conv, dtype: DType, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
         conv_reference::<T>(c, typed(a, dtype)?, typed(b, dtype)?, typed_mut(out, dtype)?)

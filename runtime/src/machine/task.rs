@@ -336,7 +336,7 @@ fn conv(o: &Operands, window: &WindowDims, feature_groups: usize, batch_groups: 
     });
     let dims = ConvDims { window: window.collect(), feature_groups, batch_groups };
     let mut conv = Conv { lhs, rhs, out: o.outs[0].layout.clone(), dims, accumulate: false, transform: false };
-    conv.transform = o.outs[0].dtype == DType::F32 && winograd_pays(&conv);
+    conv.transform = matches!(o.outs[0].dtype, DType::F32 | DType::BF16) && winograd_pays(&conv);
     Ok(Work::Conv(conv))
 }
 
