@@ -111,8 +111,16 @@ impl Layer {
         let back = ConvWindow { pad_low: low, pad_high: high, lhs_dilation: stride, reverse: true, ..ConvWindow::default() };
         let high = (kernel + (result - 1) * stride) as isize - size as isize - pad as isize;
         let filter = ConvWindow { pad_low: pad as isize, pad_high: high, rhs_dilation: stride, ..ConvWindow::default() };
-        let wide = Conv { lhs: x.clone(), rhs: w.clone(), out: y.clone(), dims: both(forward, groups, 1), accumulate: false, transform: false };
-        let dw = Conv { lhs: swapped(&x), rhs: swapped(&y), out: swapped(&w), dims: both(filter, 1, groups), accumulate: false, transform: false };
+        let wide =
+            Conv { lhs: x.clone(), rhs: w.clone(), out: y.clone(), dims: both(forward, groups, 1), accumulate: false, transform: false };
+        let dw = Conv {
+            lhs: swapped(&x),
+            rhs: swapped(&y),
+            out: swapped(&w),
+            dims: both(filter, 1, groups),
+            accumulate: false,
+            transform: false,
+        };
         let mut back_w = swapped(&w);
         if groups > 1 {
             // [c_in, c_out / groups]: depthwise layers only, where both orders are the same channels.

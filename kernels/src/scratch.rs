@@ -68,7 +68,8 @@ impl Scratch {
 
     /// Bytes held at present.
     pub fn bytes(&self) -> usize {
-        let lines = self.a.0.len() + self.b.0.len() + self.stage.0.len() + self.tile.0.len() + self.wide.iter().map(|b| b.0.len()).sum::<usize>();
+        let lines =
+            self.a.0.len() + self.b.0.len() + self.stage.0.len() + self.tile.0.len() + self.wide.iter().map(|b| b.0.len()).sum::<usize>();
         lines * size_of::<Line>()
             + (self.out_rows.capacity() + self.out_cols.capacity()) * size_of::<isize>()
             + self.terms.bytes()

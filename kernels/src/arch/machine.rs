@@ -52,7 +52,8 @@ impl Code {
         let bytes = code.len().next_multiple_of(4096);
         // SAFETY: a new private mapping, not at a fixed address; it is checked, written inside its length, and only then made executable.
         unsafe {
-            let memory = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
+            let memory =
+                libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0);
             if memory == libc::MAP_FAILED {
                 return None;
             }

@@ -217,13 +217,13 @@ impl Line for Portable {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use super::{LANES, Line};
+    use half::bf16;
     use std::arch::x86_64::{
         __m512, _CMP_UNORD_Q, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
         _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_fmadd_ps,
         _mm512_loadu_ps, _mm512_mask_mov_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
         _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
-    use half::bf16;
 
     /// Exists only inside functions that enable AVX-512: that is the SAFETY argument of every block here.
     #[derive(Clone, Copy)]

@@ -247,7 +247,14 @@ fn splits_of_a_dense_output_are_contiguous_and_in_order() {
     for last in [false, true] {
         let shape = |dims: &[usize]| if last { channels_last(dims).0 } else { Layout::dense(dims) };
         let dims = ConvDims::new(&[window, window]);
-        let c = Conv { lhs: shape(&[3, 4, 6, 5]), rhs: shape(&[10, 4, 3, 3]), out: shape(&[3, 10, 6, 5]), dims, accumulate: false, transform: false };
+        let c = Conv {
+            lhs: shape(&[3, 4, 6, 5]),
+            rhs: shape(&[10, 4, 3, 3]),
+            out: shape(&[3, 10, 6, 5]),
+            dims,
+            accumulate: false,
+            transform: false,
+        };
         for parts in 1..9 {
             let (mut at, mut most) = (0, 0);
             for list in c.split(parts) {
@@ -306,7 +313,7 @@ fn the_reference_knows_integers_and_half_floats() {
         out: Layout::dense(&[1, 1, 4]),
         dims: ConvDims::new(&[ConvWindow { pad_low: 1, pad_high: 1, reverse: true, ..ConvWindow::default() }]),
         accumulate: false,
-            transform: false,
+        transform: false,
     };
     let mut out = [0i64; 4];
     conv_reference(&c, &[1, 2, 3], &[10, 1], &mut out).unwrap();
@@ -328,7 +335,7 @@ fn refuses_what_does_not_fit() {
         out: Layout::dense(&[2, 6, 3]),
         dims: ConvDims { feature_groups: 2, ..ConvDims::new(&[ConvWindow::default()]) },
         accumulate: false,
-            transform: false,
+        transform: false,
     };
     let run = |c: &Conv| conv(Isa::detect(), c, &[1.0; 40], &[1.0; 36], &mut [0.0; 36], &mut Scratch::new());
     assert_eq!(run(&good), Ok(()));

@@ -37,8 +37,7 @@ impl Shape {
             }
             _ => (swapped(&image), swapped(&result), swapped(&channels_last_kernel(inputs, outputs)), window),
         };
-        let conv =
-            Conv { lhs, rhs, out, dims: ConvDims::new(&[window, window]), accumulate: rng.below(3) == 0, transform: true };
+        let conv = Conv { lhs, rhs, out, dims: ConvDims::new(&[window, window]), accumulate: rng.below(3) == 0, transform: true };
         let [a, b, c] = [&conv.lhs, &conv.rhs, &conv.out].map(|l| rng.floats(l.elements() + l.base));
         Case { conv, lhs: a, rhs: b, out: c }
     }

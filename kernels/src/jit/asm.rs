@@ -119,7 +119,6 @@ impl Asm {
         self.code.extend_from_slice(bytes);
     }
 
-
     /// Overwrites four bytes.
     pub(super) fn patch(&mut self, at: usize, value: i32) {
         self.code[at..at + 4].copy_from_slice(&value.to_le_bytes());
@@ -222,12 +221,7 @@ impl Asm {
     pub(super) fn mask(&mut self, op: u8, two: bool, reg: u8, src: u8, rm: Rm) {
         let (x, b) = Self::extension(rm);
         let bit = |on: bool, at: u8| u8::from(on) << at;
-        self.code.extend_from_slice(&[
-            0xc4,
-            bit(reg & 8 == 0, 7) | bit(!x, 6) | bit(!b, 5) | 1,
-            ((!src & 15) << 3) | bit(two, 2),
-            op,
-        ]);
+        self.code.extend_from_slice(&[0xc4, bit(reg & 8 == 0, 7) | bit(!x, 6) | bit(!b, 5) | 1, ((!src & 15) << 3) | bit(two, 2), op]);
         self.operand(reg, rm, 1, 0);
     }
 

@@ -280,7 +280,8 @@ impl<'a> Emit<'a> {
     fn take(&mut self, v: u32) -> u8 {
         let class = self.values[v as usize].class;
         let f = Self::file(class);
-        let free = (0..32u8).find(|r| self.files[f].usable >> r & 1 == 1 && self.files[f].owner[*r as usize].is_none() && self.held[f] >> r & 1 == 0);
+        let free = (0..32u8)
+            .find(|r| self.files[f].usable >> r & 1 == 1 && self.files[f].owner[*r as usize].is_none() && self.held[f] >> r & 1 == 0);
         let reg = free.unwrap_or_else(|| {
             let next = |v: u32| {
                 let value = &self.values[v as usize];

@@ -129,7 +129,19 @@ impl Compiled {
                 }
             }
         }
-        Ok(Compiled { jit: Cache::default(), last_read, inputs: program.inputs.clone(), outputs, types, per_row, whole, sweeps, cols, index_dims, reduces })
+        Ok(Compiled {
+            jit: Cache::default(),
+            last_read,
+            inputs: program.inputs.clone(),
+            outputs,
+            types,
+            per_row,
+            whole,
+            sweeps,
+            cols,
+            index_dims,
+            reduces,
+        })
     }
 
     /// Trailing loop dimensions that are columns.

@@ -181,8 +181,13 @@ fn convolutions_with_channels_last() {
         let (n, size, inputs, outputs) = (6usize, 12usize, 40usize, 24usize);
         let result = size / stride;
         let (low, high) = (1i64, 2 - stride as i64);
-        let (x, w) = (value(1, &f32s(&[n, size, size, inputs]), 1.0), value(2, &f32s(&[3, 3, inputs, outputs]), 1.0));
-        let dy = value(3, &f32s(&[n, result, result, outputs]), 1.0);
+        let small = |seed: u32, shape: &[usize]| {
+            let ty = f32s(shape);
+            let n = numbers(seed, ty.elements());
+            Tensor::new_float(ty, n.iter().map(|v| f64::from(*v) / 4.0).collect())
+        };
+        let (x, w) = (small(1, &[n, size, size, inputs]), small(2, &[3, 3, inputs, outputs]));
+        let dy = small(3, &[n, result, result, outputs]);
         let op = |lhs: [usize; 4], rhs: [usize; 4], out: [usize; 4], stride: usize, dilation: usize| Convolution {
             stride: Dims::from_slice(&[stride; 2]),
             pad_low: vec![low; 2],

@@ -48,25 +48,68 @@ pub enum Work {
     Conv(Conv),
     /// A convolution whose result lies in several runs of bytes: it is computed densely and dealt out over the written slices.
     ConvRuns(Conv),
-    Map { program: Arc<Compiled>, loops: Dims, origin: Dims },
+    Map {
+        program: Arc<Compiled>,
+        loops: Dims,
+        origin: Dims,
+    },
     Reduce(Monoid),
-    ArgReduce { max: bool, last: bool, origin: u64 },
-    ReduceWindow { monoid: Monoid, windows: Vec<WindowDim> },
-    SelectScatter { max: bool, windows: Vec<WindowDim> },
-    Gather { dims: GatherDims, origin: Vec<(u64, u64)> },
+    ArgReduce {
+        max: bool,
+        last: bool,
+        origin: u64,
+    },
+    ReduceWindow {
+        monoid: Monoid,
+        windows: Vec<WindowDim>,
+    },
+    SelectScatter {
+        max: bool,
+        windows: Vec<WindowDim>,
+    },
+    Gather {
+        dims: GatherDims,
+        origin: Vec<(u64, u64)>,
+    },
     Scatter(ScatterDims),
     DynamicSlice,
     DynamicUpdateSlice,
-    Scan { monoid: Monoid, dim: usize, exclusive: bool, reverse: bool },
-    Sort { dim: usize, descending: bool },
-    TopK { largest: bool },
-    Random { random: Random, origin: Vec<(u64, u64)> },
+    Scan {
+        monoid: Monoid,
+        dim: usize,
+        exclusive: bool,
+        reverse: bool,
+    },
+    Sort {
+        dim: usize,
+        descending: bool,
+    },
+    TopK {
+        largest: bool,
+    },
+    Random {
+        random: Random,
+        origin: Vec<(u64, u64)>,
+    },
     Copy,
-    Pad { low: Vec<i64>, interior: Vec<usize> },
-    Concat { dim: usize },
-    Fill { bits: u64 },
-    Constant { literal: Literal, starts: Dims },
-    Iota { dim: usize, start: u64 },
+    Pad {
+        low: Vec<i64>,
+        interior: Vec<usize>,
+    },
+    Concat {
+        dim: usize,
+    },
+    Fill {
+        bits: u64,
+    },
+    Constant {
+        literal: Literal,
+        starts: Dims,
+    },
+    Iota {
+        dim: usize,
+        start: u64,
+    },
 }
 
 /// An instruction, or a part of one, made ready.
