@@ -2,7 +2,7 @@
 //! inputs overlap outputs only where the instruction allows it.
 
 use super::report::{Fault, Findings, Place};
-use super::runs::{is_injective, overlap, region_walk, runs};
+use super::runs::{is_compact, is_injective, overlap, region_walk};
 use super::shapes;
 use crate::program::text::show_region;
 use crate::program::{Instr, Program, Region};
@@ -70,7 +70,7 @@ fn misplaced(region: &Region, sram: u64) -> Option<String> {
     if !region.offset.is_multiple_of(region.dtype.size() as u64) {
         return Some(format!("it is not aligned to the {} bytes of its elements", region.dtype.size()));
     }
-    if runs(region).is_none() {
+    if !is_compact(region) {
         return Some("it is scattered over too many pieces".to_string());
     }
     None

@@ -3,45 +3,36 @@
 //! Races are another phase's business, so a queued write counts from where it is issued. A loop may run no iteration, so after it only
 //! that is known which was known before.
 
-use super::intervals::IntervalMap;
+use super::footprint::Footprint;
 use super::report::{Fault, Findings, Place};
-use super::runs::runs;
+use super::shadow::Shadow;
 use crate::program::{Instr, Program, Region};
-use std::ops::Range;
 
 /// The first byte of a region that is not in the set.
-pub fn missing(known: &IntervalMap<()>, region: &Region) -> Option<u64> {
-    let all = |r: Range<u64>| {
-        let mut hole = None;
-        known.each(r, |part, fact| {
-            hole = fact.is_none().then_some(part.start);
-            hole.is_none()
-        });
-        hole
-    };
-    let extent = region.extent()?;
-    // Mostly all bytes between the first and the last are defined, and the walk over single runs is not needed.
-    all(extent.clone())?;
-    match runs(region) {
-        Some(runs) => runs.into_iter().find_map(all),
-        None => Some(extent.start),
+fn missing(known: &mut Shadow<()>, region: &Region) -> Option<u64> {
+    for f in Footprint::of(region) {
+        let mut parts = 0;
+        if let Some(hole) = known.each(&f, |_, ()| parts += 1) {
+            return Some(hole);
+        }
+        // What is whole needs no memory of its parts.
+        if parts > 1 {
+            known.set(&f, Some(()));
+        }
     }
+    None
 }
 
 /// Checks every die on its own.
 pub fn check(program: &Program, findings: &mut Findings<'_>) {
     for (d, code) in program.dies.iter().enumerate() {
-        let mut known: IntervalMap<()> = IntervalMap::default();
-        let define = |known: &mut IntervalMap<()>, region: &Region| {
-            for r in runs(region).unwrap_or_default() {
-                known.set(r, ());
-            }
-        };
+        let mut known: Shadow<()> = Shadow::default();
+        let define = |known: &mut Shadow<()>, region: &Region| Footprint::of(region).iter().for_each(|f| known.set(f, Some(())));
         program.state.iter().flatten().filter(|s| s.die as usize == d).for_each(|s| define(&mut known, &s.region));
-        let mut before_loops: Vec<IntervalMap<()>> = Vec::new();
+        let mut before_loops: Vec<Shadow<()>> = Vec::new();
         for (i, instr) in program.streams[code.stream.index()].iter().enumerate() {
             for (k, region) in instr.reads().into_iter().enumerate() {
-                if let Some(byte) = missing(&known, region) {
+                if let Some(byte) = missing(&mut known, region) {
                     let why = format!("input {k} reads byte {byte:#x}, which nothing has written");
                     findings.add(Fault::Undefined, Place::at(d, i), why);
                 }

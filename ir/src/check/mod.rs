@@ -11,8 +11,8 @@ pub mod channels;
 pub mod content;
 pub mod deadlock;
 pub mod defined;
+pub mod footprint;
 pub mod implements;
-pub mod intervals;
 mod listing;
 pub mod mutate;
 pub mod provenance;
@@ -20,6 +20,7 @@ pub mod races;
 pub mod report;
 pub mod routes;
 pub mod runs;
+pub mod shadow;
 pub mod shapes;
 pub mod trace;
 

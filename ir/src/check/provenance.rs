@@ -10,10 +10,11 @@ mod loops;
 use super::content::{COMPLETE, Content, CoverageId, Coverages, Form, Key, base_of, uncovered};
 use super::deadlock::Event;
 use super::implements::{self, Share};
-use super::intervals::IntervalMap;
+use super::footprint::Footprint;
 use super::listing::{Listing, Map, Node};
 use super::report::{CheckStats, Fault, Findings, Place, show_box};
-use super::runs::{region_walk, runs, walk};
+use super::runs::{region_walk, walk};
+use super::shadow::Shadow;
 use super::trace::Trace;
 use crate::axes::{Axes, Box, LoopKind, box_is_empty, full_box};
 use crate::fused::Expr;
@@ -46,7 +47,7 @@ struct State<'a> {
     graph: &'a Graph,
     keys: Vec<Key>,
     axes: Vec<Option<Rc<Axes>>>,
-    memory: Vec<IntervalMap<u32>>,
+    memory: Vec<Shadow<u32>>,
     contents: Vec<Content>,
     coverages: Coverages,
     messages: Vec<VecDeque<Message>>,
@@ -107,7 +108,7 @@ impl<'a> State<'a> {
             graph,
             keys: resolve_keys(graph),
             axes: vec![None; graph.nodes().len()],
-            memory: vec![IntervalMap::default(); program.dies.len()],
+            memory: vec![Shadow::default(); program.dies.len()],
             contents: Vec::new(),
             coverages: Coverages::default(),
             messages: (0..program.channels.len()).map(|_| VecDeque::new()).collect(),
@@ -147,9 +148,7 @@ impl<'a> State<'a> {
     fn write(&mut self, die: usize, region: &Region, forms: SmallVec<[Form; 1]>, coverage: CoverageId) {
         let id = self.contents.len() as u32;
         self.contents.push(Content { forms, coverage });
-        for r in runs(region).unwrap_or_default() {
-            self.memory[die].set(r, id);
-        }
+        Footprint::of(region).iter().for_each(|f| self.memory[die].set(f, Some(id)));
     }
 
     /// Writes a part that the region lists in order.
@@ -171,21 +170,17 @@ impl<'a> State<'a> {
     /// All contents of a region, one after the other.
     fn contents_of(&self, die: usize, region: &Region) -> Result<SmallVec<[u32; 4]>, Fail> {
         let mut ids: SmallVec<[u32; 4]> = SmallVec::new();
-        for r in runs(region).unwrap_or_default() {
-            let mut hole = None;
-            self.memory[die].each(r, |part, fact| {
-                match fact {
-                    Some(id) if ids.last() != Some(&id) => ids.push(id),
-                    Some(_) => {}
-                    None => hole = Some(part.start),
+        for f in Footprint::of(region) {
+            let hole = self.memory[die].each(&f, |_, id| {
+                if ids.last() != Some(&id) {
+                    ids.push(id);
                 }
-                hole.is_none()
             });
             if let Some(byte) = hole {
                 return fail(Fault::Provenance, format!("byte {byte:#x} holds nothing of the step"));
             }
         }
-        if ids.len() > 2 {
+        if ids.len() > 1 {
             ids.sort_unstable();
             ids.dedup();
         }
@@ -244,7 +239,17 @@ impl<'a> State<'a> {
             );
             return fail(Fault::Provenance, why);
         }
+        self.join(die, region, &ids, Form { key, part: Box::from(part), base, strides }, coverage);
         Ok(coverage)
+    }
+
+    /// What was found to be one part of one value needs no memory of its pieces, unless they can be read as something else as well.
+    fn join(&mut self, die: usize, region: &Region, ids: &[u32], form: Form, coverage: CoverageId) {
+        let plain = |id: &u32| self.contents[*id as usize].forms.len() == 1;
+        let covered: usize = form.part.iter().map(|r| r.len()).product();
+        if ids.len() > 1 && ids.iter().all(plain) && covered == region.elements() {
+            self.write(die, region, smallvec::smallvec![form], coverage);
+        }
     }
 
     /// The map from index to address behind the contents of a region.
@@ -503,15 +508,12 @@ impl<'a> State<'a> {
     }
 
     fn add_form(&mut self, die: usize, region: &Region, form: Form) {
-        let mut pieces: Vec<(Range<u64>, u32)> = Vec::new();
-        for r in runs(region).unwrap_or_default() {
-            self.memory[die].each(r, |part, fact| {
-                pieces.extend(fact.map(|id| (part, id)));
-                true
-            });
+        let mut pieces: Vec<(Footprint, u32)> = Vec::new();
+        for f in Footprint::of(region) {
+            self.memory[die].each(&f, |part, id| pieces.push((part.clone(), id)));
         }
         let mut renamed: Vec<(u32, u32)> = Vec::new();
-        for (range, id) in pieces {
+        for (bytes, id) in pieces {
             let new = renamed.iter().find(|(old, _)| *old == id).map(|(_, new)| *new);
             let new = new.unwrap_or_else(|| {
                 let mut content = self.contents[id as usize].clone();
@@ -521,7 +523,7 @@ impl<'a> State<'a> {
                 renamed.push((id, self.contents.len() as u32 - 1));
                 self.contents.len() as u32 - 1
             });
-            self.memory[die].set(range, new);
+            self.memory[die].set(&bytes, Some(new));
         }
     }
 

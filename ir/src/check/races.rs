@@ -2,32 +2,18 @@
 //! write what it reads, or touch what it writes. Entries of one queue run one after another, so they are ordered already. Fences wait for
 //! all queues, so nothing is used from one iteration of a loop into the next.
 
-use super::intervals::IntervalMap;
+use super::footprint::Footprint;
 use super::report::{Fault, Findings, Place};
-use super::runs::runs;
 use super::trace::{DieTrace, QUEUES, Trace, queue_index, queue_name};
 use crate::program::{Instr, Program, Region};
 
-/// The last queued accesses of some bytes: queue position counts, 0 for none.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Uses {
-    writer: (u8, u32),
-    readers: [u32; QUEUES],
-}
-
-impl Uses {
-    /// The queued access that conflicts with an access by `queue` (`None`: the compute engine).
-    fn conflict(&self, queue: Option<usize>, write: bool, waited: &[u32; QUEUES]) -> Option<(usize, u32)> {
-        let other = |q: usize, n: u32| n > waited[q] && queue != Some(q);
-        let writer = (self.writer.0 as usize, self.writer.1);
-        if other(writer.0, writer.1) {
-            return Some(writer);
-        }
-        if !write {
-            return None;
-        }
-        (0..QUEUES).map(|q| (q, self.readers[q])).find(|(q, n)| other(*q, *n))
-    }
+/// A queued access that no wait has covered yet.
+struct Use {
+    footprint: Footprint,
+    queue: usize,
+    /// Its position in the queue, from 1.
+    count: u32,
+    write: bool,
 }
 
 /// Checks every die on its own.
@@ -38,7 +24,7 @@ pub fn check(program: &Program, trace: &Trace, findings: &mut Findings<'_>) {
 }
 
 fn check_die(stream: &[Instr], die: &DieTrace, d: usize, findings: &mut Findings<'_>) {
-    let mut uses: IntervalMap<Uses> = IntervalMap::default();
+    let mut uses: Vec<Use> = Vec::new();
     let (mut issued, mut waited) = ([0u32; QUEUES], [0u32; QUEUES]);
     for (i, instr) in stream.iter().enumerate() {
         if instr.is_fence() {
@@ -48,9 +34,7 @@ fn check_die(stream: &[Instr], die: &DieTrace, d: usize, findings: &mut Findings
         if let Instr::Wait { queue, .. } = instr {
             let q = queue_index(*queue);
             waited[q] = waited[q].max(die.waits[i]);
-            if (0..QUEUES).all(|q| waited[q] >= issued[q]) {
-                uses.clear();
-            }
+            uses.retain(|u| u.queue != q || u.count > waited[q]);
             continue;
         }
         let queued = die.queued[i];
@@ -68,12 +52,12 @@ fn check_die(stream: &[Instr], die: &DieTrace, d: usize, findings: &mut Findings
                 findings.add(Fault::Race, Place::at(d, i), why);
             };
             for region in instr.reads() {
-                if let Some(c) = conflict(&uses, region, queue, false, &waited) {
+                if let Some(c) = conflict(&uses, region, queue, false) {
                     report(region, false, c);
                 }
             }
             for region in instr.writes() {
-                if let Some(c) = conflict(&uses, region, queue, true, &waited) {
+                if let Some(c) = conflict(&uses, region, queue, true) {
                     report(region, true, c);
                 }
             }
@@ -81,29 +65,27 @@ fn check_die(stream: &[Instr], die: &DieTrace, d: usize, findings: &mut Findings
         if let Some(q) = queued {
             let queue = q.queue as usize;
             issued[queue] = q.count;
-            for r in instr.reads().into_iter().filter_map(runs).flatten() {
-                uses.update(r, Uses::default(), |u| u.readers[queue] = q.count);
-            }
-            for r in instr.writes().into_iter().filter_map(runs).flatten() {
-                uses.update(r, Uses::default(), |u| u.writer = (q.queue, q.count));
+            for (regions, write) in [(instr.reads(), false), (instr.writes(), true)] {
+                for footprint in regions.into_iter().flat_map(Footprint::of) {
+                    // Of accesses of one queue to the same bytes the last one counts.
+                    match uses.iter_mut().find(|u| u.queue == queue && u.write == write && u.footprint == footprint) {
+                        Some(u) => u.count = q.count,
+                        None => uses.push(Use { footprint, queue, count: q.count, write }),
+                    }
+                }
             }
         }
     }
 }
 
-fn conflict(uses: &IntervalMap<Uses>, region: &Region, queue: Option<usize>, write: bool, waited: &[u32; QUEUES]) -> Option<(usize, u32)> {
-    let search = |range| {
-        let mut hit = None;
-        uses.each(range, |_, fact| {
-            hit = fact.and_then(|u: Uses| u.conflict(queue, write, waited));
-            hit.is_none()
-        });
-        hit
+/// A queued access that conflicts with an access by `queue` (`None`: the compute engine).
+fn conflict(uses: &[Use], region: &Region, queue: Option<usize>, write: bool) -> Option<(usize, u32)> {
+    let extent = region.extent()?;
+    let near = |u: &&Use| {
+        (write || u.write) && queue != Some(u.queue) && u.footprint.start() < extent.end && extent.start < u.footprint.end()
     };
-    // Mostly nothing conflicts between the first and the last byte either.
-    let found = search(region.extent()?)?;
-    match runs(region) {
-        Some(runs) if runs.len() > 1 => runs.into_iter().find_map(search),
-        _ => Some(found),
-    }
+    let mut near = uses.iter().filter(near).peekable();
+    near.peek()?;
+    let own = Footprint::of(region);
+    near.find(|u| own.iter().any(|f| f.meets(&u.footprint))).map(|u| (u.queue, u.count))
 }

@@ -3,6 +3,7 @@
 //! Two questions are asked of a strided region: which bytes it touches ([`runs`], exact), and in which order it visits them
 //! ([`walk`], a normal form: two regions visit the same addresses in the same order if and only if their walks are equal).
 
+use super::footprint::Footprint;
 use crate::program::Region;
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -41,7 +42,7 @@ pub fn region_walk(region: &Region, drop_repeats: bool) -> Walk {
 pub type Nest = SmallVec<[(u64, u64); 6]>;
 
 /// Lowest byte, bytes of a contiguous run, and the remaining dimensions by descending stride.
-fn normal(region: &Region) -> Option<(u64, u64, Nest)> {
+pub(super) fn normal(region: &Region) -> Option<(u64, u64, Nest)> {
     let range = region.extent()?;
     let size = region.dtype.size() as u64;
     let mut dims: Nest = region
@@ -81,6 +82,12 @@ pub fn nested(mut dims: Nest, size: u64) -> bool {
         inside = inside.saturating_add((d - 1).saturating_mul(*s));
         fits
     })
+}
+
+/// Whether the separate runs of a region are few enough to be listed.
+pub fn is_compact(region: &Region) -> bool {
+    let few = |rest: &Nest| rest.iter().try_fold(1u64, |n, (d, _)| n.checked_mul(*d)).is_some_and(|n| n <= MAX_RUNS);
+    region.dims.contains(&0) || normal(region).is_some_and(|(_, _, rest)| few(&rest))
 }
 
 /// The bytes that a region touches: ascending, separate, non-empty runs. `None` when it is out of the address space or too scattered.
@@ -134,15 +141,11 @@ pub fn overlap(a: &Region, b: &Region) -> bool {
     if x.start.max(y.start) >= x.end.min(y.end) {
         return false;
     }
-    let (Some(x), Some(y)) = (runs(a), runs(b)) else { return true };
-    let (mut i, mut j) = (0, 0);
-    while i < x.len() && j < y.len() {
-        if x[i].start.max(y[j].start) < x[i].end.min(y[j].end) {
-            return true;
-        }
-        if x[i].end <= y[j].end { i += 1 } else { j += 1 }
+    if !is_compact(a) || !is_compact(b) {
+        return true;
     }
-    false
+    let other = Footprint::of(b);
+    Footprint::of(a).iter().any(|f| other.iter().any(|g| f.meets(g)))
 }
 
 /// Strides that show a strided view as one of other extents with the same elements in the same order; `None` when no strides do.

@@ -11,16 +11,15 @@
 //! All dies leave a `while` in the same iteration because its predicate is the same value on all of them. The checker takes equal values
 //! for equal bits; a predicate has to be computed once and sent, or computed from the same bits in the same order.
 
-use super::{COMPLETE, Fail, Form, IntervalMap, Key, State, fail};
+use super::{COMPLETE, Fail, Footprint, Form, Key, Shadow, State, fail};
 use crate::axes::Box;
 use crate::check::report::Fault;
-use crate::check::runs::{overlap, region_walk, runs};
+use crate::check::runs::{overlap, region_walk};
 use crate::graph::loops::{LoopNest, loop_of};
 use crate::graph::{Graph, ValueId};
 use crate::ops::Op;
 use crate::program::{Instr, Region};
 use smallvec::SmallVec;
-use std::ops::Range;
 
 /// A loop that no claim can be inside of.
 const NOWHERE: u32 = u32::MAX;
@@ -69,7 +68,7 @@ impl Nest {
 pub(super) struct Frame {
     position: u32,
     /// What is known before and after, of the bytes that the body leaves alone.
-    memory: IntervalMap<u32>,
+    memory: Shadow<u32>,
     carries: Vec<Region>,
 }
 
@@ -131,13 +130,13 @@ impl State<'_> {
         carries: &[Region],
         parts: &[(u32, Box)],
     ) -> Result<(), Fail> {
-        let frame = Frame { position: l as u32, memory: IntervalMap::default(), carries: carries.to_vec() };
+        let frame = Frame { position: l as u32, memory: Shadow::default(), carries: carries.to_vec() };
         self.inside[die].push(frame);
         let graph = self.graph;
         let init = |this: &Self, slot: usize| graph.node(this.nest.nest.loops[l].carries[slot]).operands[0];
         let verdict = self.hold_slots(die, l, parts, "before the loop", init);
-        for r in self.written(die, i) {
-            self.memory[die].remove(r);
+        for f in self.written(die, i) {
+            self.memory[die].set(&f, None);
         }
         if let Some(frame) = self.inside[die].last_mut() {
             frame.memory = self.memory[die].clone();
@@ -183,9 +182,9 @@ impl State<'_> {
     }
 
     /// The bytes that an iteration of the loop that begins at an instruction writes.
-    fn written(&self, die: usize, begin: usize) -> Vec<Range<u64>> {
+    fn written(&self, die: usize, begin: usize) -> Vec<Footprint> {
         let stream = &self.program.streams[self.program.dies[die].stream.index()];
-        let mut out: Vec<Range<u64>> = Vec::new();
+        let mut out: Vec<Footprint> = Vec::new();
         let mut depth = 0usize;
         for instr in &stream[begin..] {
             match instr {
@@ -197,17 +196,11 @@ impl State<'_> {
                 break;
             }
             if !stays(instr) {
-                out.extend(instr.writes().into_iter().filter_map(runs).flatten());
+                out.extend(instr.writes().into_iter().flat_map(Footprint::of));
             }
         }
-        out.sort_unstable_by_key(|r| r.start);
-        out.dedup_by(|next, last| {
-            let joins = next.start <= last.end;
-            if joins {
-                last.end = last.end.max(next.end);
-            }
-            joins
-        });
+        out.sort_unstable_by_key(|f| (f.start(), f.end()));
+        out.dedup();
         out
     }
 }
