@@ -9,6 +9,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod machine;
+pub(crate) mod rows;
 mod scalar;
 pub(crate) mod tier;
 pub(crate) mod winograd;

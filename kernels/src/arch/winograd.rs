@@ -14,7 +14,7 @@ pub(crate) const POINTS: usize = 36;
 pub(crate) const TILE: usize = 4;
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 64;
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Positive finite points and their powers.
 const A: f32 = 0.625;
 const B: f32 = 1.5;
@@ -368,7 +368,7 @@ fn taps_axis<L: Line>(m: [L; 6]) -> [L; 3] {
 }
 
 /// A loop over lines.
-trait Op {
+pub(super) trait Op {
     /// # Safety
     /// The operands were checked, and the functions of `L` may be called on this processor.
     unsafe fn run<L: Line>(self);
@@ -394,7 +394,7 @@ unsafe fn run_wide<O: Op>(op: O) {
 
 /// Runs a checked loop.
 #[inline]
-fn dispatch<O: Op>(isa: Isa, op: O) {
+pub(super) fn dispatch<O: Op>(isa: Isa, op: O) {
     match isa.usable() {
         // SAFETY: `usable` says that the processor has the features; the callers check the operands.
         #[cfg(target_arch = "x86_64")]

@@ -11,6 +11,7 @@
 //! those that fall into the padding are terms with the value 0. The bits do not depend on the instruction set nor on the cutting of batch,
 //! output channels or output positions into calls.
 
+mod direct;
 mod grouped;
 mod half;
 mod lower;
@@ -305,6 +306,10 @@ pub fn conv(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scrat
     lower::for_each_phase(&c, &mut |phase| {
         if grouped::suits(phase) {
             grouped::run(isa, phase, lhs, rhs, out, scratch);
+        } else if direct::is_clear(phase) {
+            direct::clear(phase, out);
+        } else if direct::suits(phase) {
+            direct::run(isa, phase, lhs, rhs, out, scratch);
         } else {
             lower::contract(isa, phase, lhs, rhs, out, scratch);
         }

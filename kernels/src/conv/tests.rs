@@ -1,6 +1,6 @@
 //! Convolution against the definition, across instruction sets, layouts, attributes and splits.
 
-use super::{Conv, ConvDims, ConvWindow, conv, conv_reference, grouped, lower};
+use super::{Conv, ConvDims, ConvWindow, conv, conv_reference, direct, grouped, lower};
 use crate::gemm::tests::{Rng, bits, indices, position, random_layout};
 use crate::{Isa, KernelError, Scratch};
 use girih_ir::types::{Dims, Layout};
@@ -216,6 +216,50 @@ fn the_grouped_path_equals_the_definition_and_the_contraction_to_the_bit() {
         assert_eq!(bits(&by_contraction), bits(&out), "grouped case {i}: {:?}", case.conv);
     }
     assert!(taken >= 30, "only {taken} phases took the grouped path");
+}
+
+/// Layers with channels innermost: forward passes and input gradients, of any stride.
+#[test]
+fn the_direct_path_equals_the_definition_and_the_contraction_to_the_bit() {
+    let mut rng = Rng(15);
+    let mut scratch = Scratch::new();
+    let mut taken = 0;
+    for i in 0..90 {
+        let one = |rng: &mut Rng| ConvWindow {
+            stride: rng.pick(&[1, 1, 2, 3]),
+            pad_low: rng.pick(&[0, 1, 2, -1, 4]),
+            pad_high: rng.pick(&[0, 1, 2, -2]),
+            lhs_dilation: rng.pick(&[1, 1, 2]),
+            rhs_dilation: rng.pick(&[1, 1, 2]),
+            reverse: rng.below(2) == 0,
+        };
+        let windows = [one(&mut rng), one(&mut rng)];
+        let (kernel, image) = ([rng.pick(&[1, 2, 3]), rng.pick(&[1, 3, 5])], [rng.pick(&[3, 8, 13]), rng.pick(&[1, 6, 17])]);
+        let size = [0, 1].map(|d| windows[d].out_extent(image[d], kernel[d]));
+        let (batch, inputs, outputs) = (rng.pick(&[1, 3, 13]), rng.pick(&[1, 3, 24, 70]), rng.pick(&[1, 20, 66]));
+        let lhs = channels_last(&[batch, inputs, image[0], image[1]]).0;
+        let out = channels_last(&[batch, outputs, size[0], size[1]]).0;
+        let mut rhs = channels_last(&[outputs, inputs, kernel[0], kernel[1]]).0;
+        if rng.below(2) == 0 {
+            rhs = swapped(&channels_last(&[inputs, outputs, kernel[0], kernel[1]]).0);
+        }
+        let accumulate = rng.below(3) == 0;
+        let conv_ = Conv { lhs, rhs, out, dims: ConvDims::new(&windows), accumulate, transform: false };
+        let [a, b, c] = [&conv_.lhs, &conv_.rhs, &conv_.out].map(|l| rng.floats(l.elements()));
+        let case = Case { conv: conv_, lhs: a, rhs: b, out: c };
+        if case.conv.flops() > 3_000_000 || case.conv.out.elements() == 0 {
+            continue;
+        }
+        check(&case, &format!("direct case {i}"), &mut scratch);
+        let (mut by_contraction, mut out) = (case.out.clone(), case.out.clone());
+        lower::for_each_phase(&case.conv, &mut |phase| {
+            taken += usize::from(direct::suits(phase) || direct::is_clear(phase));
+            lower::contract(Isa::detect(), phase, &case.lhs, &case.rhs, &mut by_contraction, &mut scratch);
+        });
+        conv(Isa::detect(), &case.conv, &case.lhs, &case.rhs, &mut out, &mut scratch).unwrap();
+        assert_eq!(bits(&by_contraction), bits(&out), "direct case {i}: {:?}", case.conv);
+    }
+    assert!(taken >= 60, "only {taken} phases took the direct path");
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn saves(y: usize, x: usize) -> bool {
 /// Whether the transformed path is the faster one. Depends on nothing that is cut over threads.
 pub(super) fn pays(c: &Conv) -> bool {
     if fits_forward(c) {
-        return c.rhs.dims[1] >= 3 && saves(c.lhs.dims[2], c.lhs.dims[3]);
+        return c.rhs.dims[1] >= 8 && saves(c.lhs.dims[2], c.lhs.dims[3]);
     }
     fits_filter_gradient(c) && saves(c.rhs.dims[2], c.rhs.dims[3])
 }
