@@ -168,11 +168,7 @@ impl Block<'_> {
             return;
         }
         // Extents and steps of images, rows and columns, in the image and in the result.
-        let axes = [
-            (self.images, phase.lhs.2, phase.out.2),
-            (row.outs, y.stride * y.lhs, y.out),
-            (col.outs, x.stride * x.lhs, x.out),
-        ];
+        let axes = [(self.images, phase.lhs.2, phase.out.2), (row.outs, y.stride * y.lhs, y.out), (col.outs, x.stride * x.lhs, x.out)];
         let size = |axis: usize| axes[axis].0[1] - axes[axis].0[0];
         let along = [2, 1, 0].into_iter().min_by_key(|a| waste(size(*a))).unwrap_or(2);
         let [outer, inner] = match along {
