@@ -141,6 +141,7 @@ macro_rules! word_attr {
 word_attr!(crate::scalar::Monoid, "one of sum, prod, max, min, and, or, xor");
 word_attr!(crate::scalar::CompareFn, "one of eq, ne, lt, le, gt, ge");
 word_attr!(crate::ops::scatter::Combiner, "one of none, sum, prod, max, min");
+word_attr!(crate::small_float::SmallFloat, "a small float format, such as f8E4M3FNUZ");
 word_attr!(crate::ops::random::Distribution, "one of bits, uniform, normal");
 
 /// Attributes being read into an op.

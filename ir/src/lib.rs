@@ -15,6 +15,7 @@ pub mod literal;
 pub mod ops;
 pub mod program;
 pub mod scalar;
+pub mod small_float;
 pub mod special;
 pub mod step;
 pub mod target;

@@ -5,6 +5,7 @@ pub mod corpus;
 pub mod damage;
 pub mod onnx_cases;
 pub mod onnx_mutants;
+pub mod printed;
 pub mod stablehlo_cases;
 pub mod stablehlo_mutants;
 pub mod stdout;

@@ -196,6 +196,7 @@ pub mod reshape;
 pub mod reverse;
 pub mod rms_norm;
 pub mod rms_norm_grad;
+pub mod round_to;
 pub mod samples;
 pub mod scatter;
 pub mod select_and_scatter;
@@ -241,6 +242,7 @@ ops! {
         silu::Silu,
         silu_grad::SiluGrad,
         reduce_precision::ReducePrecision,
+        round_to::RoundTo,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading the attributes of a module's ops.
 
 use super::super::module::{Dense, Element, ModuleAttr, Operation};
+use super::narrow::Narrow;
 use super::{Res, malformed};
 use girih_ir::literal::Literal;
 use girih_ir::tensor::Tensor;
@@ -10,8 +11,12 @@ use indexmap::IndexMap;
 /// Attributes by name: those of an op, or the fields of one.
 pub(super) type Attrs = IndexMap<String, ModuleAttr>;
 
-/// The elements of a dense attribute as a tensor of the IR; a splat as one element. `None` when the IR has no such type.
+/// The elements of a dense attribute as a tensor of the IR, narrow ones in the type that carries them; a splat as one element. `None` when
+/// the IR has no such type.
 pub(super) fn dense_literal(d: &Dense) -> Res<Option<Literal>> {
+    if let Some(narrow) = Narrow::of(&d.element) {
+        return narrow.literal(d).map(Some);
+    }
     let Element::Known(dtype) = d.element else { return Ok(None) };
     let shape = if d.splat { Dims::new() } else { d.shape.clone() };
     literal(dtype, shape, &d.bytes).map(Some)
@@ -25,7 +30,8 @@ pub(super) fn complex_literals(d: &Dense, part: DType) -> Res<[Literal; 2]> {
     Ok([literal(part, shape.clone(), &pick(0))?, literal(part, shape, &pick(size))?])
 }
 
-fn literal(dtype: DType, shape: Dims, bytes: &[u8]) -> Res<Literal> {
+/// A literal of these bytes.
+pub(super) fn literal(dtype: DType, shape: Dims, bytes: &[u8]) -> Res<Literal> {
     let ty = TensorType { dtype, shape };
     let bytes: Vec<u8> = if dtype == DType::Bool { bytes.iter().map(|b| u8::from(*b != 0)).collect() } else { bytes.to_vec() };
     Literal::new(ty, bytes).or_else(|e| malformed(format!("a dense attribute of type {} needs {} bytes and has {}", e.ty, e.need, e.got)))

@@ -4,8 +4,8 @@
 //! such as `add(p0,p1)`, and become ops of the IR. Every other body is vectorized: its scalars become tensors of one shape (the *lift*), its
 //! constants and the values that it captures are broadcast where they meet one.
 
-use super::super::module::{Block, Element, Function, ModuleAttr, ModuleType, ModuleValue, Operation};
-use super::{Converter, Frame, Parts, Res, attrs, dispatch, malformed, unsupported};
+use super::super::module::{Block, Function, ModuleAttr, ModuleType, ModuleValue, Operation};
+use super::{Converter, Frame, Parts, Res, attrs, dispatch, malformed, narrow, unsupported};
 use girih_ir::graph::ValueId;
 use girih_ir::scalar::Monoid;
 use girih_ir::tensor::Tensor;
@@ -134,7 +134,7 @@ impl<'a> Converter<'a> {
             "compare" => {
                 let direction = attrs::word(&op.attrs, "comparison_direction")?;
                 let float = matches!(function.types.get(op.operands.first()?.index()),
-                    Some(ModuleType::Tensor { element: Element::Known(d), .. }) if d.is_float());
+                    Some(ModuleType::Tensor { element, .. }) if narrow::carried(element).is_some_and(DType::is_float));
                 let total = float && attrs::word(&op.attrs, "compare_type") == Some("TOTALORDER");
                 Some(vec![vec![format!("{direction}{}({})", if total { "!" } else { "" }, flat().join(","))]])
             }
@@ -162,10 +162,10 @@ impl<'a> Converter<'a> {
     }
 }
 
-/// The element type of a real scalar.
+/// The element type of a real scalar in the graph.
 pub(super) fn scalar_type(frame: &Frame<'_>, v: ModuleValue) -> Option<DType> {
     match frame.function.types.get(v.index())? {
-        ModuleType::Tensor { element: Element::Known(d), .. } => Some(*d),
+        ModuleType::Tensor { element, .. } => narrow::carried(element),
         _ => None,
     }
 }

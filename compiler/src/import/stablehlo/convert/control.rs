@@ -6,6 +6,7 @@
 
 use super::super::module::{Block, Element, ModuleAttr, ModuleType, ModuleValue, Operation};
 use super::elementwise::direction;
+use super::probe::MOST_PROBED;
 use super::{Converter, Frame, Parts, Res, attrs, dispatch, leaves, malformed, unsupported};
 use girih_ir::graph::ValueId;
 use girih_ir::scalar::{BinaryFn, CompareFn, UnaryFn};
@@ -55,10 +56,12 @@ impl<'a> Converter<'a> {
             return malformed(format!("the body of a loop returns {} tensors for {}", steps.len(), inits.len()));
         }
         let kept: Vec<bool> = steps.iter().enumerate().map(|(k, s)| *s == Symbol::Slot(k)).collect();
+        let outside = self.loops;
         let finals = match self.counter(&test, &steps, &kept, &inits) {
             Some(counter) => self.counted(frame, body, &counts, &inits, &kept, counter)?,
             None => self.uncounted(frame, cond, body, &counts, &inits, &kept)?,
         };
+        self.loops = outside;
         Ok(regroup(&finals, &counts))
     }
 
@@ -74,9 +77,13 @@ impl<'a> Converter<'a> {
         if counter.trips == 0 {
             return Ok(inits.to_vec());
         }
-        if counter.trips == 1 {
-            let next = self.run(frame, body, &regroup(inits, counts))?;
-            return self.next_values(next, inits);
+        if counter.trips == 1 || self.is_probed(body) && counter.trips <= MOST_PROBED {
+            let mut values = inits.to_vec();
+            for _ in 0..counter.trips {
+                let next = self.run(frame, body, &regroup(&values, counts))?;
+                values = self.next_values(next, inits)?;
+            }
+            return Ok(values);
         }
         let slots: Vec<usize> = (0..inits.len()).filter(|k| !kept[*k] && *k != counter.slot).collect();
         let mut finals = inits.to_vec();
@@ -88,6 +95,7 @@ impl<'a> Converter<'a> {
         }
         let starts: Vec<ValueId> = slots.iter().map(|k| inits[*k]).collect();
         let open = self.graph.begin_loop(&starts);
+        self.loops += 1;
         let mut values = inits.to_vec();
         slots.iter().zip(&open.carries).for_each(|(k, c)| values[*k] = *c);
         let index = self.graph.loop_index(&open);
@@ -132,6 +140,7 @@ impl<'a> Converter<'a> {
         }
         let starts: Vec<ValueId> = slots.iter().map(|k| inits[*k]).collect();
         let open = self.graph.begin_loop(&starts);
+        self.loops += 1;
         let mut values = inits.to_vec();
         slots.iter().zip(&open.carries).for_each(|(k, c)| values[*k] = *c);
         let test = self.run(frame, cond, &regroup(&values, counts))?;
@@ -215,6 +224,10 @@ impl<'a> Converter<'a> {
             _ => None,
         };
         let ty = |v: Option<&ModuleValue>| v.and_then(|v| frame.function.types.get(v.index()));
+        // Narrow integers wrap around where their carriers do not.
+        if matches!(name, "add" | "subtract") && op.results.iter().any(|v| self.narrow(frame, *v).is_some()) {
+            return Ok(None);
+        }
         Ok(match (name, pair) {
             ("tuple", _) => Some(args.concat()),
             ("get_tuple_element", _) => {

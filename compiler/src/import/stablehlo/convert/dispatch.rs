@@ -58,6 +58,7 @@ impl<'a> Converter<'a> {
             "chlo" => self.chlo(frame, op, name),
             "func" if name == "call" => self.call_op(frame, op),
             "check" => self.check_op(frame, op, name),
+            "interpreter" => self.interpreter_op(frame, op, name),
             "sdy" => match name {
                 "sharding_constraint" | "reshard" => self.sharding_op(frame, op),
                 "manual_computation" | "named_computation" => self.manual_computation_op(frame, op),
@@ -128,6 +129,9 @@ impl<'a> Converter<'a> {
             | "collective_broadcast"
             | "cross-replica-sum" => self.collective_op(frame, op),
             "partition_id" | "replica_id" => self.process_id_op(),
+            "infeed" | "outfeed" | "send" | "recv" => {
+                unsupported("host I/O in the middle of a program; give the data as arguments and return the results")
+            }
             "after_all" | "create_token" => Ok(vec![Parts::new()]),
             _ => self.expanded(frame, op, name),
         }

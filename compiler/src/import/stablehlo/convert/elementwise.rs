@@ -96,12 +96,16 @@ impl<'a> Converter<'a> {
     /// A function of one real operand.
     pub fn unary_op(&mut self, frame: &Frame<'a>, op: &Operation, f: UnaryFn) -> Res<Vec<Parts>> {
         let [x] = self.exactly(frame, op)?;
-        Ok(one(self.add(Unary(f), &[x])?))
+        match self.narrow_unary(frame, op, f, x)? {
+            Some(made) => Ok(one(made)),
+            None => Ok(one(self.add(Unary(f), &[x])?)),
+        }
     }
 
     /// A function of two real operands.
     pub fn binary_op(&mut self, frame: &Frame<'a>, op: &Operation, f: BinaryFn) -> Res<Vec<Parts>> {
         let [a, b] = self.exactly(frame, op)?;
+        let a = self.narrow_shifted(frame, op, f, a)?;
         let operands = self.leveled(vec![a, b])?;
         Ok(one(self.add(Binary(f), &operands)?))
     }
@@ -177,7 +181,8 @@ impl<'a> Converter<'a> {
         let parts = self.operand_parts(frame, op, 0)?;
         let want = self.result_leaves(frame, op, 0)?;
         let (Some(first), Some(to)) = (parts.first(), want.first().map(|t| t.dtype)) else { return malformed("convert takes a tensor") };
-        let re = self.graph.convert(*first, to);
+        let narrow = op.results.first().and_then(|v| self.narrow(frame, *v));
+        let re = self.converted(*first, to, narrow)?;
         let im = match (parts.get(1), want.len()) {
             (_, 1) => return Ok(one(re)),
             (Some(im), _) => self.graph.convert(*im, to),

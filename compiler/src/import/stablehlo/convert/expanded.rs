@@ -110,6 +110,7 @@ impl<'a> Converter<'a> {
 
     /// `bitcast_convert`, also between sizes and complex numbers.
     pub fn bitcast_op(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
+        self.narrow_bitcast(frame, op)?;
         let x = self.number(frame, op, 0)?;
         let want = self.result_leaves(frame, op, 0)?;
         let Some(to) = want.first().map(|t| t.dtype) else { return malformed("bitcast_convert makes a tensor") };

@@ -164,6 +164,9 @@ impl<'a> Converter<'a> {
         }
         let got = self.operand_parts(frame, op, 0)?;
         let name = name.strip_prefix("check.").unwrap_or(name);
+        if name == "expect_serialized_eq" {
+            return self.check_probed(op, &got);
+        }
         let want = if name.ends_with("_const") { self.constant_op(op)?.remove(0) } else { self.operand_parts(frame, op, 1)? };
         let tolerance = attrs::real(&op.attrs, "tolerance")?;
         let kind = match name.trim_end_matches("_const") {
@@ -174,6 +177,11 @@ impl<'a> Converter<'a> {
             "expect_almost_eq" => CheckKind::Near(tolerance.unwrap_or(1e-3)),
             _ => return unsupported(format!("the check `{name}`")),
         };
+        self.check_pair(op, kind, got, want)
+    }
+
+    /// Notes that values must agree.
+    pub fn check_pair(&mut self, op: &Operation, kind: CheckKind, got: Parts, want: Parts) -> Res<Vec<Parts>> {
         if got.len() != want.len() || got.iter().zip(&want).any(|(g, w)| self.graph.ty(*g) != self.graph.ty(*w)) {
             return malformed("a check compares values of different types");
         }

@@ -6,7 +6,8 @@
 //!                    regions: run, or vectorized     case: every branch, then select
 //! ```
 //! A module value is a list of graph values: one for a tensor, two (real, imaginary) for a complex tensor, none for a token, those of its
-//! members for a tuple. What is not supported is collected and reported at once; what breaks the rules of StableHLO ends the import.
+//! members for a tuple. Element types that the IR has not are carried in wider ones, see [`narrow`]. What is not supported is collected and
+//! reported at once; what breaks the rules of StableHLO ends the import.
 //! After every op the types that the graph inferred are held against those that the file declares.
 
 mod attrs;
@@ -22,6 +23,8 @@ mod indexed;
 mod known;
 mod meta;
 mod names;
+mod narrow;
+mod probe;
 mod reduce;
 mod shape;
 mod sort;
@@ -30,6 +33,7 @@ mod tests;
 mod windows;
 
 pub use imported::{Check, CheckKind, Imported, Pin, PinAt};
+use probe::Probed;
 
 use super::StablehloOptions;
 use super::module::{Block, Element, Function, Module, ModuleType, ModuleValue, Operation, Place};
@@ -105,8 +109,12 @@ pub(crate) struct Converter<'a> {
     /// Whether the ops that are being converted are those of the branch that was chosen; `None` is yes.
     guard: Option<ValueId>,
     known: FxHashMap<ValueId, Option<Rc<Tensor>>>,
+    /// Loops that are being made around the current op.
+    loops: usize,
     /// Pairs of values with how they must agree.
     checks: Vec<(CheckKind, ValueId, ValueId, String)>,
+    /// What each probe has seen, when checks are asked for.
+    probes: FxHashMap<&'a str, Vec<Probed>>,
     pins: Vec<Pin>,
     origin: Option<(Place, usize)>,
     /// Numbers the ops that draw random numbers of their own.
@@ -136,7 +144,9 @@ pub fn convert(module: &Module, entry: &str, options: &StablehloOptions) -> Resu
         lift: None,
         guard: None,
         known: FxHashMap::default(),
+        loops: 0,
         checks: Vec::new(),
+        probes: FxHashMap::default(),
         pins: Vec::new(),
         origin: None,
         draws: 0,
@@ -159,11 +169,13 @@ pub fn convert(module: &Module, entry: &str, options: &StablehloOptions) -> Resu
 /// The tensors that a type consists of.
 pub(crate) fn leaves(ty: &ModuleType) -> Res<SmallVec<[TensorType; 2]>> {
     Ok(match ty {
-        ModuleType::Tensor { shape, element: Element::Known(dtype) } => smallvec![TensorType { dtype: *dtype, shape: shape.clone() }],
         ModuleType::Tensor { shape, element: Element::Complex(dtype) } => {
             smallvec![TensorType { dtype: *dtype, shape: shape.clone() }, TensorType { dtype: *dtype, shape: shape.clone() }]
         }
-        ModuleType::Tensor { element: Element::Other(name), .. } => return unsupported(format!("the element type {name}")),
+        ModuleType::Tensor { shape, element } => match narrow::carried(element) {
+            Some(dtype) => smallvec![TensorType { dtype, shape: shape.clone() }],
+            None => return unsupported(format!("the element type {element}")),
+        },
         ModuleType::Token => SmallVec::new(),
         ModuleType::Tuple(members) => {
             let mut all = SmallVec::new();
@@ -196,7 +208,11 @@ impl<'a> Converter<'a> {
                     donors.push((self.graph.inputs.len(), donor));
                 }
                 let at = PinAt::Input(self.graph.inputs.len());
-                let input = self.graph.input(names::unique(&mut taken, name), ty, Role::Data);
+                let narrow = Self::narrow_leaf(&param.ty, &ty);
+                let mut input = self.graph.input(names::unique(&mut taken, name), ty, Role::Data);
+                if let Some(narrow) = narrow {
+                    input = self.settle(input, narrow)?;
+                }
                 parts.push(self.pinned(&param.attrs, SHARDING, at, input)?);
             }
             args.push(parts);
@@ -278,7 +294,7 @@ impl<'a> Converter<'a> {
             return Err(Fault::Malformed(Problem::new("E0164", what).help("raise the limit if the file is to be trusted")));
         }
         self.set_origin(op.place);
-        let made = self.dispatch(frame, op).and_then(|results| {
+        let made = self.dispatch(frame, op).and_then(|results| self.settled(frame, op, results)).and_then(|results| {
             if results.len() != op.results.len() {
                 return malformed(format!("`{}` has {} results, but {} are named", op.name, results.len(), op.results.len()));
             }

@@ -18,9 +18,11 @@ impl<'a> Converter<'a> {
             return malformed("a constant needs a dense attribute `value`");
         };
         let literals = match &d.element {
-            Element::Known(_) => attrs::dense_literal(d)?.into_iter().collect::<Vec<_>>(),
             Element::Complex(part) => attrs::complex_literals(d, *part)?.to_vec(),
-            Element::Other(name) => return unsupported(format!("the element type {name}")),
+            other => match attrs::dense_literal(d)? {
+                Some(literal) => vec![literal],
+                None => return unsupported(format!("the element type {other}")),
+            },
         };
         let mut parts = Parts::new();
         for value in literals {

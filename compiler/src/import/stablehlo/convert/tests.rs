@@ -1,5 +1,6 @@
 //! Small texts of each kind of op, imported and run by the interpreter.
 
+use super::super::module::Limits;
 use super::super::{StablehloOptions, convert, default_entry, import_bytes, read};
 use super::*;
 use girih_ir::interp;
@@ -282,19 +283,19 @@ fn donation_makes_state() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    let all = "func.func @main(%x: tensor<2xf32>, %q: tensor<2xi4>) -> tensor<2xf32> {
+    let all = "func.func @main(%x: tensor<2xf32>, %q: tensor<2xtf32>) -> tensor<2xf32> {
         %a = stablehlo.custom_call @lapack_sgeqrf_ffi(%x) : (tensor<2xf32>) -> tensor<2xf32>
         %b = stablehlo.negate %a : tensor<2xf32>
         %c = stablehlo.custom_call @other(%x) : (tensor<2xf32>) -> tensor<2xf32>
         return %b : tensor<2xf32>
       }";
-    let (text, code) = refused(&all.replace(", %q: tensor<2xi4>", ""));
+    let (text, code) = refused(&all.replace(", %q: tensor<2xtf32>", ""));
     assert_eq!(code, "E0120");
     assert!(
         text.contains("lapack_sgeqrf_ffi") && text.contains("`other`") && text.contains("line 4") && !text.contains("negate"),
         "{text}"
     );
-    assert!(refused(all).0.contains("i4"));
+    assert!(refused(all).0.contains("tf32"));
     let recursive = "func.func @main(%x: tensor<f32>) -> tensor<f32> {
         %a = call @main(%x) : (tensor<f32>) -> tensor<f32>
         return %a : tensor<f32>
@@ -320,4 +321,99 @@ fn complex_numbers_are_pairs() {
          check.expect_eq_const %re, dense<-3.0> : tensor<2x1xf32>
          check.expect_eq_const %im, dense<4.0> : tensor<2x1xf32>",
     );
+}
+
+#[test]
+fn three_forms_of_narrow_types_are_one() {
+    let forms: [&[u8]; 3] = [
+        include_bytes!("../../../../data/narrow.mlir"),
+        include_bytes!("../../../../data/narrow.vhlo.mlirbc"),
+        include_bytes!("../../../../data/narrow.hlo.pb"),
+    ];
+    let x = Tensor::new_int(TensorType::new(DType::I32, [5]), (0..5).collect());
+    for form in forms {
+        let imported = import_bytes(form, &StablehloOptions::default()).unwrap();
+        let out: Vec<Vec<f64>> = interp::eval(&imported.graph, &[x.clone()]).unwrap().iter().map(Tensor::floats).collect();
+        assert_eq!(out[0], [1.0, 3.0, -1.0, 7.0, 11.0]);
+        assert_eq!(out[1], [1.0, 2.0, 13.0, 4.0]);
+        assert_eq!(out[2], [1.0, 2.0, -3.0, 0.5, 6.0]);
+        assert_eq!(out[3], [1.0, -2.0, 0.0, 1.0, 1.0]);
+        assert_eq!(out[4], [1.0, 2.0, 4.0]);
+        assert_eq!(out[5], [0.0, 2.0, 10.0 - 16.0, 12.0 - 16.0, 28.0 - 32.0]);
+    }
+}
+
+#[test]
+fn inputs_are_brought_into_their_narrow_types() {
+    let text = "func.func @main(%x: tensor<4xi4>, %y: tensor<2xf8E4M3FNUZ>) -> (tensor<4xi4>, tensor<2xf8E4M3FNUZ>) {
+        return %x, %y : tensor<4xi4>, tensor<2xf8E4M3FNUZ>
+      }";
+    let graph = imported(text).graph;
+    let x = Tensor::new_int(TensorType::new(DType::I8, [4]), vec![7, 8, -9, 100]);
+    let y = Tensor::new_float(TensorType::new(DType::F32, [2]), vec![1.0625, 300.0]);
+    let out = interp::eval(&graph, &[x, y]).unwrap();
+    assert_eq!(out[0].ints(), [7, -8, 7, 4]);
+    assert!(out[1].floats()[0] == 1.0 && out[1].floats()[1].is_nan());
+    let bits = "func.func @main(%x: tensor<f8E4M3FNUZ>) -> tensor<i8> {
+        %a = stablehlo.bitcast_convert %x : (tensor<f8E4M3FNUZ>) -> tensor<i8>
+        return %a : tensor<i8>
+      }";
+    assert!(refused(bits).0.contains("small floats"));
+}
+
+#[test]
+fn host_io_is_refused_with_a_reason() {
+    let text = "func.func @main(%x: tensor<f32>, %t: !stablehlo.token) -> !stablehlo.token {
+        %a = \"stablehlo.outfeed\"(%x, %t) : (tensor<f32>, !stablehlo.token) -> !stablehlo.token
+        return %a : !stablehlo.token
+      }";
+    let (text, code) = refused(text);
+    assert!(code == "E0120" && text.contains("return the results"), "{text}");
+    let probe = "func.func @main(%x: tensor<f32>) -> tensor<f32> {
+        %a = interpreter.probe %x, probe_id = \"a\" : tensor<f32>
+        interpreter.print %a : tensor<f32>
+        return %a : tensor<f32>
+      }";
+    assert!(ops_of(probe).iter().all(|op| *op == "input"), "{:?}", ops_of(probe));
+}
+
+const IDENTITY: &str = "func.func @main(%x: tensor<f32>) -> tensor<f32> {
+    %a = call @f(%x) : (tensor<f32>) -> tensor<f32>
+    return %a : tensor<f32>
+  }
+  func.func @f(%x: tensor<f32>) -> tensor<f32> {
+    %a = stablehlo.negate %x : tensor<f32>
+    return %a : tensor<f32>
+  }";
+
+#[test]
+fn entries_and_limits_are_told_with_their_codes() {
+    let with = |options: StablehloOptions| import_bytes(IDENTITY.as_bytes(), &options).map(|_| ()).map_err(|e| (e.code(), e.to_string()));
+    assert_eq!(with(StablehloOptions::default()), Ok(()));
+    assert_eq!(with(StablehloOptions { entry: Some("f".into()), ..Default::default() }), Ok(()));
+    let (code, text) = with(StablehloOptions { entry: Some("g".into()), ..Default::default() }).unwrap_err();
+    assert!(code == "E0160" && text.contains("`g`") && text.contains("`main`, `f`"), "{text}");
+    let limited = |limits: Limits| with(StablehloOptions { limits, ..Default::default() }).unwrap_err();
+    let (code, text) = limited(Limits { depth: 1, ..Limits::default() });
+    assert!(code == "E0164" && text.contains("more than 1 deep"), "{text}");
+    let thrice = IDENTITY.replace(
+        "return %a : tensor<f32>\n  }\n  func",
+        "%b = call @f(%a) : (tensor<f32>) -> tensor<f32>\n    return %b : tensor<f32>\n  }\n  func",
+    );
+    let module = read(thrice.as_bytes(), &Limits::default()).unwrap();
+    let options = StablehloOptions { limits: Limits { operations: 3, ..Limits::default() }, ..Default::default() };
+    let e = convert::convert(&module, "main", &options).unwrap_err();
+    assert!(e.code() == "E0164" && e.to_string().contains("more than 3 ops"), "{e}");
+}
+
+#[test]
+fn files_and_state_are_told_with_their_codes() {
+    let missing = super::super::import_file("no/such/file.mlir".as_ref(), &StablehloOptions::default()).unwrap_err();
+    assert!(missing.code() == "E0167" && missing.exit_code() == 6, "{missing}");
+    let limits = Limits { file_bytes: 10, ..Limits::default() };
+    let own = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/narrow.mlir");
+    let large = super::super::import_file(&own, &StablehloOptions { limits, ..Default::default() }).unwrap_err();
+    assert!(large.code() == "E0164" && large.to_string().contains("limit of 10"), "{large}");
+    let e = imported(IDENTITY).into_step(&[]).unwrap_err();
+    assert_eq!((e.code(), e.exit_code()), ("E0165", 2));
 }

@@ -37,6 +37,7 @@ pub fn apply(b: &mut Graph, name: &str, operands: &[Number]) -> Option<Number> {
         ("subtract", [x, y]) => return Some(minus(b, *x, *y)),
         ("multiply", [x, y]) => return Some(times(b, *x, *y)),
         ("square", [x]) => return Some(times(b, *x, *x)),
+        ("maximum" | "minimum", [x, y]) => return Some(extreme(b, name == "maximum", *x, *y)),
         ("negate", [x]) => return Some(super::build::each(b, *x, |b, v| b.unary(Neg, v))),
         ("conj", [x]) => return Some(conj(b, *x)),
         ("real", [x]) => return Some(Number::real(x.re)),
@@ -93,6 +94,20 @@ pub fn compare(b: &mut Graph, f: CompareFn, x: Number, y: Number) -> Option<Valu
     };
     let (re, im) = (b.compare(f, x.re, y.re), b.compare(f, x.im, y.im));
     Some(b.binary(join, re, im))
+}
+
+/// The larger or smaller number in lexicographic order, as the specification orders them: by the real parts, then by the imaginary ones.
+/// An operand with a NaN in it wins, the first before the second.
+fn extreme(b: &mut Graph, larger: bool, x: Number, y: Number) -> Number {
+    let (x, y) = (whole(b, x), whole(b, y));
+    let f = if larger { CompareFn::Gt } else { CompareFn::Lt };
+    let (beats, ties, then) = (b.compare(f, x.re, y.re), b.compare(CompareFn::Eq, x.re, y.re), b.compare(f, x.im, y.im));
+    let second = b.binary(BinaryFn::And, ties, then);
+    let (odd_re, odd_im) = (b.compare(CompareFn::Ne, x.re, x.re), b.compare(CompareFn::Ne, x.im, x.im));
+    let first = b.binary(BinaryFn::Or, beats, second);
+    let odd = b.binary(BinaryFn::Or, odd_re, odd_im);
+    let first = b.binary(BinaryFn::Or, first, odd);
+    choose(b, first, x, y).into()
 }
 
 /// `a` where c, else `other`.

@@ -291,16 +291,26 @@ pub struct LiteralProto {
     pub f8e5m2s: Bytes,
     #[prost(bytes = "bytes", tag = "20")]
     pub f8e4m3fns: Bytes,
+    #[prost(bytes = "bytes", tag = "21")]
+    pub s4s: Bytes,
+    #[prost(bytes = "bytes", tag = "22")]
+    pub u4s: Bytes,
     #[prost(bytes = "bytes", tag = "23")]
     pub f8e4m3b11fnuzs: Bytes,
     #[prost(bytes = "bytes", tag = "24")]
     pub f8e5m2fnuzs: Bytes,
     #[prost(bytes = "bytes", tag = "25")]
     pub f8e4m3fnuzs: Bytes,
+    #[prost(bytes = "bytes", tag = "26")]
+    pub s2s: Bytes,
+    #[prost(bytes = "bytes", tag = "27")]
+    pub u2s: Bytes,
     #[prost(bytes = "bytes", tag = "28")]
     pub f8e4m3s: Bytes,
     #[prost(bytes = "bytes", tag = "29")]
     pub f8e3m4s: Bytes,
+    #[prost(bytes = "bytes", tag = "32")]
+    pub f4e2m1fns: Bytes,
     #[prost(bytes = "bytes", tag = "33")]
     pub f8e8m0fnus: Bytes,
 }

@@ -6,9 +6,9 @@
 use super::Reader;
 use super::error::{LITERAL, RESOURCE, Step, TOKEN, problem};
 use super::lex::{Cursor, hex_digit, parse_int};
-use super::minifloat::{MiniFloat, format};
 use crate::import::error::Problem;
 use crate::import::stablehlo::module::{Dense, Element, ModuleAttr, ModuleType};
+use girih_ir::small_float::SmallFloat;
 use girih_ir::types::{DType, NumberKind};
 
 /// How an element is written into bytes.
@@ -25,7 +25,7 @@ enum Codec {
     F32,
     F16,
     BF16,
-    Mini(MiniFloat),
+    Mini(SmallFloat),
 }
 
 impl Codec {
@@ -34,7 +34,7 @@ impl Codec {
             Element::Complex(d) => (Codec::known(*d)?, true),
             Element::Known(d) => (Codec::known(*d)?, false),
             Element::Other(name) if name == "index" => (Codec::Int { bits: 64, size: 8, signed: true }, false),
-            Element::Other(name) => match format(name) {
+            Element::Other(name) => match SmallFloat::from_name(name) {
                 Some(mini) => (Codec::Mini(mini), false),
                 None => {
                     let bits: u32 =
@@ -56,7 +56,7 @@ impl Codec {
             (_, DType::F32) => Codec::F32,
             (_, DType::F16) => Codec::F16,
             (_, DType::BF16) => Codec::BF16,
-            (NumberKind::Float, _) => Codec::Mini(format(d.name())?),
+            (NumberKind::Float, _) => Codec::Mini(SmallFloat::from_name(d.name())?),
         })
     }
 

@@ -17,7 +17,6 @@ mod error;
 mod func;
 mod lex;
 mod loc;
-mod minifloat;
 mod normalize;
 mod op;
 mod pretty;
