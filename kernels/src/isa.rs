@@ -23,6 +23,12 @@ impl Isa {
         *WIDEST.get_or_init(widest)
     }
 
+    /// Whether the processor multiplies and adds pairs of bf16 (`vdpbf16ps`), which [`Isa::Avx512`] then uses.
+    pub fn has_bf16_pairs() -> bool {
+        static HAS: OnceLock<bool> = OnceLock::new();
+        *HAS.get_or_init(|| Isa::detect() == Isa::Avx512 && bf16_pairs())
+    }
+
     /// This instruction set, or the widest one that the processor has when it lacks this one.
     pub fn usable(self) -> Isa {
         self.min(Isa::detect())
@@ -55,6 +61,16 @@ fn widest() -> Isa {
         true => Isa::Avx2,
         false => Isa::Scalar,
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn bf16_pairs() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn bf16_pairs() -> bool {
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]

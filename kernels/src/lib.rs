@@ -21,6 +21,7 @@ pub mod isa;
 pub mod jit;
 pub mod lane;
 pub mod map;
+pub mod peak;
 pub mod random;
 pub mod reduce;
 pub mod scan;

@@ -9,7 +9,8 @@ use std::arch::x86_64::{
 
 const LANES: usize = 16;
 
-fn mask(lanes: usize) -> __mmask16 {
+#[inline]
+pub(super) fn mask(lanes: usize) -> __mmask16 {
     if lanes >= LANES { !0 } else { (1 << lanes) - 1 }
 }
 
@@ -107,8 +108,9 @@ pub(super) unsafe fn transpose16(src: *const f32, row: isize, rows: usize, k: us
     }
 }
 
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(x: [__m512; 16]) -> [__m512; 16] {
+pub(super) fn transpose(x: [__m512; 16]) -> [__m512; 16] {
     let mut y = x;
     for i in (0..16).step_by(2) {
         y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);

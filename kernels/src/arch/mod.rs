@@ -7,7 +7,15 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_block;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_block;
+#[cfg(target_arch = "x86_64")]
+mod avx512_pack;
+pub(crate) mod block;
+pub(crate) mod pack;
 pub(crate) mod machine;
 pub(crate) mod rows;
 mod scalar;
@@ -207,5 +215,28 @@ pub(crate) fn lanes(isa: Isa, t: &LaneTile<'_>, sums: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { avx2::lanes(t, terms, sums) },
         _ => scalar::lanes(t, terms, sums),
+    }
+}
+
+/// Runs `rounds` times a few dozen independent multiply-adds on registers; returns how many floating-point operations those were.
+pub(crate) fn spin(isa: Isa, bf16: bool, rounds: usize) -> u64 {
+    match isa.usable() {
+        // SAFETY: the processor has the features, by the test in the guard.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if bf16 && Isa::has_bf16_pairs() => unsafe { avx512_block::spin_pair(rounds) },
+        // SAFETY: `usable` says that the processor has the features.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512_block::spin_single(rounds) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2_block::spin(rounds) },
+        _ => {
+            let mut sums = [0.0f32; 16];
+            for _ in 0..rounds {
+                sums.iter_mut().for_each(|s| *s = *s * 0.5 + 1e-3);
+                std::hint::black_box(&sums);
+            }
+            (rounds * 2 * sums.len()) as u64
+        }
     }
 }

@@ -6,15 +6,17 @@
 //! None of these choices, nor the block sizes other than [`KC`], reaches the result.
 
 use super::operand::{Axes, Axis, Operand, PLAIN, Span};
-use crate::arch::{self, MR, Tile};
+use super::plan::Tiles;
+use crate::arch;
+use crate::arch::block::{Block, Panels, Step, Strips};
 use crate::isa::Isa;
 use crate::scratch::Scratch;
 use smallvec::SmallVec;
 
 /// Terms that are summed from +0 before the partial sum joins the output: part of the numerical contract.
 pub const KC: usize = 256;
-/// Rows of a block of the broadcast operand.
-const MC: usize = 40 * MR;
+/// Rows of a block of the broadcast operand, about.
+const MC: usize = 240;
 /// Bytes of packed panels that are kept for a whole sweep over the rows.
 const PANEL_BYTES: usize = 8 << 20;
 /// Widest block of columns when the panels of all terms do not fit.
@@ -139,27 +141,29 @@ impl Contract<'_> {
     }
 
     fn blocks(&self, isa: Isa, out: &mut [f32], scratch: &mut Scratch) {
-        let width = arch::panel_width(isa);
         let (rows, cols, terms) = (count(&self.a.rows), count(&self.b.rows), count(&self.a.terms));
-        let direct_b = self.direct_b(rows, terms);
-        let direct_a = self.a.plain().filter(|_| cols <= 2 * width || rows <= 2 * MR);
+        let tiles = Tiles::choose(isa, rows, cols, terms);
+        let tiles = Tiles { width: tiles.width.max(16), ..tiles };
+        let (width, mc) = (tiles.width, (MC / tiles.height).max(1) * tiles.height);
+        let direct_b = self.direct_b(rows, terms, tiles);
+        let direct_a = self.a.plain().filter(|_| cols <= 2 * width || rows <= 2 * tiles.height);
         let fit = PANEL_BYTES / 4 / terms.next_multiple_of(16);
         // Either the panels of all terms stay packed while the rows go by, or (few rows, or too many terms) one block of terms does.
-        let (nc, chunk) = if fit >= cols.min(4 * width) { ((fit / width * width).max(width), terms) } else { (NC, KC) };
+        let (nc, chunk) = if fit >= cols.min(4 * width) { ((fit / width * width).max(width), terms) } else { (NC / width * width, KC) };
         for j in (0..cols).step_by(nc) {
             let col_span = Span { start: j, len: nc.min(cols - j) };
             offsets(&self.b.rows, &self.out_b, col_span, &mut scratch.out_cols);
             for p in (0..terms).step_by(chunk) {
                 let term_span = Span { start: p, len: chunk.min(terms - p) };
                 if direct_b.is_none() {
-                    self.pack_b(isa, col_span, term_span, scratch);
+                    self.pack_b(isa, col_span, term_span, width, scratch);
                 }
-                for i in (0..rows).step_by(MC) {
-                    let row_span = Span { start: i, len: MC.min(rows - i) };
+                for i in (0..rows).step_by(mc) {
+                    let row_span = Span { start: i, len: mc.min(rows - i) };
                     offsets(&self.a.rows, &self.out_a, row_span, &mut scratch.out_rows);
                     for q in (p..p + term_span.len).step_by(KC) {
                         let block = Span { start: q, len: KC.min(terms - q) };
-                        self.row_block(isa, row_span, col_span, block, q - p, (direct_a, direct_b), out, scratch);
+                        self.row_block(isa, tiles, row_span, col_span, block, q - p, (direct_a, direct_b), out, scratch);
                     }
                 }
             }
@@ -167,15 +171,14 @@ impl Contract<'_> {
     }
 
     /// The vector operand can be read in place when its columns are neighbors and it is too small, or used too rarely, to repay packing.
-    fn direct_b(&self, rows: usize, terms: usize) -> InPlace {
+    fn direct_b(&self, rows: usize, terms: usize, tiles: Tiles) -> InPlace {
         let (base, row, term) = self.b.plain()?;
         let near = term.unsigned_abs().saturating_mul(terms.min(KC)) <= 8192;
-        (row == 1 && (rows <= 2 * MR || (near && terms <= KC))).then_some((base, row, term))
+        (row == 1 && (rows <= tiles.height || (near && terms <= KC))).then_some((base, row, term))
     }
 
     /// Packs the columns' panels: for each block of KC terms, panels of `width` columns, term by term.
-    fn pack_b(&self, isa: Isa, cols: Span, terms: Span, scratch: &mut Scratch) {
-        let width = arch::panel_width(isa);
+    fn pack_b(&self, isa: Isa, cols: Span, terms: Span, width: usize, scratch: &mut Scratch) {
         let panels = cols.len.div_ceil(width);
         let dst = scratch.b.take(panels * width * terms.len);
         let along_rows = self.b.runs_along_rows(true);
@@ -216,6 +219,7 @@ impl Contract<'_> {
     fn row_block(
         &self,
         isa: Isa,
+        tiles: Tiles,
         rows: Span,
         cols: Span,
         terms: Span,
@@ -224,46 +228,48 @@ impl Contract<'_> {
         out: &mut [f32],
         scratch: &mut Scratch,
     ) {
-        let width = arch::panel_width(isa);
+        let Tiles { height, width } = tiles;
         let (a_base, a_row, a_step) = match direct_a {
             Some((base, row, step)) => (base as isize + rows.start as isize * row + terms.start as isize * step, row, step),
             None => self.pack_a(isa, rows, terms, scratch),
         };
         let Scratch { a, b, tile: dense, out_rows, out_cols, .. } = scratch;
         let panels = cols.len.div_ceil(width);
+        let data = if direct_a.is_some() { self.a.data } else { a.held() };
+        let strips = |from: usize| {
+            let base = (a_base + from as isize * a_row) as usize;
+            Strips { data, base, height, strides: Some((a_row, a_step)) }
+        };
         for panel in 0..panels {
             let at = panel * width;
             let len = width.min(cols.len - at);
-            let (b, b_base, b_step) = match direct_b {
-                Some((base, _, step)) => (self.b.data, base as isize + (cols.start + at) as isize + terms.start as isize * step, step),
-                None => (b.held(), (packed_from * panels * width + panel * terms.len * width) as isize, width as isize),
+            let b = match direct_b {
+                Some((base, _, step)) => {
+                    let base = base as isize + (cols.start + at) as isize + terms.start as isize * step;
+                    Panels { data: self.b.data, base: base as usize, width, step: Some(step) }
+                }
+                None => Panels { data: b.held(), base: packed_from * panels * width + panel * terms.len * width, width, step: None },
             };
             let places = &out_cols[at..at + len];
-            let whole = places.windows(2).all(|w| w[1] - w[0] == 1);
-            for i in (0..rows.len).step_by(MR) {
-                let height = MR.min(rows.len - i);
-                let tile = Tile {
-                    k: terms.len,
-                    a: if direct_a.is_some() { self.a.data } else { a.held() },
-                    a_base: (a_base + i as isize * a_row) as usize,
-                    a_row,
-                    a_step,
-                    b,
-                    b_base: b_base as usize,
-                    b_step,
-                    cols: len,
-                    alpha: self.alpha,
-                    accumulate: self.accumulate || terms.start > 0,
-                };
-                let mut starts = [0usize; MR];
-                for (start, row) in starts.iter_mut().zip(&out_rows[i..i + height]) {
-                    *start = (self.out_base as isize + row + places[0]) as usize;
-                }
-                if whole {
-                    arch::tile(isa, &tile, out, &starts[..height]);
-                } else {
-                    scattered(isa, &tile, places, &starts[..height], out, dense.take(MR * 64));
-                }
+            let mut one = Block {
+                k: terms.len,
+                term: Step::Single,
+                a: strips(0),
+                b,
+                cols: len,
+                rows: out_rows,
+                base: self.out_base as isize + places[0],
+                alpha: self.alpha,
+                accumulate: self.accumulate || terms.start > 0,
+                ahead: None,
+            };
+            if places.windows(2).all(|w| w[1] - w[0] == 1) {
+                arch::block::block(isa, &one, out);
+                continue;
+            }
+            for i in (0..rows.len).step_by(height) {
+                one.a = strips(i);
+                scattered(isa, &one, places, &out_rows[i..rows.len.min(i + height)], out, dense.take(height * width));
             }
         }
     }
@@ -281,23 +287,24 @@ impl Contract<'_> {
     }
 }
 
-/// Runs a tile whose columns are not neighbors in the output, through a dense copy.
-fn scattered(isa: Isa, tile: &Tile<'_>, places: &[isize], starts: &[usize], out: &mut [f32], dense: &mut [f32]) {
-    let local = [0, 64, 128, 192, 256, 320];
-    if tile.accumulate {
+/// Runs one tile whose columns are not neighbors in the output, through a dense copy.
+fn scattered(isa: Isa, one: &Block<'_>, places: &[isize], starts: &[isize], out: &mut [f32], dense: &mut [f32]) {
+    let width = one.b.width;
+    let local: SmallVec<[isize; 16]> = (0..starts.len()).map(|i| (i * width) as isize).collect();
+    if one.accumulate {
         each_run(places, |at, len, offset| {
             for (row, start) in starts.iter().enumerate() {
-                let from = start.wrapping_add_signed(offset);
-                let (to, from) = (&mut dense[local[row] + at..][..len], &out[from..from + len]);
+                let from = (one.base + start + offset) as usize;
+                let (to, from) = (&mut dense[row * width + at..][..len], &out[from..from + len]);
                 to.iter_mut().zip(from).for_each(|(d, s)| *d = *s);
             }
         });
     }
-    arch::tile(isa, tile, dense, &local[..starts.len()]);
+    arch::block::block(isa, &Block { rows: &local, base: 0, a: one.a, b: one.b, ..*one }, dense);
     each_run(places, |at, len, offset| {
         for (row, start) in starts.iter().enumerate() {
-            let to = start.wrapping_add_signed(offset);
-            let (to, from) = (&mut out[to..to + len], &dense[local[row] + at..][..len]);
+            let to = (one.base + start + offset) as usize;
+            let (to, from) = (&mut out[to..to + len], &dense[row * width + at..][..len]);
             to.iter_mut().zip(from).for_each(|(d, s)| *d = *s);
         }
     });

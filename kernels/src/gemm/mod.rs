@@ -8,9 +8,11 @@
 //!
 //! Transposed operands are never materialized: packing reads any strides.
 
+mod batch;
 mod contract;
-mod in_place;
 pub(crate) mod operand;
+mod plain;
+pub(crate) mod plan;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -23,7 +25,6 @@ use crate::isa::Isa;
 use crate::scratch::Scratch;
 use girih_ir::types::Layout;
 use operand::{Axes, Axis, Operand};
-use smallvec::SmallVec;
 
 /// A batched matrix product: `a` is `[batch…, m, k]`, `b` is `[batch…, k, n]`, `out` is `[batch…, m, n]`.
 #[derive(Clone, PartialEq, Debug)]
@@ -68,9 +69,14 @@ impl Gemm {
         }
         let (m, n, k) = self.extents();
         let batch = &self.out.dims[..rank - 2];
-        let want = |tail: [usize; 2]| batch.iter().copied().chain(tail).collect::<Vec<_>>();
-        shape("a is [batch…, m, k]", "a", &self.a.dims, &want([m, k]))?;
-        shape("b is [batch…, k, n]", "b", &self.b.dims, &want([k, n]))?;
+        let fits = |have: &[usize], tail: [usize; 2]| have.len() == rank && have[..rank - 2] == *batch && have[rank - 2..] == tail;
+        for (what, operand, have, tail) in
+            [("a is [batch…, m, k]", "a", &self.a.dims, [m, k]), ("b is [batch…, k, n]", "b", &self.b.dims, [k, n])]
+        {
+            if !fits(have, tail) {
+                return shape(what, operand, have, &batch.iter().copied().chain(tail).collect::<Vec<_>>());
+            }
+        }
         check_bounds("a", &self.a, a_len)?;
         check_bounds("b", &self.b, b_len)?;
         check_output(&self.out, out_len)
@@ -145,34 +151,19 @@ pub fn gemm(isa: Isa, g: &Gemm, a: &[f32], b: &[f32], out: &mut [f32], scratch: 
     if g.out.elements() == 0 {
         return Ok(());
     }
-    let direct = in_place::suits(isa, g);
-    let rank = g.out.dims.len();
-    let (a_s, b_s) = (&g.a.strides, &g.b.strides);
-    // A batch dimension that one operand does not move along is a row dimension of the other.
-    let shared = |dim: &usize| !direct && (a_s[*dim] == 0 || b_s[*dim] == 0);
-    let moving = (0..rank - 2).filter(|dim| g.out.dims[*dim] > 1);
-    let loops: SmallVec<[usize; 6]> = moving.clone().filter(|dim| !shared(dim)).collect();
-    let one = (!direct).then(|| contraction(g, moving.filter(shared), a, b));
-    let batch: usize = loops.iter().map(|d| g.out.dims[*d]).product();
-    for item in 0..batch {
-        let mut bases = [g.a.base, g.b.base, g.out.base];
-        let mut rest = item;
-        for dim in loops.iter().rev() {
-            let index = (rest % g.out.dims[*dim]) as isize;
-            rest /= g.out.dims[*dim];
-            for (base, layout) in bases.iter_mut().zip([&g.a, &g.b, &g.out]) {
-                *base = (*base as isize + index * layout.strides[*dim]) as usize;
-            }
+    let parts = batch::Parts::of(g);
+    let one = match parts.product(g, a, b) {
+        Some(product) => batch::One::Plain(product),
+        None => batch::One::General(contraction(g, parts.shared.iter().copied(), a, b)),
+    };
+    parts.each(g, |bases| match &one {
+        batch::One::Plain(product) => product.from(bases).run(isa, out, scratch),
+        batch::One::General(one) => {
+            let mut each = one.clone();
+            (each.a.base, each.b.base, each.out_base) = (bases[0] as isize, bases[1] as isize, bases[2]);
+            each.run(isa, out, scratch);
         }
-        match &one {
-            None => in_place::run(isa, g, bases, a, b, out),
-            Some(one) => {
-                let mut each = one.clone();
-                (each.a.base, each.b.base, each.out_base) = (bases[0] as isize, bases[1] as isize, bases[2]);
-                each.run(isa, out, scratch);
-            }
-        }
-    }
+    });
     Ok(())
 }
 

@@ -1,0 +1,321 @@
+//! AVX-512 microkernels: up to 14 × 32, 9 × 48 or 6 × 64 accumulators, one instance for each number of rows and vectors.
+//!
+//! Written once for both multiply-adds: `vfmadd` on f32 and `vdpbf16ps` on pairs of bf16.
+
+use super::block::Block;
+use std::arch::asm;
+use std::arch::x86_64::{
+    __m512, __mmask16, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+};
+
+const LANES: usize = 16;
+
+/// What a microkernel reads and writes: pointers whose ranges [`Block::check`](super::block::Block) has proved.
+#[derive(Clone, Copy)]
+struct Job {
+    k: usize,
+    a: *const f32,
+    a_row: isize,
+    a_step: isize,
+    b: *const f32,
+    b_step: isize,
+    /// Where the vectors that are read go for the next strips; for the instances that keep them.
+    kept: *mut f32,
+    /// What to fetch, a line a term.
+    ahead: *const f32,
+    ahead_step: isize,
+    c: *mut f32,
+    rows: *const isize,
+    /// Lanes of the last vector.
+    edge: __mmask16,
+    alpha: f32,
+    accumulate: bool,
+}
+
+macro_rules! rows_of {
+    ($keep:literal, $vectors:literal: $($rows:literal)*) => {
+        [$(run::<$rows, $vectors, $keep>),*]
+    };
+}
+
+macro_rules! all_of {
+    ($keep:literal) => {
+        (
+            rows_of!($keep, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            rows_of!($keep, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            rows_of!($keep, 3: 1 2 3 4 5 6 7 8 9),
+            rows_of!($keep, 4: 1 2 3 4 5 6),
+        )
+    };
+}
+
+/// Repeats a body for every row of a tile, unrolled by construction: the accumulators have to stay in registers.
+macro_rules! each_row {
+    ($rows:expr, $i:ident => $body:block) => {
+        each_row!(@ $rows, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
+    };
+    (@ $rows:expr, $i:ident, $body:block, $($at:literal)*) => {
+        $(if $at < $rows {
+            let $i: usize = $at;
+            $body
+        })*
+    };
+}
+
+/// The module of one multiply-add.
+macro_rules! microkernels {
+    ($name:ident, $features:literal, $keeping:literal, $step:expr) => {
+        pub(super) mod $name {
+            use super::*;
+
+            type Kernel = unsafe fn(&Job);
+            type Kernels = ([Kernel; 14], [Kernel; 14], [Kernel; 9], [Kernel; 6]);
+
+            static READING: Kernels = all_of!(false);
+            static KEEPING: Kernels = all_of!($keeping);
+
+            fn kernel(all: &Kernels, rows: usize, vectors: usize) -> Kernel {
+                match vectors {
+                    1 => all.0[rows - 1],
+                    2 => all.1[rows - 1],
+                    3 => all.2[rows - 1],
+                    _ => all.3[rows - 1],
+                }
+            }
+
+            /// Runs all tiles of a block, a panel at a time.
+            ///
+            /// # Safety
+            /// The processor has the features, and `Block::check` holds; `kept` is as long as the panel of a block that has one.
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn block(t: &Block<'_>, kept: Option<&mut [f32]>, c: &mut [f32]) {
+                let rows = t.rows.len();
+                let kept = if $keeping { kept.map(<[f32]>::as_mut_ptr) } else { None };
+                for panel in 0..t.cols.div_ceil(t.b.width) {
+                    let at = panel * t.b.width;
+                    let cols = t.b.width.min(t.cols - at);
+                    let vectors = cols.div_ceil(LANES);
+                    let (b_base, b_step) = t.panel(panel);
+                    let mut job = Job {
+                        k: t.k,
+                        a: t.a.data.as_ptr(),
+                        a_row: 0,
+                        a_step: 0,
+                        b: t.b.data.as_ptr().wrapping_add(b_base),
+                        b_step,
+                        kept: kept.unwrap_or(std::ptr::null_mut()),
+                        ahead: t.rows.as_ptr().cast(),
+                        ahead_step: 0,
+                        c: c.as_mut_ptr().wrapping_offset(t.base + at as isize),
+                        rows: t.rows.as_ptr(),
+                        edge: mask(cols - (vectors - 1) * LANES),
+                        alpha: t.alpha,
+                        accumulate: t.accumulate,
+                    };
+                    let (mut first, mut visit) = (0, 0);
+                    while first < rows {
+                        let height = t.a.height.min(rows - first);
+                        let (a, a_row, a_step) = t.strip(first, height);
+                        job.a = t.a.data.as_ptr().wrapping_offset(a);
+                        (job.a_row, job.a_step) = (a_row, a_step);
+                        job.rows = t.rows.as_ptr().wrapping_add(first);
+                        if let Some(ahead) = &t.ahead {
+                            let fetching = visit * LANES < ahead.len;
+                            job.ahead = if fetching { ahead.start.wrapping_add(visit * LANES) } else { t.rows.as_ptr().cast() };
+                            job.ahead_step = if fetching { ahead.step } else { 0 };
+                        }
+                        let all = if kept.is_some() && visit == 0 { &KEEPING } else { &READING };
+                        // SAFETY: `Block::check` proved the ranges of the whole block, of which this is one tile.
+                        unsafe { kernel(all, height, vectors)(&job) }
+                        if let Some(kept) = kept.filter(|_| visit == 0) {
+                            (job.b, job.b_step) = (kept, (vectors * LANES) as isize);
+                        }
+                        first += height;
+                        visit += 1;
+                    }
+                }
+            }
+
+            /// # Safety
+            /// The processor has the features; the ranges of the job are those of a checked block: `ROWS` rows, and columns that fill `VECTORS`
+            /// vectors, the last up to its mask; `kept` has `VECTORS` whole vectors for each term if `KEEP`.
+            #[target_feature(enable = $features)]
+            unsafe fn run<const ROWS: usize, const VECTORS: usize, const KEEP: bool>(job: &Job) {
+                let (row, step) = (job.a_row, job.a_step);
+                let (mut b, mut kept, mut ahead) = (job.b, job.kept, job.ahead);
+                // Three pointers, five rows apart, and one multiple of the stride reach every row by an address of one instruction;
+                // laundered, or the compiler makes one chain of additions of them.
+                let triple = launder(3 * row);
+                let mut a = [job.a, launder(job.a.wrapping_offset(5 * row)), launder(job.a.wrapping_offset(10 * row))];
+                let (b_step, edge) = (job.b_step, job.edge);
+                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                // SAFETY: prefetching reads nothing; `rows` has `ROWS` entries.
+                unsafe {
+                    each_row!(ROWS, i => {
+                        let out = job.c.wrapping_offset(*job.rows.add(i));
+                        for v in 0..VECTORS {
+                            _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(v * LANES).cast());
+                        }
+                        _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(VECTORS * LANES - 1).cast());
+                    });
+                }
+                for _ in 0..job.k {
+                    let mut line = [_mm512_setzero_ps(); VECTORS];
+                    // SAFETY: (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the mask hides the rest.
+                    unsafe {
+                        for (v, x) in line.iter_mut().enumerate().take(VECTORS - 1) {
+                            *x = _mm512_loadu_ps(b.wrapping_add(v * LANES));
+                        }
+                        line[VECTORS - 1] = _mm512_maskz_loadu_ps(edge, b.wrapping_add((VECTORS - 1) * LANES));
+                        if KEEP {
+                            for (v, x) in line.iter().enumerate() {
+                                _mm512_storeu_ps(kept.wrapping_add(v * LANES), *x);
+                            }
+                            kept = kept.wrapping_add(VECTORS * LANES);
+                        }
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                        ahead = ahead.wrapping_offset(job.ahead_step);
+                        each_row!(ROWS, i => {
+                            let place = match i % 5 {
+                                3 => a[i / 5].wrapping_offset(triple),
+                                at => a[i / 5].wrapping_offset(at as isize * row),
+                            };
+                            let x = _mm512_set1_ps(*place);
+                            for v in 0..VECTORS {
+                                sums[i][v] = $step(x, line[v], sums[i][v]);
+                            }
+                        });
+                    }
+                    a = a.map(|a| a.wrapping_offset(step));
+                    b = b.wrapping_offset(b_step);
+                }
+                // SAFETY: `cols` elements from each row's start are inside the output; the mask hides the rest.
+                unsafe {
+                    if edge != !0 {
+                        let tile = sums;
+                        return store_edge(job, &tile);
+                    }
+                    let (c, rows, alpha) = (job.c, job.rows, _mm512_set1_ps(job.alpha));
+                    if job.accumulate {
+                        each_row!(ROWS, i => {
+                            let out = c.wrapping_offset(*rows.add(i));
+                            for v in 0..VECTORS {
+                                let place = out.wrapping_add(v * LANES);
+                                _mm512_storeu_ps(place, _mm512_fmadd_ps(alpha, sums[i][v], _mm512_loadu_ps(place)));
+                            }
+                        });
+                    } else {
+                        each_row!(ROWS, i => {
+                            let out = c.wrapping_offset(*rows.add(i));
+                            for v in 0..VECTORS {
+                                _mm512_storeu_ps(out.wrapping_add(v * LANES), _mm512_mul_ps(alpha, sums[i][v]));
+                            }
+                        });
+                    }
+                }
+            }
+        }
+    };
+}
+
+microkernels!(single, "avx512f", true, |x, y, sum| _mm512_fmadd_ps(x, y, sum));
+microkernels!(pair, "avx512f,avx512bf16", false, |x: __m512, y: __m512, sum| {
+    _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, _>(x), std::mem::transmute::<__m512, _>(y))
+});
+
+fn mask(lanes: usize) -> __mmask16 {
+    if lanes >= LANES { !0 } else { (1 << lanes) - 1 }
+}
+
+/// Hands the sums to the output where the last vector is partly outside.
+///
+/// # Safety
+/// The processor has AVX-512 F; columns that fill `VECTORS` vectors, the last up to the job's mask, can be read and written from each of
+/// the `ROWS` row starts.
+#[inline(never)]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_edge<const ROWS: usize, const VECTORS: usize>(job: &Job, sums: &[[__m512; VECTORS]; ROWS]) {
+    let alpha = _mm512_set1_ps(job.alpha);
+    for (i, sums) in sums.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            let lanes = if v + 1 == VECTORS { job.edge } else { !0 };
+            // SAFETY: the caller's promise.
+            unsafe {
+                let place = job.c.wrapping_offset(*job.rows.add(i)).wrapping_add(v * LANES);
+                let value = if job.accumulate {
+                    _mm512_fmadd_ps(alpha, *sum, _mm512_maskz_loadu_ps(lanes, place))
+                } else {
+                    _mm512_mul_ps(alpha, *sum)
+                };
+                _mm512_mask_storeu_ps(place, lanes, value);
+            }
+        }
+    }
+}
+
+/// The value, in a register that the compiler knows nothing about.
+#[inline(always)]
+fn launder<T: Laundered>(value: T) -> T {
+    value.launder()
+}
+
+/// What fits a general register.
+trait Laundered {
+    /// See [`launder`].
+    fn launder(self) -> Self;
+}
+
+impl Laundered for isize {
+    #[inline(always)]
+    fn launder(mut self) -> Self {
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {0} */", inout(reg) self, options(nomem, nostack, preserves_flags)) };
+        self
+    }
+}
+
+impl Laundered for *const f32 {
+    #[inline(always)]
+    fn launder(mut self) -> Self {
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {0} */", inout(reg) self, options(nomem, nostack, preserves_flags)) };
+        self
+    }
+}
+
+/// Multiply-adds in registers alone, `rounds` times 24; returns how many operations that were.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn spin_single(rounds: usize) -> u64 {
+    let (x, mut sums) = (_mm512_set1_ps(1e-3), [_mm512_setzero_ps(); 24]);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(x, x, *sum);
+        }
+        std::hint::black_box(());
+    }
+    std::hint::black_box(&sums);
+    (rounds * 24 * LANES * 2) as u64
+}
+
+/// As [`spin_single`], on pairs of bf16.
+///
+/// # Safety
+/// The processor has AVX-512 F and BF16.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn spin_pair(rounds: usize) -> u64 {
+    let (x, mut sums) = (_mm512_set1_ps(1e-3), [_mm512_setzero_ps(); 24]);
+    // SAFETY: both types are 64 bytes of any content.
+    let x = unsafe { std::mem::transmute::<__m512, std::arch::x86_64::__m512bh>(x) };
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, x, x);
+        }
+        std::hint::black_box(());
+    }
+    std::hint::black_box(&sums);
+    (rounds * 24 * LANES * 4) as u64
+}

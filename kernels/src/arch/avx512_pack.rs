@@ -1,0 +1,103 @@
+//! AVX-512 packing: lines are copied, columns are turned in blocks of 16 × 16.
+
+use super::avx512::{mask, transpose};
+use std::arch::x86_64::{
+    __m512i, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32, _mm512_loadu_ps, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+};
+
+const LANES: usize = 16;
+/// Terms after which the copying of lines goes on to the next groups of indices: a few pages of source stay in the translation cache.
+const TERMS: usize = 8;
+
+/// Groups whose indices are neighbors in the source; term `p` starts at `src + p·step`.
+///
+/// # Safety
+/// The processor has AVX-512 F; `count` elements can be read from each of `k` terms, and `super::pack`'s groups written.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn lines(src: *const f32, step: isize, count: usize, k: usize, width: usize, tight: bool, dst: *mut f32) {
+    for p0 in (0..k).step_by(TERMS) {
+        for first in (0..count).step_by(width) {
+            let group = width.min(count - first);
+            let ld = if tight { group } else { width };
+            for p in p0..k.min(p0 + TERMS) {
+                let from = src.wrapping_offset(p as isize * step).wrapping_add(first);
+                let to = dst.wrapping_add(first * k + p * ld);
+                let mut at = 0;
+                // SAFETY: the group's elements are readable and its line is writable; the mask hides what lies past the group.
+                unsafe {
+                    while at + LANES <= group {
+                        _mm512_storeu_ps(to.add(at), _mm512_loadu_ps(from.add(at)));
+                        at += LANES;
+                    }
+                    if at < group {
+                        let rest = mask(group - at);
+                        _mm512_mask_storeu_ps(to.add(at), rest, _mm512_maskz_loadu_ps(rest, from.add(at)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Groups whose terms are neighbors in the source; index `i` starts at `src + i·stride`.
+///
+/// # Safety
+/// The processor has AVX-512 F; `k` elements can be read from each of `count` indices, and `super::pack`'s groups written.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn turned(src: *const f32, stride: isize, count: usize, k: usize, width: usize, tight: bool, dst: *mut f32) {
+    for first in (0..count).step_by(width) {
+        let group = width.min(count - first);
+        let ld = if tight { group } else { width };
+        for lane in (0..group).step_by(LANES) {
+            let rows = LANES.min(group - lane);
+            let lanes = mask(rows);
+            let from = src.wrapping_offset((first + lane) as isize * stride);
+            let to = dst.wrapping_add(first * k + lane);
+            for p in (0..k).step_by(LANES) {
+                let terms = mask(k - p);
+                let mut block = [_mm512_setzero_ps(); LANES];
+                for (i, line) in block.iter_mut().enumerate() {
+                    if i < rows {
+                        // SAFETY: index i is readable from 0 to k; the mask hides what lies past k.
+                        *line = unsafe { _mm512_maskz_loadu_ps(terms, from.wrapping_offset(i as isize * stride).wrapping_add(p)) };
+                    }
+                }
+                let block = transpose(block);
+                // SAFETY: line p + i < k of the group is writable over its lanes.
+                unsafe {
+                    if k - p >= LANES && rows == LANES {
+                        for (i, line) in block.iter().enumerate() {
+                            _mm512_storeu_ps(to.add((p + i) * ld), *line);
+                        }
+                    } else if k - p >= LANES {
+                        for (i, line) in block.iter().enumerate() {
+                            _mm512_mask_storeu_ps(to.add((p + i) * ld), lanes, *line);
+                        }
+                    } else {
+                        for (i, line) in block.iter().enumerate().take(k - p) {
+                            _mm512_mask_storeu_ps(to.add((p + i) * ld), lanes, *line);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW and VL; `len` elements can be read from both lines and written to `dst`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn interleave(low: *const u16, high: *const u16, dst: *mut f32, len: usize) {
+    let mut at = 0;
+    while at < len {
+        let lanes = mask(len - at);
+        // SAFETY: the mask hides what lies past `len`.
+        unsafe {
+            let widened = |line: *const u16| -> __m512i { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, line.cast())) };
+            let pairs = _mm512_or_si512(widened(low.add(at)), _mm512_slli_epi32::<16>(widened(high.add(at))));
+            _mm512_mask_storeu_epi32(dst.add(at).cast(), lanes, pairs);
+        }
+        at += LANES;
+    }
+}

@@ -1,0 +1,203 @@
+//! A block of a product over panels: what the blocked drivers hand to the microkernels, and its scalar twin.
+//!
+//! One call covers many tiles, so that its slices are checked once for all of them.
+
+use super::inside;
+use crate::isa::Isa;
+
+/// The broadcast operand of a [`Block`]: rows, in strips of `height`.
+#[derive(Clone, Copy)]
+pub(crate) struct Strips<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Position of (row 0, term 0).
+    pub base: usize,
+    /// Rows of a strip; the last may have fewer.
+    pub height: usize,
+    /// Strides of row and term where the operand is read in place; `None` when packed: strip after strip, term after term.
+    pub strides: Option<(isize, isize)>,
+}
+
+/// The vector operand of a [`Block`]: columns, in panels of `width`.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Position of (term 0, column 0).
+    pub base: usize,
+    /// Columns of a panel, a multiple of the vector; the last may have fewer.
+    pub width: usize,
+    /// Term stride where the operand is read in place; `None` when packed: panel after panel, `width` columns of each term.
+    pub step: Option<isize>,
+}
+
+/// Memory that will be read after a block, a run of `len` elements every `step`. It is only ever a hint.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// First element.
+    pub start: *const f32,
+    /// Distance between runs; a run is fetched for every term of the block.
+    pub step: isize,
+    /// Elements of a run.
+    pub len: usize,
+}
+
+/// Multiplies and adds of one step of a microkernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// One f32 term.
+    Single,
+    /// Two bf16 terms in one 32-bit element, the first in the low half; the second is added first.
+    Pair,
+}
+
+/// One product of blocks: `c[rows[i] + j] (+)= alpha · Σ_p a[i, p] · b[p, j]`, `p` ascending, one fused multiply-add a term from +0.
+pub(crate) struct Block<'a> {
+    /// Terms, or pairs of terms.
+    pub k: usize,
+    /// What one of them is.
+    pub term: Step,
+    /// Broadcast operand.
+    pub a: Strips<'a>,
+    /// Vector operand.
+    pub b: Panels<'a>,
+    /// Columns.
+    pub cols: usize,
+    /// Where the rows start, from `base`.
+    pub rows: &'a [isize],
+    /// Position of output (0, 0) less the first entry of `rows`.
+    pub base: isize,
+    /// Factor of the sum.
+    pub alpha: f32,
+    /// Whether the block adds to the output (`fma(alpha, sum, c)`) or replaces it (`alpha · sum`).
+    pub accumulate: bool,
+    /// What to fetch on the way.
+    pub ahead: Option<Ahead>,
+}
+
+/// Rows of a tile at most, for tiles of 1, 2, … vectors; the accumulators, one row of the vector operand and a broadcast fill the registers.
+pub(crate) fn most_rows(isa: Isa) -> &'static [usize] {
+    match isa.usable() {
+        Isa::Avx512 => &[14, 14, 9, 6],
+        Isa::Avx2 => &[6, 6],
+        Isa::Scalar => &[6],
+    }
+}
+
+/// Columns of a vector.
+pub(crate) fn lanes_of(isa: Isa) -> usize {
+    match isa.usable() {
+        Isa::Avx2 => 8,
+        Isa::Avx512 | Isa::Scalar => 16,
+    }
+}
+
+impl Block<'_> {
+    /// Panics unless every position that the block reads or writes lies inside its slice and the tiles are those of the instruction set.
+    fn check(&self, isa: Isa, c: &[f32]) {
+        let (rows, vector) = (self.rows.len(), lanes_of(isa));
+        let most = most_rows(isa).get((self.b.width / vector).wrapping_sub(1)).copied().unwrap_or(0);
+        assert!(self.b.width.is_multiple_of(vector) && (1..=most).contains(&self.a.height), "tiles exceed the microkernels");
+        let (low, high) = self.rows.iter().fold((isize::MAX, isize::MIN), |(low, high), r| (low.min(*r), high.max(*r)));
+        let last = self.base.checked_add(high).and_then(|x| x.checked_add(self.cols as isize));
+        assert!(self.base.checked_add(low).is_some_and(|x| x >= 0), "block writes before the output");
+        assert!(last.is_some_and(|x| x as usize <= c.len()), "block writes outside the output");
+        let a = match self.a.strides {
+            Some((row, step)) => inside(self.a.data.len(), self.a.base, [(rows, row), (self.k, step)]),
+            None => self.a.data.len() >= self.a.base && self.a.data.len() - self.a.base >= rows * self.k,
+        };
+        assert!(a, "block reads outside operand a");
+        let b = match self.b.step {
+            Some(step) => inside(self.b.data.len(), self.b.base, [(self.cols, 1), (self.k, step)]),
+            None => {
+                let len = self.cols.div_ceil(self.b.width) * self.b.width * self.k;
+                self.b.data.len() >= self.b.base && self.b.data.len() - self.b.base >= len
+            }
+        };
+        assert!(b, "block reads outside operand b");
+    }
+
+    /// Where panel `index` starts in `b`, and its term stride.
+    pub(super) fn panel(&self, index: usize) -> (usize, isize) {
+        match self.b.step {
+            Some(step) => (self.b.base + index * self.b.width, step),
+            None => (self.b.base + index * self.b.width * self.k, self.b.width as isize),
+        }
+    }
+
+    /// Where the strip of `height` rows from `row` on starts in `a`, and its strides.
+    pub(super) fn strip(&self, row: usize, height: usize) -> (isize, isize, isize) {
+        match self.a.strides {
+            Some((stride, step)) => (self.a.base as isize + row as isize * stride, stride, step),
+            None => ((self.a.base + row * self.k) as isize, 1, height as isize),
+        }
+    }
+}
+
+/// Runs a block.
+pub(crate) fn block(isa: Isa, t: &Block<'_>, c: &mut [f32]) {
+    run(isa, t, None, c);
+}
+
+/// Runs a block of one panel that is read in place, and packs the panel into `kept` on the way, for the strips after the first.
+pub(crate) fn block_keeping(isa: Isa, t: &Block<'_>, kept: &mut [f32], c: &mut [f32]) {
+    assert!(t.cols <= t.b.width && t.b.step.is_some() && kept.len() >= t.k * t.b.width, "one panel in place is kept");
+    run(isa, t, Some(kept), c);
+}
+
+fn run(isa: Isa, t: &Block<'_>, kept: Option<&mut [f32]>, c: &mut [f32]) {
+    let isa = isa.usable();
+    if t.rows.is_empty() || t.cols == 0 {
+        return;
+    }
+    t.check(isa, c);
+    match (isa, t.term) {
+        // SAFETY: `usable` says that the processor has the features; `check` proved that every position that the block reads or writes is inside its slice.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Step::Single) => unsafe { super::avx512_block::single::block(t, kept, c) },
+        // SAFETY: as above, for the pairs by the test in the guard.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Step::Pair) if Isa::has_bf16_pairs() => unsafe { super::avx512_block::pair::block(t, None, c) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Step::Single) => unsafe { super::avx2_block::block(t, c) },
+        _ => scalar(t, c),
+    }
+}
+
+/// The twin: tile by tile, in the order that the numerical contract states.
+fn scalar(t: &Block<'_>, c: &mut [f32]) {
+    for panel in 0..t.cols.div_ceil(t.b.width) {
+        let (b_base, b_step) = t.panel(panel);
+        let at = panel * t.b.width;
+        for first in (0..t.rows.len()).step_by(t.a.height) {
+            let height = t.a.height.min(t.rows.len() - first);
+            let (a_base, a_row, a_step) = t.strip(first, height);
+            for i in 0..height {
+                let place = (t.base + t.rows[first + i]) as usize + at;
+                for j in 0..t.b.width.min(t.cols - at) {
+                    let mut sum = 0.0f32;
+                    for p in 0..t.k as isize {
+                        let a = t.a.data[(a_base + i as isize * a_row + p * a_step) as usize];
+                        let b = t.b.data[((b_base + j) as isize + p * b_step) as usize];
+                        sum = match t.term {
+                            Step::Single => a.mul_add(b, sum),
+                            Step::Pair => pair_of_terms(a, b, sum),
+                        };
+                    }
+                    let c = &mut c[place + j];
+                    *c = if t.accumulate { t.alpha.mul_add(sum, *c) } else { t.alpha * sum };
+                }
+            }
+        }
+    }
+}
+
+/// What `vdpbf16ps` does to one lane: the high halves first, denormals read as 0 and written as 0.
+fn pair_of_terms(a: f32, b: f32, sum: f32) -> f32 {
+    let flush = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(x) } else { x };
+    let high = |x: f32| flush(f32::from_bits(x.to_bits() & 0xffff_0000));
+    let low = |x: f32| flush(f32::from_bits(x.to_bits() << 16));
+    let sum = flush(high(a).mul_add(high(b), flush(sum)));
+    flush(low(a).mul_add(low(b), sum))
+}

@@ -1,0 +1,108 @@
+//! Packing of plain matrices: strips or panels, term after term, from lines or from columns of the source.
+
+use super::block::Ahead;
+use super::inside;
+use crate::isa::Isa;
+
+/// A matrix in a slice: element (index, term) at `base + index·stride + term·step`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plane<'a> {
+    /// The elements; for pairs of bf16, 32 bits each.
+    pub data: &'a [f32],
+    /// Position of (0, 0).
+    pub base: usize,
+    /// Distance between indices: rows of the broadcast operand, columns of the vector operand.
+    pub stride: isize,
+    /// Distance between terms.
+    pub step: isize,
+}
+
+impl<'a> Plane<'a> {
+    /// The matrix from an index and a term on.
+    pub(crate) fn at(self, index: usize, term: usize) -> Plane<'a> {
+        Plane { base: (self.base as isize + index as isize * self.stride + term as isize * self.step) as usize, ..self }
+    }
+}
+
+impl Plane<'_> {
+    /// Where the terms of `count` indices lie, for fetching, when the indices are neighbors.
+    pub(crate) fn ahead(&self, count: usize) -> Option<Ahead> {
+        let start = self.data.as_ptr().wrapping_add(self.base);
+        (self.stride == 1).then_some(Ahead { start, step: self.step, len: count })
+    }
+}
+
+/// Copies `count` indices × `k` neighboring terms: `dst[i·ld + p]`.
+pub(crate) fn copy_rows(isa: Isa, src: &Plane<'_>, count: usize, k: usize, ld: usize, dst: &mut [f32]) {
+    for (i, row) in dst.chunks_mut(ld).enumerate().take(count) {
+        let from = (src.base as isize + i as isize * src.stride) as usize;
+        super::copy(isa, &src.data[from..from + k], &mut row[..k]);
+    }
+}
+
+/// Packs `count` indices × `k` terms: `dst[g·width·k + p·w + i]` is (g·width + i, p), with `w` indices in group `g`.
+///
+/// The last group may have fewer than `width`: its lines have their own length when `tight`, else they are `width` long and what
+/// lies past the last index is unspecified.
+pub(crate) fn pack(isa: Isa, src: &Plane<'_>, count: usize, k: usize, width: usize, tight: bool, dst: &mut [f32]) {
+    if count == 0 || k == 0 {
+        return;
+    }
+    assert!(inside(src.data.len(), src.base, [(count, src.stride), (k, src.step)]), "packing reads outside its source");
+    let room = if tight { count } else { count.div_ceil(width) * width };
+    assert!(width > 0 && dst.len() >= room * k, "packing writes outside its buffer");
+    match isa.usable() {
+        // SAFETY: `usable` says that the processor has the features; the assertions prove that every element is inside its slice.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if src.stride == 1 => unsafe {
+            super::avx512_pack::lines(src.data.as_ptr().add(src.base), src.step, count, k, width, tight, dst.as_mut_ptr());
+        },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if src.step == 1 => unsafe {
+            super::avx512_pack::turned(src.data.as_ptr().add(src.base), src.stride, count, k, width, tight, dst.as_mut_ptr());
+        },
+        isa => portable(isa, src, count, k, width, tight, dst),
+    }
+}
+
+fn portable(isa: Isa, src: &Plane<'_>, count: usize, k: usize, width: usize, tight: bool, dst: &mut [f32]) {
+    for first in (0..count).step_by(width) {
+        let group = width.min(count - first);
+        let line = if tight { group } else { width };
+        let dst = &mut dst[first * k..][..line * k];
+        let at = src.at(first, 0);
+        if src.step == 1 && line == 16 {
+            super::transpose16(isa, src.data, at.base, src.stride, group, k, dst, 16);
+            continue;
+        }
+        for (p, line) in dst.chunks_exact_mut(line).enumerate() {
+            let from = at.base as isize + p as isize * src.step;
+            if src.stride == 1 {
+                line[..group].copy_from_slice(&src.data[from as usize..from as usize + group]);
+                continue;
+            }
+            for (i, x) in line[..group].iter_mut().enumerate() {
+                *x = src.data[(from + i as isize * src.stride) as usize];
+            }
+        }
+    }
+}
+
+/// Two lines of 16-bit elements as one of pairs: `dst[i]` has `low[i]` in its low half and `high[i]` in the high one, 0 where there is no `high`.
+pub(crate) fn interleave(isa: Isa, low: &[u16], high: Option<&[u16]>, dst: &mut [f32]) {
+    assert!(low.len() >= dst.len() && high.is_none_or(|h| h.len() >= dst.len()), "pairs need two lines");
+    match (isa.usable(), high) {
+        // SAFETY: `usable` says that the processor has the features; both lines are as long as the result.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Some(high)) => unsafe {
+            super::avx512_pack::interleave(low.as_ptr(), high.as_ptr(), dst.as_mut_ptr(), dst.len());
+        },
+        (_, high) => {
+            for (i, x) in dst.iter_mut().enumerate() {
+                let high = high.map_or(0, |h| u32::from(h[i]));
+                *x = f32::from_bits(high << 16 | u32::from(low[i]));
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! How a product is cut into tiles and blocks. None of it reaches the result.
+
+use super::KC;
+use crate::arch::block::{lanes_of, most_rows};
+use crate::isa::Isa;
+
+/// Bytes of a block of the broadcast operand: half of a second-level cache.
+const BLOCK_BYTES: usize = 512 << 10;
+/// The tiles of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tiles {
+    /// Rows of a strip.
+    pub height: usize,
+    /// Columns of a panel.
+    pub width: usize,
+}
+
+impl Tiles {
+    /// The tiles for `m` × `n` results of `k` terms: the fewest instructions, counting multiply-adds, loads and the tile's ends.
+    pub(crate) fn choose(isa: Isa, m: usize, n: usize, k: usize) -> Tiles {
+        let lanes = lanes_of(isa);
+        let mut best = (usize::MAX, Tiles { height: 1, width: lanes });
+        for vectors in (1..=most_rows(isa).len()).rev() {
+            let tiles = Tiles::of_width(isa, m, n, vectors * lanes);
+            let width = tiles.width / lanes;
+            let (all, strips) = (n.div_ceil(lanes), m.div_ceil(tiles.height));
+            let panels = all.div_ceil(width);
+            let k = k.min(KC);
+            // Half-cycles: two multiply-adds or loads each, and never less than the latency of a sum allows; then the lines of the
+            // output, which straddle one more than they fill, and the tile's ends.
+            let steps = |rows: usize, vectors: usize| k * (rows * vectors).max(rows + vectors).max(8) + 4 * rows * (vectors + 1) + 60;
+            let column = |vectors: usize| (strips - 1) * steps(tiles.height, vectors) + steps(m - (strips - 1) * tiles.height, vectors);
+            let cost = (panels - 1) * column(width) + column(all - (panels - 1) * width);
+            if cost < best.0 {
+                best = (cost, tiles);
+            }
+        }
+        best.1
+    }
+
+    /// Tiles of about this width: rows and columns are cut evenly, so that no tile is much smaller than the others.
+    pub(crate) fn of_width(isa: Isa, m: usize, n: usize, width: usize) -> Tiles {
+        let lanes = lanes_of(isa);
+        let all = n.div_ceil(lanes).max(1);
+        let vectors = all.div_ceil(all.div_ceil((width / lanes).max(1)));
+        let most = most_rows(isa)[vectors - 1];
+        let strips = m.div_ceil(most).max(1);
+        Tiles { height: m.div_ceil(strips).max(1), width: vectors * lanes }
+    }
+
+    /// Rows of a block: whole strips that stay in the second-level cache, cut evenly.
+    pub(crate) fn block_rows(self, m: usize) -> usize {
+        let most = BLOCK_BYTES / 4 / KC;
+        let blocks = m.div_ceil(most).max(1);
+        m.div_ceil(blocks).next_multiple_of(self.height)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_full_and_even() {
+        let tiles = |m, n, k| {
+            let t = Tiles::choose(Isa::Avx512, m, n, k);
+            (t.height, t.width)
+        };
+        if Isa::detect() == Isa::Avx512 {
+            assert_eq!(tiles(512, 512, 512), (6, 64));
+            assert_eq!(tiles(64, 32, 64), (13, 32));
+            assert_eq!(tiles(1, 1024, 1024), (1, 64));
+            assert_eq!(tiles(128, 10, 512).1, 16);
+        }
+    }
+
+    #[test]
+    fn blocks_are_whole_strips() {
+        for m in [1, 13, 512, 513, 2048] {
+            let tiles = Tiles::of_width(Isa::detect(), m, 512, 32);
+            assert!(tiles.block_rows(m).is_multiple_of(tiles.height));
+        }
+    }
+}
