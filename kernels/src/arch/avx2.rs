@@ -1,10 +1,10 @@
-//! AVX2 with FMA: up to 6 × 16 accumulators in 12 registers, mask vectors on the column edge.
+//! AVX2 with FMA: transposition, and the grouped microkernel.
 
-use super::{LaneTile, Tile};
+use super::LaneTile;
 use std::arch::x86_64::{
     __m256, __m256i, _mm256_castpd_ps, _mm256_castps_pd, _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_maskload_ps,
-    _mm256_maskstore_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+    _mm256_permute2f128_ps, _mm256_set1_epi32, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_storeu_ps, _mm256_unpackhi_pd,
+    _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
 const LANES: usize = 8;
@@ -12,75 +12,6 @@ const LANES: usize = 8;
 #[target_feature(enable = "avx2,fma")]
 fn mask(lanes: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes.min(LANES) as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-}
-
-/// Dispatches on the tile's extents.
-///
-/// # Safety
-/// The processor has AVX2 and FMA, and `Tile::check` holds.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile(t: &Tile<'_>, c: &mut [f32], c_rows: &[usize]) {
-    macro_rules! by_rows {
-        ($vectors:literal) => {
-            // SAFETY: the caller's promise, passed on.
-            unsafe {
-                match c_rows.len() {
-                    1 => run::<1, $vectors>(t, c, c_rows),
-                    2 => run::<2, $vectors>(t, c, c_rows),
-                    3 => run::<3, $vectors>(t, c, c_rows),
-                    4 => run::<4, $vectors>(t, c, c_rows),
-                    5 => run::<5, $vectors>(t, c, c_rows),
-                    _ => run::<6, $vectors>(t, c, c_rows),
-                }
-            }
-        };
-    }
-    if t.cols <= LANES { by_rows!(1) } else { by_rows!(2) }
-}
-
-/// # Safety
-/// The processor has AVX2 and FMA; `Tile::check` holds; `c_rows` has `ROWS` entries and `t.cols` fills `VECTORS` vectors, the last perhaps partly.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run<const ROWS: usize, const VECTORS: usize>(t: &Tile<'_>, c: &mut [f32], c_rows: &[usize]) {
-    let mut lanes = [mask(LANES); VECTORS];
-    lanes[VECTORS - 1] = mask(t.cols - (VECTORS - 1) * LANES);
-    let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
-    let (row, step, b_step) = (t.a_row, t.a_step, t.b_step);
-    let mut a = t.a.as_ptr().wrapping_add(t.a_base);
-    let mut b = t.b.as_ptr().wrapping_add(t.b_base);
-    for _ in 0..t.k {
-        let mut line = [_mm256_setzero_ps(); VECTORS];
-        // SAFETY: `check` proved that (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the mask hides the rest.
-        unsafe {
-            for (v, x) in line.iter_mut().enumerate() {
-                *x = _mm256_maskload_ps(b.wrapping_add(v * LANES), lanes[v]);
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.offset(i as isize * row));
-                for (sum, y) in sums.iter_mut().zip(&line) {
-                    *sum = _mm256_fmadd_ps(x, *y, *sum);
-                }
-            }
-        }
-        a = a.wrapping_offset(step);
-        b = b.wrapping_offset(b_step);
-    }
-    let alpha = _mm256_set1_ps(t.alpha);
-    for (sums, at) in sums.iter().zip(c_rows) {
-        let out = c.as_mut_ptr().wrapping_add(*at);
-        for (v, sum) in sums.iter().enumerate() {
-            let place = out.wrapping_add(v * LANES);
-            // SAFETY: `check` proved that `cols` elements from each entry of `c_rows` are inside the output; the mask hides the rest.
-            unsafe {
-                let value = if t.accumulate {
-                    _mm256_fmadd_ps(alpha, *sum, _mm256_maskload_ps(place, lanes[v]))
-                } else {
-                    _mm256_mul_ps(alpha, *sum)
-                };
-                _mm256_maskstore_ps(place, lanes[v], value);
-            }
-        }
-    }
 }
 
 /// # Safety

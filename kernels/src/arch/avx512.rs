@@ -1,10 +1,10 @@
-//! AVX-512: up to 6 × 64 accumulators in 24 registers, masks on the column edge.
+//! AVX-512: transposition, short copies, and the grouped microkernel.
 
-use super::{LaneTile, Tile};
+use super::LaneTile;
 use std::arch::x86_64::{
     __m512, __mmask16, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps,
-    _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_permutex2var_ps, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 const LANES: usize = 16;
@@ -12,81 +12,6 @@ const LANES: usize = 16;
 #[inline]
 pub(super) fn mask(lanes: usize) -> __mmask16 {
     if lanes >= LANES { !0 } else { (1 << lanes) - 1 }
-}
-
-/// Dispatches on the tile's extents.
-///
-/// # Safety
-/// The processor has AVX-512 F, and `Tile::check` holds.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile(t: &Tile<'_>, c: &mut [f32], c_rows: &[usize]) {
-    macro_rules! by_rows {
-        ($vectors:literal) => {
-            // SAFETY: the caller's promise, passed on.
-            unsafe {
-                match c_rows.len() {
-                    1 => run::<1, $vectors>(t, c, c_rows),
-                    2 => run::<2, $vectors>(t, c, c_rows),
-                    3 => run::<3, $vectors>(t, c, c_rows),
-                    4 => run::<4, $vectors>(t, c, c_rows),
-                    5 => run::<5, $vectors>(t, c, c_rows),
-                    _ => run::<6, $vectors>(t, c, c_rows),
-                }
-            }
-        };
-    }
-    match t.cols.div_ceil(LANES) {
-        1 => by_rows!(1),
-        2 => by_rows!(2),
-        3 => by_rows!(3),
-        _ => by_rows!(4),
-    }
-}
-
-/// # Safety
-/// The processor has AVX-512 F; `Tile::check` holds; `c_rows` has `ROWS` entries and `t.cols` fills `VECTORS` vectors, the last perhaps partly.
-#[target_feature(enable = "avx512f")]
-unsafe fn run<const ROWS: usize, const VECTORS: usize>(t: &Tile<'_>, c: &mut [f32], c_rows: &[usize]) {
-    let edge = mask(t.cols - (VECTORS - 1) * LANES);
-    let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-    let (row, step, b_step) = (t.a_row, t.a_step, t.b_step);
-    let mut a = t.a.as_ptr().wrapping_add(t.a_base);
-    let mut b = t.b.as_ptr().wrapping_add(t.b_base);
-    for _ in 0..t.k {
-        let mut line = [_mm512_setzero_ps(); VECTORS];
-        // SAFETY: `check` proved that (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the mask hides the rest.
-        unsafe {
-            for (v, x) in line.iter_mut().enumerate().take(VECTORS - 1) {
-                *x = _mm512_loadu_ps(b.add(v * LANES));
-            }
-            line[VECTORS - 1] = _mm512_maskz_loadu_ps(edge, b.wrapping_add((VECTORS - 1) * LANES));
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.offset(i as isize * row));
-                for (sum, y) in sums.iter_mut().zip(&line) {
-                    *sum = _mm512_fmadd_ps(x, *y, *sum);
-                }
-            }
-        }
-        a = a.wrapping_offset(step);
-        b = b.wrapping_offset(b_step);
-    }
-    let alpha = _mm512_set1_ps(t.alpha);
-    for (sums, at) in sums.iter().zip(c_rows) {
-        let out = c.as_mut_ptr().wrapping_add(*at);
-        for (v, sum) in sums.iter().enumerate() {
-            let lanes = if v + 1 == VECTORS { edge } else { !0 };
-            let place = out.wrapping_add(v * LANES);
-            // SAFETY: `check` proved that `cols` elements from each entry of `c_rows` are inside the output; the mask hides the rest.
-            unsafe {
-                let value = if t.accumulate {
-                    _mm512_fmadd_ps(alpha, *sum, _mm512_maskz_loadu_ps(lanes, place))
-                } else {
-                    _mm512_mul_ps(alpha, *sum)
-                };
-                _mm512_mask_storeu_ps(place, lanes, value);
-            }
-        }
-    }
 }
 
 /// # Safety

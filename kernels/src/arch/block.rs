@@ -201,3 +201,101 @@ fn pair_of_terms(a: f32, b: f32, sum: f32) -> f32 {
     let sum = flush(high(a).mul_add(high(b), flush(sum)));
     flush(low(a).mul_add(low(b), sum))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::tests::Rng;
+
+    /// Random elements; for pairs, two bf16 of moderate size.
+    fn elements(rng: &mut Rng, term: Step, n: usize) -> Vec<f32> {
+        let half = |rng: &mut Rng| u32::from(half::bf16::from_f32(rng.unit()).to_bits());
+        match term {
+            Step::Single => rng.floats(n),
+            Step::Pair => (0..n).map(|_| f32::from_bits(half(rng) << 16 | half(rng))).collect(),
+        }
+    }
+
+    /// Every number of rows and of columns, with operands packed and in place, replacing and adding, against the twin.
+    #[test]
+    fn every_tile_equals_its_twin_and_writes_nothing_else() {
+        let mut rng = Rng(11);
+        for isa in Isa::available() {
+            let lanes = lanes_of(isa);
+            for (vectors, most) in most_rows(isa).iter().enumerate().map(|(i, most)| (i + 1, *most)) {
+                for height in 1..=most {
+                    for term in [Step::Single, Step::Pair] {
+                        let (width, k) = (vectors * lanes, 1 + rng.below(9));
+                        let (rows, cols) = (height + rng.below(height + 1), 1 + rng.below(2 * width));
+                        one_block(&mut rng, isa, term, [height, width], [rows, cols, k]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn one_block(rng: &mut Rng, isa: Isa, term: Step, [height, width]: [usize; 2], [rows, cols, k]: [usize; 3]) {
+        let ld = cols + rng.below(20);
+        let a = elements(rng, term, rows * k);
+        let b = elements(rng, term, ld.max(cols.next_multiple_of(width)) * k);
+        let before = rng.floats(3 + rows * ld);
+        let starts: Vec<isize> = (0..rows).map(|i| (i * ld) as isize).collect();
+        for (packed_a, packed_b) in [(true, true), (false, true), (true, false), (false, false)] {
+            let block = Block {
+                k,
+                term,
+                a: Strips { data: &a, base: 0, height, strides: (!packed_a).then_some((k as isize, 1)) },
+                b: Panels { data: &b, base: 0, width, step: (!packed_b).then_some(ld as isize) },
+                cols,
+                rows: &starts,
+                base: 3,
+                alpha: if rng.below(2) == 0 { 1.0 } else { -0.75 },
+                accumulate: rng.below(2) == 0,
+                ahead: None,
+            };
+            let (mut want, mut got) = (before.clone(), before.clone());
+            scalar(&block, &mut want);
+            super::block(isa, &block, &mut got);
+            let bits = |x: &[f32]| x.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            let what = format!("{} {term:?} {height} x {width} of {rows} x {cols} x {k}, packed {packed_a} {packed_b}", isa.name());
+            // AVX2 has no pairs and runs the twin itself; a sum of pairs is the same to the bit where the processor has the instruction.
+            assert_eq!(bits(&want), bits(&got), "{what}");
+            if !packed_b && cols <= width && term == Step::Single && isa == Isa::Avx512 {
+                let (mut kept, mut got) = (vec![0.0; k * width], before.clone());
+                block_keeping(isa, &block, &mut kept, &mut got);
+                assert_eq!(bits(&want), bits(&got), "{what}, kept");
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_of_small_numbers_are_flushed_alike() {
+        let mut rng = Rng(12);
+        let tiny = |rng: &mut Rng| (rng.next() as u32 & 0x8000) | (rng.next() as u32 % 0x1200);
+        let values = |rng: &mut Rng, n: usize| (0..n).map(|_| f32::from_bits(tiny(rng) << 16 | tiny(rng))).collect::<Vec<_>>();
+        let (a, k) = (values(&mut rng, 6 * 40), 40);
+        let big = |rng: &mut Rng| 0x3c00 + (rng.next() as u32 % 0x0400);
+        let b: Vec<f32> = (0..64 * k).map(|_| f32::from_bits(big(&mut rng) << 16 | big(&mut rng))).collect();
+        let starts: Vec<isize> = (0..6).map(|i| i * 64).collect();
+        let block = Block {
+            k,
+            term: Step::Pair,
+            a: Strips { data: &a, base: 0, height: 6, strides: None },
+            b: Panels { data: &b, base: 0, width: 64, step: None },
+            cols: 64,
+            rows: &starts,
+            base: 0,
+            alpha: 1.0,
+            accumulate: false,
+            ahead: None,
+        };
+        let mut want = vec![0.0; 6 * 64];
+        scalar(&block, &mut want);
+        assert!(want.iter().any(|x| *x != 0.0), "some sums are normal numbers");
+        if Isa::has_bf16_pairs() {
+            let mut got = vec![0.0; 6 * 64];
+            super::block(Isa::Avx512, &block, &mut got);
+            assert_eq!(want.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), got.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::Gemm;
 use super::contract::Contract;
-use super::plain::Product;
+use super::plain::{Product, Right};
 use crate::arch::pack::Plane;
 use smallvec::SmallVec;
 
@@ -46,6 +46,19 @@ impl Parts {
         Parts { loops, shared, merged: all.then_some(extents) }
     }
 
+    /// The same with a loop along the shared dimensions too, unless they continue rows and columns.
+    pub(super) fn with_shared_loops(mut self, g: &Gemm) -> Parts {
+        if self.merged.is_none() {
+            self.loops = (0..g.out.dims.len() - 2).filter(|dim| g.out.dims[*dim] > 1).collect();
+        }
+        self
+    }
+
+    /// Rows and columns of an item of the loop.
+    pub(super) fn extents(&self, g: &Gemm) -> [usize; 2] {
+        self.merged.unwrap_or([g.extents().0, g.extents().1])
+    }
+
     /// One product of plain matrices, if that is what an item of the loop is; its positions are those of the first item.
     pub(super) fn product<'a>(&self, g: &Gemm, a: &'a [f32], b: &'a [f32]) -> Option<Product<'a>> {
         let [m, n] = self.merged?;
@@ -72,7 +85,7 @@ impl Parts {
         let one = Product {
             extents: [m, n, k],
             a: left,
-            b: right,
+            b: Right::Plain(right),
             out: g.out.base,
             out_row: row,
             swapped: false,
@@ -81,7 +94,7 @@ impl Parts {
         };
         match (row, col) {
             (_, 1) if n > 1 || row != 1 => Some(one),
-            (1, _) => Some(Product { extents: [n, m, k], a: right, b: left, out_row: col, swapped: true, ..one }),
+            (1, _) => Some(Product { extents: [n, m, k], a: right, b: Right::Plain(left), out_row: col, swapped: true, ..one }),
             _ => None,
         }
     }

@@ -10,14 +10,18 @@
 
 mod batch;
 mod contract;
+mod half;
 pub(crate) mod operand;
+mod packed;
 mod plain;
 pub(crate) mod plan;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use self::half::{Narrow, gemm_bf16};
 pub use contract::KC;
 pub(crate) use contract::{Contract, OutStrides};
+pub use packed::{PackedB, gemm_packed};
 
 use crate::element::Element;
 use crate::error::{KernelError, check_bounds, check_output};

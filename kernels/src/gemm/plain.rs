@@ -13,6 +13,15 @@ use crate::scratch::{Buffer, Scratch};
 /// Bytes of an operand that is read in place again and again: it shares the first-level cache with the other.
 const NEAR_BYTES: usize = 24 << 10;
 
+/// The right operand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Right<'a> {
+    /// A matrix, by columns.
+    Plain(Plane<'a>),
+    /// Panels of `width` columns for every block of [`KC`] terms.
+    Packed { data: &'a [f32], width: usize },
+}
+
 /// `out[i, j] (+)= alpha · Σ_p a[i, p] · b[p, j]`, in a slice with the columns of `out` next to each other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product<'a> {
@@ -20,8 +29,8 @@ pub(super) struct Product<'a> {
     pub extents: [usize; 3],
     /// Left operand, by rows.
     pub a: Plane<'a>,
-    /// Right operand, by columns.
-    pub b: Plane<'a>,
+    /// Right operand.
+    pub b: Right<'a>,
     /// Position of output (0, 0).
     pub out: usize,
     /// Distance between output rows.
@@ -38,7 +47,11 @@ impl<'a> Product<'a> {
     /// The same product of matrices elsewhere: the caller's left, right and result.
     pub(super) fn from(&self, [left, right, out]: [usize; 3]) -> Product<'a> {
         let (a, b) = if self.swapped { (right, left) } else { (left, right) };
-        Product { a: Plane { base: a, ..self.a }, b: Plane { base: b, ..self.b }, out, ..*self }
+        let moved = match self.b {
+            Right::Plain(plane) => Right::Plain(Plane { base: b, ..plane }),
+            packed @ Right::Packed { .. } => packed,
+        };
+        Product { a: Plane { base: a, ..self.a }, b: moved, out, ..*self }
     }
 
     /// Runs the product on validated positions.
@@ -47,7 +60,6 @@ impl<'a> Product<'a> {
         let (tiles, direct_a) = self.tiles(isa);
         let direct_b = self.direct_b(m.div_ceil(tiles.height));
         let at_once = if direct_a && direct_b { m } else { tiles.block_rows(m) };
-        let keeps = self.b.stride == 1 && isa.usable() == Isa::Avx512;
         let Scratch { a, b, out_rows, .. } = scratch;
         for i in (0..m).step_by(at_once) {
             let rows = at_once.min(m - i);
@@ -56,16 +68,25 @@ impl<'a> Product<'a> {
                 let kc = KC.min(k - q);
                 let source = self.a.at(i, q);
                 let strips = if direct_a { in_place(&source, tiles) } else { strips(isa, &source, rows, kc, tiles, a) };
-                if direct_b {
-                    block(isa, &self.block((strips, panels(&self.b.at(0, q), tiles)), q, (0, n), out_rows), out);
-                    continue;
-                }
+                let plane = match self.b {
+                    Right::Plain(plane) if direct_b => {
+                        block(isa, &self.block((strips, panels(&plane.at(0, q), tiles)), q, (0, n), out_rows), out);
+                        continue;
+                    }
+                    Right::Packed { data, width } => {
+                        let panels = Panels { data, base: n.next_multiple_of(width) * q, width, step: None };
+                        block(isa, &self.block((strips, panels), q, (0, n), out_rows), out);
+                        continue;
+                    }
+                    Right::Plain(plane) => plane,
+                };
+                let keeps = plane.stride == 1 && isa.usable() == Isa::Avx512;
                 for j in (0..n).step_by(tiles.width) {
                     let cols = tiles.width.min(n - j);
-                    let source = self.b.at(j, q);
+                    let source = plane.at(j, q);
                     let panel = b.take(tiles.width * kc);
                     if keeps {
-                        let ahead = if j + cols < n { self.b.at(j + cols, q).ahead(cols) } else { None };
+                        let ahead = if j + cols < n { plane.at(j + cols, q).ahead(cols) } else { None };
                         let one = Block { ahead, ..self.block((strips, panels(&source, tiles)), q, (j, cols), out_rows) };
                         block_keeping(isa, &one, panel, out);
                         continue;
@@ -83,7 +104,10 @@ impl<'a> Product<'a> {
     /// Rows a multiple of a page's half apart share few sets of the first-level cache: then fewer are read side by side.
     fn tiles(&self, isa: Isa) -> (Tiles, bool) {
         let [m, n, k] = self.extents;
-        let tiles = Tiles::choose(isa, m, n, k);
+        let tiles = match self.b {
+            Right::Plain(_) => Tiles::choose(isa, m, n, k),
+            Right::Packed { width, .. } => Tiles { width, ..Tiles::of_width(isa, m, width, width) },
+        };
         let kc = k.min(KC);
         let bytes = if self.a.step == 1 { 4 * m * kc } else { 4 * kc * self.a.step.unsigned_abs() };
         let spread = self.a.step == 1 && !self.a.stride.unsigned_abs().is_multiple_of(512);
@@ -94,8 +118,9 @@ impl<'a> Product<'a> {
 
     /// Whether the columns are read where they lie; they have to be neighbors.
     fn direct_b(&self, strips: usize) -> bool {
+        let Right::Plain(b) = self.b else { return false };
         let kc = self.extents[2].min(KC);
-        self.b.stride == 1 && (strips <= 1 || 4 * kc.saturating_mul(self.b.step.unsigned_abs()) <= NEAR_BYTES)
+        b.stride == 1 && (strips <= 1 || 4 * kc.saturating_mul(b.step.unsigned_abs()) <= NEAR_BYTES)
     }
 
     /// Terms from `q` on, at most [`KC`], of some columns.

@@ -1,8 +1,9 @@
 //! GEMM against a naive f64 loop, across instruction sets, layouts and splits.
 
-use super::{Gemm, gemm, gemm_generic};
+use super::{Gemm, PackedB, gemm, gemm_bf16, gemm_generic, gemm_packed};
 use crate::{Isa, KernelError, Scratch};
 use girih_ir::types::{Dims, Layout};
+use half::bf16;
 
 /// A small deterministic generator (splitmix64).
 pub(crate) struct Rng(pub u64);
@@ -290,4 +291,123 @@ fn refuses_what_does_not_fit() {
     let mut flat = good;
     flat.out = Layout::dense(&[8]);
     assert!(matches!(run(&flat, &mut scratch), Err(KernelError::Shape { operand: "out", .. })));
+}
+
+/// The contract of bf16 products, written down again: pairs, the second term first, blocks of 512.
+fn bf16_reference(g: &Gemm, a: &[bf16], b: &[bf16], before: &[f32]) -> Vec<(usize, f32)> {
+    let rank = g.out.dims.len();
+    let k = g.a.dims[rank - 1];
+    indices(&g.out.dims)
+        .into_iter()
+        .map(|index| {
+            let (mut x, mut y) = (index.clone(), index.clone());
+            let place = position(&g.out, &index);
+            let mut total = g.accumulate.then(|| before[place]);
+            for q in (0..k).step_by(512) {
+                let mut sum = 0.0f32;
+                for p in (q..k.min(q + 512)).step_by(2) {
+                    for term in [p + 1, p].into_iter().filter(|term| *term < k) {
+                        (x[rank - 1], y[rank - 2]) = (term, term);
+                        sum = a[position(&g.a, &x)].to_f32().mul_add(b[position(&g.b, &y)].to_f32(), sum);
+                    }
+                }
+                total = Some(total.map_or(g.alpha * sum, |t| g.alpha.mul_add(sum, t)));
+            }
+            (place, total.unwrap_or(0.0))
+        })
+        .collect()
+}
+
+#[test]
+fn bf16_products_are_their_contract_on_every_isa_and_in_parts() {
+    let mut rng = Rng(6);
+    let mut scratch = Scratch::new();
+    for case in 0..160 {
+        let (g, a_len, b_len, out_len) = random_gemm(&mut rng);
+        let narrow = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let (a, b) = (narrow(rng.floats(a_len)), narrow(rng.floats(b_len)));
+        let before = narrow(rng.floats(out_len)).iter().map(|x| x.to_f32()).collect::<Vec<_>>();
+        let mut want = before.clone();
+        for (place, value) in bf16_reference(&g, &a, &b, &before) {
+            want[place] = value;
+        }
+        let wide = |x: &[bf16]| x.iter().map(|x| x.to_f32() * (1.0 + 1e-3 * f32::EPSILON)).collect::<Vec<_>>();
+        for isa in Isa::available() {
+            let what = || format!("case {case} on {}: {g:?}", isa.name());
+            let mut out = before.clone();
+            gemm_bf16(isa, &g, &a, &b, &mut out, &mut scratch).unwrap();
+            assert_eq!(bits(&want), bits(&out), "{}", what());
+            let mut rounded = narrow(before.clone());
+            gemm_bf16(isa, &g, &a, &b, &mut rounded, &mut scratch).unwrap();
+            assert_eq!(narrow(want.clone()), rounded, "rounded, {}", what());
+            let mut of_floats = before.clone();
+            gemm_bf16(isa, &g, &wide(&a), &b, &mut of_floats, &mut scratch).unwrap();
+            assert_eq!(bits(&want), bits(&of_floats), "floats on the left, {}", what());
+            let mut of_floats = before.clone();
+            gemm_bf16(isa, &g, &a, &wide(&b), &mut of_floats, &mut scratch).unwrap();
+            assert_eq!(bits(&want), bits(&of_floats), "floats on the right, {}", what());
+            for parts in [2, 3] {
+                let mut out = narrow(before.clone());
+                for piece in g.split(parts).iter().flatten() {
+                    gemm_bf16(isa, piece, &a, &b, &mut out, &mut scratch).unwrap();
+                }
+                assert_eq!(rounded, out, "in {parts} parts, {}", what());
+            }
+        }
+    }
+}
+
+/// Where sums are below 2⁻¹²⁶, instruction sets differ by the bound that the module states, and parts still not at all.
+#[test]
+fn bf16_products_of_tiny_numbers_stay_within_the_bound() {
+    let mut rng = Rng(7);
+    let mut scratch = Scratch::new();
+    let (m, n, k) = (9, 70, 65);
+    let tiny = |rng: &mut Rng, scale: f32, n: usize| rng.floats(n).iter().map(|x| bf16::from_f32(x * scale)).collect::<Vec<_>>();
+    let (a, b) = (tiny(&mut rng, 1e-19, m * k), tiny(&mut rng, 1e-18, k * n));
+    let g = Gemm::new(Layout::dense(&[m, k]), Layout::dense(&[k, n]), Layout::dense(&[m, n]));
+    let exact = bf16_reference(&g, &a, &b, &[]);
+    for isa in Isa::available() {
+        let (mut whole, mut parts) = (vec![0.0f32; m * n], vec![0.0f32; m * n]);
+        gemm_bf16(isa, &g, &a, &b, &mut whole, &mut scratch).unwrap();
+        for (place, want) in &exact {
+            let bound = k as f64 * 2f64.powi(-125);
+            assert!((f64::from(whole[*place]) - f64::from(*want)).abs() <= bound, "{} is not {want} on {}", whole[*place], isa.name());
+        }
+        for piece in g.split(4).iter().flatten() {
+            gemm_bf16(isa, piece, &a, &b, &mut parts, &mut scratch).unwrap();
+        }
+        assert_eq!(bits(&whole), bits(&parts));
+    }
+}
+
+#[test]
+fn packed_operands_keep_the_bits_and_their_memory() {
+    let mut rng = Rng(8);
+    let mut scratch = Scratch::new();
+    let mut packed = PackedB::new();
+    for case in 0..120 {
+        let (m, n, k) = (1 + rng.below(70), 1 + rng.below(200), rng.pick(&[1, 7, 64, 256, 300, 600]));
+        let (la, a_len) = random_layout(&mut rng, &[m, k], 0);
+        let (lb, b_len) = random_layout(&mut rng, &[k, n], 0);
+        let (a, b, before) = (rng.floats(a_len), rng.floats(b_len), rng.floats(m * n));
+        let mut g = Gemm::new(la, lb, Layout::dense(&[m, n]));
+        (g.alpha, g.accumulate) = (rng.pick(&[1.0, 0.5]), rng.below(2) == 0);
+        for isa in Isa::available() {
+            let (mut want, mut got) = (before.clone(), before.clone());
+            gemm(isa, &g, &a, &b, &mut want, &mut scratch).unwrap();
+            packed.pack(isa, &g.b, &b, m).unwrap();
+            for piece in g.split(1 + rng.below(4)).iter().flatten() {
+                gemm_packed(piece, &a, &packed, &mut got, &mut scratch).unwrap();
+            }
+            assert_eq!(bits(&want), bits(&got), "case {case} on {}: {g:?}", isa.name());
+        }
+    }
+    let bytes = packed.bytes();
+    packed.pack(Isa::detect(), &Layout::dense(&[2, 3]), &[1.0; 6], 4).unwrap();
+    assert_eq!((packed.bytes(), packed.extents()), (bytes, (2, 3)));
+    let wrong = Gemm::new(Layout::dense(&[2, 3]), Layout::dense(&[3, 4]), Layout::dense(&[2, 4]));
+    assert!(gemm_packed(&wrong, &[1.0; 6], &packed, &mut [0.0; 8], &mut scratch).is_err());
+    let fine = Gemm::new(Layout::dense(&[2, 2]), Layout::dense(&[2, 3]), Layout::dense(&[2, 3]));
+    assert!(gemm_packed(&fine, &[1.0; 4], &PackedB::new(), &mut [0.0; 6], &mut scratch).is_err());
 }

@@ -8,7 +8,7 @@ use girih_ir::types::{DType, Layout};
 use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
 use girih_kernels::conv::{Conv, conv, conv_bf16, conv_reference};
 use girih_kernels::element::Element;
-use girih_kernels::gemm::{Gemm, gemm, gemm_generic};
+use girih_kernels::gemm::{Gemm, gemm, gemm_bf16, gemm_generic};
 use girih_kernels::lane::{F8E4M3, F8E5M2};
 use girih_kernels::map::{self, MapScratch};
 use girih_kernels::{Isa, KernelError, Scratch};
@@ -200,6 +200,9 @@ fn run_gemm(isa: Isa, g: &Gemm, dtype: DType, a: &Buf<'_>, b: &Buf<'_>, out: &mu
     same_types(dtype, a, b)?;
     if dtype == DType::F32 {
         return gemm(isa, g, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
+    }
+    if dtype == DType::BF16 {
+        return gemm_bf16::<bf16, bf16, bf16>(isa, g, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
     }
     fn generic<T: Element + bytemuck::Pod>(g: &Gemm, dtype: DType, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
         gemm_generic::<T>(g, typed(a, dtype)?, typed(b, dtype)?, typed_mut(out, dtype)?)
