@@ -8,13 +8,13 @@ use crate::isa::Isa;
 pub(crate) struct Run {
     /// Where they start in the image, from the pixel's position.
     pub offset: isize,
-    /// Their first line in the panel of the kernel.
+    /// Their first line in the vector operand.
     pub line: usize,
     /// Number of terms.
     pub len: usize,
 }
 
-/// `c[i][j] (+)= Σ over runs, Σ_p a[base + i·row + offset + p] · b[line + p][j]`, in order from +0, one fused multiply-add a term.
+/// `c[i][j] (+)= Σ over runs, Σ_p a[base + i·row + offset + p·step] · b[(line + p)·b_step + j]`, in order from +0, one fused multiply-add a term.
 pub(crate) struct Rows<'a> {
     /// The image.
     pub a: &'a [f32],
@@ -22,10 +22,14 @@ pub(crate) struct Rows<'a> {
     pub base: isize,
     /// Elements between pixels.
     pub row: isize,
+    /// Elements between terms.
+    pub step: isize,
     /// The terms.
     pub runs: &'a [Run],
-    /// A panel of the kernel: lines of 64 columns.
+    /// The vector operand: lines of columns, whole up to a multiple of 16.
     pub b: &'a [f32],
+    /// Elements between its lines.
+    pub b_step: usize,
     /// Columns, at most 64.
     pub cols: usize,
     /// Pixels.
@@ -49,11 +53,11 @@ impl Job<'_> {
     #[inline(always)]
     unsafe fn tile<L: Line, const ROWS: usize, const LINES: usize>(&mut self, row: usize, line: usize) {
         let mut sums = [[L::splat(0.0); LINES]; ROWS];
-        let step = self.r.row;
+        let (step, next) = (self.r.row, self.r.step);
         let pixel = self.r.a.as_ptr().wrapping_offset(self.r.base + row as isize * step);
         for run in self.r.runs {
             let mut a = pixel.wrapping_offset(run.offset);
-            let mut b = self.r.b.as_ptr().wrapping_add(run.line * PANEL + line * LANES);
+            let mut b = self.r.b.as_ptr().wrapping_add(run.line * self.r.b_step + line * LANES);
             for _ in 0..run.len {
                 // SAFETY: `rows` checked the reach of every run over all pixels, and that the panel has its lines.
                 unsafe {
@@ -68,8 +72,8 @@ impl Job<'_> {
                         }
                     }
                 }
-                a = a.wrapping_add(1);
-                b = b.wrapping_add(PANEL);
+                a = a.wrapping_offset(next);
+                b = b.wrapping_add(self.r.b_step);
             }
         }
         let c = self.c.as_mut_ptr().wrapping_offset(self.r.out + row as isize * self.r.out_row).wrapping_add(line * LANES);
@@ -136,10 +140,13 @@ impl Op for Job<'_> {
     }
 }
 
-/// Whether `len` elements from `first`, and as many from `first + (rows − 1)·step`, lie in a slice of `size` elements.
-fn inside(size: usize, first: isize, rows: usize, step: isize, len: usize) -> bool {
-    let fits = |at: Option<isize>| at.is_some_and(|at| at >= 0 && (at as usize).checked_add(len).is_some_and(|end| end <= size));
-    fits(Some(first)) && fits(step.checked_mul(rows as isize - 1).and_then(|by| first.checked_add(by)))
+/// Whether the elements `first + i·row + p·step`, for `i` below `rows` and `p` below `len`, lie in a slice of `size` elements.
+fn inside(size: usize, first: isize, [rows, len]: [usize; 2], [row, step]: [isize; 2]) -> bool {
+    let fits = |at: Option<isize>| at.is_some_and(|at| at >= 0 && (at as usize) < size);
+    let reach = |count: usize, by: isize| by.checked_mul((count as isize - 1).max(0));
+    let corner = |a: Option<isize>, b: Option<isize>| first.checked_add(a?)?.checked_add(b?);
+    let (down, along) = (reach(rows, row), reach(len, step));
+    [corner(Some(0), Some(0)), corner(down, Some(0)), corner(Some(0), along), corner(down, along)].into_iter().all(fits)
 }
 
 /// Runs the rows.
@@ -148,10 +155,11 @@ pub(crate) fn rows(isa: Isa, r: Rows<'_>, c: &mut [f32]) {
         return;
     }
     assert!(r.cols <= PANEL, "rows are wider than a panel");
-    assert!(inside(c.len(), r.out, r.rows, r.out_row, r.cols), "rows write outside the output");
-    for run in r.runs {
-        assert!(inside(r.a.len(), r.base + run.offset, r.rows, r.row, run.len), "rows read outside the image");
-        assert!(r.b.len() / PANEL >= run.line + run.len, "rows read outside the kernel");
+    assert!(inside(c.len(), r.out, [r.rows, r.cols], [r.out_row, 1]), "rows write outside the output");
+    for run in r.runs.iter().filter(|run| run.len > 0) {
+        assert!(inside(r.a.len(), r.base + run.offset, [r.rows, run.len], [r.row, r.step]), "rows read outside the image");
+        let last = (run.line + run.len - 1) * r.b_step + r.cols.next_multiple_of(LANES);
+        assert!(last <= r.b.len(), "rows read outside the kernel");
     }
     dispatch(isa, Job { r, c });
 }

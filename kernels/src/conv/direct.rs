@@ -4,6 +4,7 @@
 //! whose broadcast operand lies in the image, run by run: the taps of a row of the kernel are neighbors in memory.
 //! The order of the sums is that of every other path; terms in the padding, which would add zeros, are left out.
 
+use super::Conv;
 use super::lower::{Phase, PhaseDim};
 use crate::arch::rows::{Rows, Run, rows};
 use crate::arch::winograd::PANEL;
@@ -20,13 +21,15 @@ const SWEPT: usize = 512 << 10;
 
 /// Neighboring output positions that meet the same taps, along one dimension.
 #[derive(Clone, Copy, Debug)]
-struct Span {
-    outs: [usize; 2],
-    taps: [usize; 2],
+pub(super) struct Span {
+    /// Output positions: from, to.
+    pub outs: [usize; 2],
+    /// Taps: from, to.
+    pub taps: [usize; 2],
 }
 
 /// Spans that cover a dimension.
-fn spans(d: &PhaseDim) -> SmallVec<[Span; 8]> {
+pub(super) fn spans(d: &PhaseDim) -> SmallVec<[Span; 8]> {
     let mut list: SmallVec<[Span; 8]> = SmallVec::new();
     for o in 0..d.outs {
         let at = d.origin + o as isize * d.stride;
@@ -40,13 +43,16 @@ fn spans(d: &PhaseDim) -> SmallVec<[Span; 8]> {
     list
 }
 
-/// Whether this path computes a phase. It gives the bits of the contraction, but for NaN from padding times infinity and signs of zeros.
+/// Whether the layouts are those of this path. Strides alone decide, also those of dimensions of extent 1: cuts keep them.
+pub(super) fn fits(c: &Conv) -> bool {
+    c.lhs.strides[1] == 1 && c.out.strides[1] == 1
+}
+
+/// Whether this path computes a phase of a convolution that [`fits`]. It gives the bits of the contraction, but for NaN from padding times infinity and signs of zeros.
 pub(super) fn suits(phase: &Phase) -> bool {
     let forward = |d: &PhaseDim| d.dilation >= 1 && d.stride >= 1;
     phase.dims.len() == 2
         && phase.groups == 1
-        && (phase.lhs.3 == 1 || phase.inputs == 1)
-        && (phase.out.3 == 1 || phase.outputs == 1)
         && !phase.channels_first
         && phase.dims.iter().all(forward)
         && phase.inputs > 0
@@ -56,7 +62,7 @@ pub(super) fn suits(phase: &Phase) -> bool {
 /// Whether a phase has no terms and its result is made of runs: those of [`clear`].
 pub(super) fn is_clear(phase: &Phase) -> bool {
     let terms = phase.inputs * phase.dims.iter().map(|d| d.taps).product::<usize>();
-    terms == 0 && phase.dims.len() == 2 && phase.groups == 1 && (phase.out.3 == 1 || phase.outputs == 1)
+    terms == 0 && phase.dims.len() == 2 && phase.groups == 1
 }
 
 /// Writes the result of a phase without terms.
@@ -187,8 +193,10 @@ impl Block<'_> {
                     a: lhs,
                     base: base + place(|a| a.1),
                     row: axes[along].1,
+                    step: 1,
                     runs: &runs,
                     b: self.panel,
+                    b_step: PANEL,
                     cols: self.columns[1] - self.columns[0],
                     rows: size(along),
                     out: to + place(|a| a.2),

@@ -2,16 +2,21 @@
 //!
 //! The gradients of a convolution are convolutions with other attributes (dilated input and reversed kernel for the input's,
 //! batch and features exchanged for the kernel's), so this is one operation with every attribute, and all of them take the fast path:
-//! it is lowered to the blocked contraction under [`gemm`](mod@crate::gemm), with im2col happening inside the packing, and one
-//! contraction for every phase of a dilated input, so that its zeros are never multiplied.
+//! channels innermost in memory (`direct`, `filter`): straight from the image, without products with padding; many small groups
+//! (`grouped`): 16 groups side by side; anything else (`lower`): the blocked contraction under [`gemm`](mod@crate::gemm), with im2col
+//! inside the packing. A dilated input is cut into phases first, so that its zeros are never multiplied.
+//! With [`Conv::transform`], 3×3 kernels of stride 1 go through Winograd's transform instead (`winograd`).
 //!
 //! **Numerical contract.** An output element sums its terms in the order (kernel positions row-major, input channels innermost), or
 //! (input channels, kernel positions innermost) when the positions of `lhs` lie closer together in memory than its channels;
-//! in blocks of [`KC`](crate::gemm::KC) as GEMM does. Kernel positions that fall between the samples of a dilated input are no terms;
-//! those that fall into the padding are terms with the value 0. The bits do not depend on the instruction set nor on the cutting of batch,
-//! output channels or output positions into calls.
+//! in blocks of [`KC`](crate::gemm::KC) as GEMM does. Gradients of kernels in channels-last layouts, where "input channels" are images, take these
+//! outermost, in blocks of whole rows of positions. Kernel positions that fall between the samples of a dilated input are no terms;
+//! those that fall into the padding are terms with the value 0 or none. Which path a convolution takes depends on its layouts and attributes
+//! only, never on what is cut: the bits depend neither on the instruction set nor on the cutting of batch,
+//! output channels or output positions into calls. Transformed convolutions have a contract of their own, see [`winograd_pays`].
 
 mod direct;
+mod filter;
 mod grouped;
 mod half;
 mod lower;
@@ -295,6 +300,7 @@ pub fn conv(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scrat
     if c.transform && winograd::run(isa, c, lhs, rhs, out, scratch) {
         return Ok(());
     }
+    let (straight, by_images) = (direct::fits(c), filter::fits(c));
     let mut c = c.clone();
     for layout in [&mut c.lhs, &mut c.rhs, &mut c.out] {
         for (stride, extent) in layout.strides.iter_mut().zip(&layout.dims) {
@@ -306,9 +312,11 @@ pub fn conv(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scrat
     lower::for_each_phase(&c, &mut |phase| {
         if grouped::suits(phase) {
             grouped::run(isa, phase, lhs, rhs, out, scratch);
-        } else if direct::is_clear(phase) {
+        } else if straight && direct::is_clear(phase) {
             direct::clear(phase, out);
-        } else if direct::suits(phase) {
+        } else if by_images && filter::suits(phase) {
+            filter::run(isa, phase, lhs, rhs, out, scratch);
+        } else if straight && direct::suits(phase) {
             direct::run(isa, phase, lhs, rhs, out, scratch);
         } else {
             lower::contract(isa, phase, lhs, rhs, out, scratch);

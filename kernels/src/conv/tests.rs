@@ -1,6 +1,6 @@
 //! Convolution against the definition, across instruction sets, layouts, attributes and splits.
 
-use super::{Conv, ConvDims, ConvWindow, conv, conv_reference, direct, grouped, lower};
+use super::{Conv, ConvDims, ConvWindow, conv, conv_reference, direct, filter, grouped, lower};
 use crate::gemm::tests::{Rng, bits, indices, position, random_layout};
 use crate::{Isa, KernelError, Scratch};
 use girih_ir::types::{Dims, Layout};
@@ -253,13 +253,61 @@ fn the_direct_path_equals_the_definition_and_the_contraction_to_the_bit() {
         check(&case, &format!("direct case {i}"), &mut scratch);
         let (mut by_contraction, mut out) = (case.out.clone(), case.out.clone());
         lower::for_each_phase(&case.conv, &mut |phase| {
-            taken += usize::from(direct::suits(phase) || direct::is_clear(phase));
+            taken += usize::from(direct::fits(&case.conv) && direct::suits(phase) || direct::is_clear(phase));
             lower::contract(Isa::detect(), phase, &case.lhs, &case.rhs, &mut by_contraction, &mut scratch);
         });
         conv(Isa::detect(), &case.conv, &case.lhs, &case.rhs, &mut out, &mut scratch).unwrap();
         assert_eq!(bits(&by_contraction), bits(&out), "direct case {i}: {:?}", case.conv);
     }
     assert!(taken >= 60, "only {taken} phases took the direct path");
+}
+
+/// Gradients of kernels with channels innermost, of any stride, and cut by their channels.
+#[test]
+fn the_filter_path_equals_the_definition_and_cuts_of_channels_keep_the_bits() {
+    let mut rng = Rng(16);
+    let mut scratch = Scratch::new();
+    let mut taken = 0;
+    for i in 0..100 {
+        let one = |rng: &mut Rng| ConvWindow {
+            stride: rng.pick(&[1, 1, 2]),
+            pad_low: rng.pick(&[0, 1, 2, -1]),
+            pad_high: rng.pick(&[0, 1, 2]),
+            lhs_dilation: 1,
+            rhs_dilation: rng.pick(&[1, 2]),
+            reverse: false,
+        };
+        let windows = [one(&mut rng), one(&mut rng)];
+        let (image, grad) = ([rng.pick(&[9, 12]), rng.pick(&[8, 20])], [rng.pick(&[4, 5]), rng.pick(&[4, 7])]);
+        let size = [0, 1].map(|d| windows[d].out_extent(image[d], grad[d]));
+        let (images, inputs, outputs) = (rng.pick(&[2, 5, 12]), rng.pick(&[1, 3, 20]), rng.pick(&[1, 16, 70]));
+        let lhs = swapped(&channels_last(&[images, inputs, image[0], image[1]]).0);
+        let rhs = swapped(&channels_last(&[images, outputs, grad[0], grad[1]]).0);
+        let mut out = Layout::dense(&[inputs, outputs, size[0], size[1]]);
+        out.strides = [outputs, 1, size[1] * inputs * outputs, inputs * outputs].map(|s| s as isize).as_slice().into();
+        let conv_ = Conv { lhs, rhs, out, dims: ConvDims::new(&windows), accumulate: rng.below(3) == 0, transform: false };
+        let [a, b, c] = [&conv_.lhs, &conv_.rhs, &conv_.out].map(|l| rng.floats(l.elements()));
+        let case = Case { conv: conv_, lhs: a, rhs: b, out: c };
+        if case.conv.flops() > 4_000_000 || case.conv.out.elements() == 0 {
+            continue;
+        }
+        lower::for_each_phase(&case.conv, &mut |phase| taken += usize::from(filter::fits(&case.conv) && filter::suits(phase)));
+        check(&case, &format!("filter case {i}"), &mut scratch);
+        let mut whole = case.out.clone();
+        conv(Isa::detect(), &case.conv, &case.lhs, &case.rhs, &mut whole, &mut scratch).unwrap();
+        for dim in 0..2 {
+            let extent = case.conv.out.dims[dim];
+            let mut out = case.out.clone();
+            for (start, end) in [(0, extent / 3), (extent / 3, extent)] {
+                if start < end {
+                    let part = case.conv.narrowed(dim, start, end - start);
+                    conv(Isa::detect(), &part, &case.lhs, &case.rhs, &mut out, &mut scratch).unwrap();
+                }
+            }
+            assert_eq!(bits(&whole), bits(&out), "filter case {i}, cut of {dim}: {:?}", case.conv);
+        }
+    }
+    assert!(taken >= 25, "only {taken} phases took the path");
 }
 
 #[test]

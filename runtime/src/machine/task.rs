@@ -383,8 +383,8 @@ fn conv(o: &Operands, window: &WindowDims, feature_groups: usize, batch_groups: 
     Ok(Work::Conv(conv))
 }
 
-/// Most runs of bytes of one result: the taps of a 3×3 kernel.
-pub const RUNS: usize = 9;
+/// Most runs of bytes of one result: the taps of a 3×3 kernel on three channels.
+pub const RUNS: usize = 27;
 
 /// The runs of bytes of a region that does not fill its extent, and the layout of its elements when the runs are put together; `None`
 /// when it is one run, or too many, or its elements are not apart.
