@@ -6,7 +6,9 @@
 use crate::buffer::{View, ViewMut, check_shape, check_type};
 use crate::copy::{Plan, by_size, copy};
 use crate::error::KernelError;
-use crate::lane::{Lane, Value, by_dtype};
+use crate::arch::tier::{Tier, Work};
+use crate::isa::Isa;
+use crate::lane::{Lane, Value, by_dtype, by_monoid};
 use girih_ir::ops::gather::Gather;
 use girih_ir::ops::scatter::Scatter;
 use girih_ir::tensor::indices;
@@ -235,6 +237,7 @@ pub fn scatter(
         return Err(rule("combiner", 0, "a combiner that is defined on the element type"));
     }
     let read = reader(ind)?;
+    let tier = Tier::new(Isa::detect());
     if let Some(operand) = operand {
         copy(operand, out)?;
     }
@@ -244,7 +247,7 @@ pub fn scatter(
         // Sums of 16-bit floats are kept in f32 until the end.
         let narrow = L::DTYPE.size() <= 2 && L::DTYPE.is_float() && monoid.is_some();
         let mut wide: Vec<<L as Lane>::Value> = if narrow { to.iter().map(|x| x.widen()).collect() } else { Vec::new() };
-        let mut put = |at: isize, v: L| {
+        let mut put = |to: &mut [L], at: isize, v: L| {
             let at = at as usize;
             match monoid {
                 None => to[at] = v,
@@ -274,8 +277,13 @@ pub fn scatter(
                         from += *x as isize * d;
                     });
                     let (n, s, d) = ix.inner.last().copied().unwrap_or((1, 0, 0));
+                    if let (1, 1, false, Some(m)) = (s, d, narrow, monoid) {
+                        let (to, ups) = (&mut to[at as usize..at as usize + n], &ups[from as usize..from as usize + n]);
+                        by_monoid!(m, <L as Lane>::Value, f => tier.run_narrow(Join { to, ups, f }));
+                        continue;
+                    }
                     for j in 0..n as isize {
-                        put(at + j * s, ups[(from + j * d) as usize]);
+                        put(&mut *to, at + j * s, ups[(from + j * d) as usize]);
                     }
                 }
             });
@@ -290,7 +298,7 @@ pub fn scatter(
                 let Some(mut o) = begin(i, o) else { continue };
                 dims.update_window_dims.iter().zip(&ix.inner).for_each(|(d, (_, s, _))| o += u[*d] as isize * s);
                 let from = u.iter().zip(&updates.layout().strides).fold(r0, |at, (x, s)| at + *x as isize * s);
-                put(o, ups[from as usize]);
+                put(&mut *to, o, ups[from as usize]);
             }
         }
         if narrow {
@@ -298,6 +306,23 @@ pub fn scatter(
         }
     });
     Ok(())
+}
+
+/// `to[i] = to[i] ∘ ups[i]`.
+struct Join<'a, L, F> {
+    to: &'a mut [L],
+    ups: &'a [L],
+    f: F,
+}
+
+impl<L: Lane, F: Fn(L::Value, L::Value) -> L::Value> Work for Join<'_, L, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        for (t, u) in self.to.iter_mut().zip(self.ups) {
+            *t = L::narrow((self.f)(t.widen(), u.widen()));
+        }
+    }
 }
 
 /// The indices of all dimensions but the last, row-major, with a 0 for the last.

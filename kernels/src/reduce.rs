@@ -19,8 +19,29 @@ use smallvec::SmallVec;
 /// (but for 16-bit floats, which are rounded between the parts).
 pub const CHUNK: usize = 8192;
 
-/// Kept elements that are reduced side by side when they are neighbors and the reduced ones are not.
-const TILE: usize = 64;
+/// Most kept elements that are reduced side by side when they are neighbors and the reduced ones are not.
+const TILE: usize = 1024;
+/// Bytes of lanes that are worked on at a time, so that they stay in L1.
+const NEAR: usize = 32 << 10;
+
+/// A cache line of working memory.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u64; 8]);
+
+thread_local! {
+    /// Working memory of reductions: lanes and totals, kept between calls.
+    static MEMORY: std::cell::RefCell<[Vec<Line>; 2]> = const { std::cell::RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+/// The first `count` elements of working memory.
+fn elements<T: Value>(memory: &mut Vec<Line>, count: usize) -> &mut [T] {
+    let lines = (count * size_of::<T>()).div_ceil(size_of::<Line>());
+    if memory.len() < lines {
+        memory.resize(lines, Line([0; 8]));
+    }
+    &mut bytemuck::cast_slice_mut(memory)[..count]
+}
 
 /// `out[kept…] = combine(input[kept…, reduced…])`, and with `accumulate` `combine(out, …)`.
 pub fn reduce(isa: Isa, monoid: Monoid, accumulate: bool, input: &View<'_>, out: &mut ViewMut<'_>) -> Result<(), KernelError> {
@@ -35,7 +56,9 @@ pub fn reduce(isa: Isa, monoid: Monoid, accumulate: bool, input: &View<'_>, out:
         });
     }
     if out.layout().elements() > 0 {
-        by_dtype!(input.dtype(), L => Job::<L>::new(Tier::new(isa), monoid, accumulate, input, kept).run(out));
+        MEMORY.with_borrow_mut(|memory| {
+            by_dtype!(input.dtype(), L => Job::<L>::new(Tier::new(isa), monoid, accumulate, input, kept).run(out, memory));
+        });
     }
     Ok(())
 }
@@ -66,13 +89,13 @@ impl<'a, L: Lane> Job<'a, L> {
         Job { tier, monoid, accumulate, from: input.buf().elements(), layout, kept, dims, count }
     }
 
-    fn run(&self, out: &mut ViewMut<'_>) {
+    fn run(&self, out: &mut ViewMut<'_>, memory: &mut [Vec<Line>; 2]) {
+        let [lanes, totals] = memory;
         let (to, out_layout) = out.parts::<L>();
         // Side by side along a kept dimension of neighbors, unless the reduced elements are neighbors themselves.
         let inner_stride = self.dims.last().map_or(0, |d| d.1);
         let along = (0..self.kept).rev().find(|d| self.layout.strides[*d] == 1 && self.layout.dims[*d] > 1).filter(|_| inner_stride != 1);
         let outer: SmallVec<[usize; 6]> = (0..self.kept).filter(|d| Some(*d) != along).collect();
-        let mut values = Vec::new();
         let mut index: SmallVec<[usize; 6]> = SmallVec::from_elem(0, outer.len());
         loop {
             let (mut src, mut dst) = (self.layout.base as isize, out_layout.base as isize);
@@ -84,14 +107,15 @@ impl<'a, L: Lane> Job<'a, L> {
                 Some(d) => {
                     for first in (0..self.layout.dims[d]).step_by(TILE) {
                         let width = TILE.min(self.layout.dims[d] - first);
-                        let totals = self.columns(src + first as isize, width, &mut values);
-                        for (j, v) in totals.iter().enumerate().take(width) {
+                        let totals = elements::<L::Value>(totals, width);
+                        self.columns(src + first as isize, totals, lanes);
+                        for (j, v) in totals.iter().enumerate() {
                             self.write(to, dst + (first + j) as isize * out_layout.strides[d], *v);
                         }
                     }
                 }
                 None => {
-                    let v = self.row(src, &mut values);
+                    let v = self.row(src, lanes);
                     self.write(to, dst, v);
                 }
             }
@@ -133,7 +157,7 @@ impl<'a, L: Lane> Job<'a, L> {
     }
 
     /// One output element.
-    fn row(&self, base: isize, values: &mut Vec<L::Value>) -> L::Value {
+    fn row(&self, base: isize, memory: &mut Vec<Line>) -> L::Value {
         let mut total = None;
         for first in (0..self.count).step_by(CHUNK) {
             let n = CHUNK.min(self.count - first);
@@ -147,56 +171,89 @@ impl<'a, L: Lane> Job<'a, L> {
                 });
             }
             if direct.is_none() {
-                values.resize(CHUNK, L::Value::identity(self.monoid));
+                let values = elements::<L::Value>(memory, CHUNK);
                 self.runs(first..first + n, |lane, n, offset, stride| {
                     for (i, v) in values[lane..lane + n].iter_mut().enumerate() {
                         *v = self.from[(base + offset + i as isize * stride) as usize].widen();
                     }
                 });
             }
-            let elements = if let Some(direct) = direct { direct } else { &values[..n] };
-            fold(self.tier, self.monoid, &mut lanes, elements);
+            let chunk = if let Some(direct) = direct { direct } else { &elements::<L::Value>(memory, CHUNK)[..n] };
+            fold(self.tier, self.monoid, &mut lanes, chunk);
             let part = finish(self.monoid, &lanes);
             total = Some(total.map_or(part, |t| L::Value::combine(self.monoid, t, part)));
         }
         total.unwrap_or(L::Value::identity(self.monoid))
     }
 
-    /// `width` output elements that are neighbors in the input.
-    fn columns(&self, base: isize, width: usize, lanes: &mut Vec<L::Value>) -> [L::Value; TILE] {
-        let identity = L::Value::identity(self.monoid);
-        let mut totals = [identity; TILE];
-        lanes.resize(LANES * TILE, identity);
+    /// Output elements that are neighbors in the input, one for each of `totals`.
+    ///
+    /// A few lanes at a time: of every 64 neighboring rows of a chunk the ones that belong to them, for all columns.
+    fn columns(&self, base: isize, totals: &mut [L::Value], memory: &mut Vec<Line>) {
+        let (identity, width) = (L::Value::identity(self.monoid), totals.len());
+        totals.fill(identity);
+        let near = (NEAR / (width * size_of::<L::Value>())).clamp(1, LANES).next_power_of_two();
+        let near = if near * width * size_of::<L::Value>() > NEAR + NEAR / 2 { near / 2 } else { near }.max(1);
         for first in (0..self.count).step_by(CHUNK) {
             let n = CHUNK.min(self.count - first);
-            let used = n.min(LANES);
-            lanes[..used * TILE].fill(identity);
-            self.runs(first..first + n, |lane, n, offset, stride| {
-                by_monoid!(self.monoid, <L as Lane>::Value, f => {
-                    let work = Columns { lanes, from: self.from, base: base + offset, stride, lane, n, width, f };
-                    if L::HOT { self.tier.run(work) } else { self.tier.run_narrow(work) }
+            // Lanes that hold no element are neutral and are left out, up to the next power of two.
+            let used = n.min(LANES).next_power_of_two();
+            let lanes = elements::<L::Value>(memory, used * width);
+            for block in (0..used).step_by(near) {
+                let block = block..(block + near).min(used);
+                let own = &mut lanes[block.start * width..block.end * width];
+                own.fill(identity);
+                self.runs(first..first + n, |lane, n, offset, stride| {
+                    by_monoid!(self.monoid, <L as Lane>::Value, f => {
+                        let work = Columns { lanes: &mut *own, block: block.clone(), from: self.from, base: base + offset, stride, lane, n, width, f };
+                        if L::HOT { self.tier.run(work) } else { self.tier.run_narrow(work) }
+                    });
                 });
-            });
-            // By halving, as `finish` does; lanes that hold no element are neutral.
-            let mut half = LANES / 2;
+            }
+            // By halving, as `finish` does.
+            let mut half = used / 2;
             while half > 0 {
-                for l in 0..half.min(used.saturating_sub(half)) {
-                    for j in 0..width {
-                        lanes[l * TILE + j] = L::Value::combine(self.monoid, lanes[l * TILE + j], lanes[(l + half) * TILE + j]);
-                    }
-                }
+                let (low, high) = lanes[..2 * half * width].split_at_mut(half * width);
+                self.join(low, high);
                 half /= 2;
             }
-            for j in 0..width {
-                totals[j] = if first == 0 { lanes[j] } else { L::Value::combine(self.monoid, totals[j], lanes[j]) };
+            if first == 0 {
+                totals.copy_from_slice(&lanes[..width]);
+            } else {
+                self.join(totals, &lanes[..width]);
             }
         }
-        totals
+    }
+
+    /// `a[i] = a[i] ∘ b[i]`.
+    fn join(&self, a: &mut [L::Value], b: &[L::Value]) {
+        by_monoid!(self.monoid, <L as Lane>::Value, f => {
+            let work = Join { a, b, f };
+            if L::HOT { self.tier.run(work) } else { self.tier.run_narrow(work) }
+        });
+    }
+}
+
+struct Join<'a, T, F> {
+    a: &'a mut [T],
+    b: &'a [T],
+    f: F,
+}
+
+impl<T: Copy, F: Fn(T, T) -> T> Work for Join<'_, T, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        for (a, b) in self.a.iter_mut().zip(self.b) {
+            *a = (self.f)(*a, *b);
+        }
     }
 }
 
 struct Columns<'a, L: Lane, F> {
+    /// The lanes of `block`, one row of `width` elements each.
     lanes: &'a mut [L::Value],
+    block: std::ops::Range<usize>,
     from: &'a [L],
     base: isize,
     stride: isize,
@@ -207,17 +264,56 @@ struct Columns<'a, L: Lane, F> {
     f: F,
 }
 
+impl<L: Lane, F: Fn(L::Value, L::Value) -> L::Value> Columns<'_, L, F> {
+    /// Adds `rows` rows from row `i` on, the first to `lane`. A row of `W` elements when that is not 0.
+    #[inline(always)]
+    fn rows<const W: usize>(&mut self, i: usize, lane: usize, rows: usize) {
+        let width = if W > 0 { W } else { self.width };
+        let to = (lane - self.block.start) * width;
+        let to = &mut self.lanes[to..to + rows * width];
+        let at = |r: usize| (self.base + (i + r) as isize * self.stride) as usize;
+        if self.stride == width as isize {
+            // The rows follow one another.
+            for (t, s) in to.iter_mut().zip(&self.from[at(0)..at(0) + rows * width]) {
+                *t = (self.f)(*t, s.widen());
+            }
+            return;
+        }
+        for (r, to) in to.chunks_exact_mut(width).enumerate() {
+            for (t, s) in to.iter_mut().zip(&self.from[at(r)..at(r) + width]) {
+                *t = (self.f)(*t, s.widen());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn all<const W: usize>(mut self) {
+        let mut i = 0;
+        while i < self.n {
+            let lane = (self.lane + i) % LANES;
+            if lane < self.block.start {
+                i += self.block.start - lane;
+            } else if lane >= self.block.end {
+                i += LANES - lane + self.block.start;
+            } else {
+                let rows = (self.block.end - lane).min(self.n - i);
+                self.rows::<W>(i, lane, rows);
+                i += rows;
+            }
+        }
+    }
+}
+
 impl<L: Lane, F: Fn(L::Value, L::Value) -> L::Value> Work for Columns<'_, L, F> {
     type Out = ();
     #[inline(always)]
     fn run(self) {
-        for i in 0..self.n {
-            let at = (self.base + i as isize * self.stride) as usize;
-            let lane = (self.lane + i) % LANES * TILE;
-            let from = &self.from[at..at + self.width];
-            for (t, s) in self.lanes[lane..lane + self.width].iter_mut().zip(from) {
-                *t = (self.f)(*t, s.widen());
-            }
+        match self.width {
+            // Narrow parts of wider rows.
+            16 if L::HOT => self.all::<16>(),
+            32 if L::HOT => self.all::<32>(),
+            64 if L::HOT => self.all::<64>(),
+            _ => self.all::<0>(),
         }
     }
 }

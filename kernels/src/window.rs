@@ -86,8 +86,126 @@ pub fn reduce_window(isa: Isa, monoid: Monoid, windows: &[WindowDim], input: &Vi
     if out.layout().elements() == 0 {
         return Ok(());
     }
-    by_dtype!(input.dtype(), L => pool::<L>(Tier::new(isa), monoid, windows, input, out));
+    by_dtype!(input.dtype(), L => {
+        if let Some(grid) = Grid::new(windows, input.layout(), out.layout()) {
+            let (to, ol) = out.parts::<L>();
+            let (from, base) = (input.buf().elements::<L>(), [input.layout().base as isize, ol.base as isize]);
+            by_monoid!(monoid, <L as Lane>::Value, f => {
+                let work = PoolChannels { from, to, base, grid: &grid, identity: <L as Lane>::Value::identity(monoid), f };
+                if L::HOT { Tier::new(isa).run(work) } else { Tier::new(isa).run_narrow(work) }
+            });
+        } else {
+            pool::<L>(Tier::new(isa), monoid, windows, input, out);
+        }
+    });
     Ok(())
+}
+
+/// Windows that all lie inside the operand, over channels that are neighbors: the usual pooling.
+struct Grid {
+    /// Channels: the dimension that the windows leave alone.
+    channels: usize,
+    /// Other dimensions: results, and how far one result moves in the operand and in the results.
+    dims: SmallVec<[(usize, isize, isize); 4]>,
+    /// Where the elements of a window are, in row-major order of the window.
+    taps: SmallVec<[isize; 16]>,
+    /// The windows do not overlap, and cover the operand.
+    tiles: bool,
+}
+
+/// Most elements of a window of a [`Grid`].
+const TAPS: usize = 64;
+
+impl Grid {
+    fn new(windows: &[WindowDim], operand: &Layout, results: &Layout) -> Option<Grid> {
+        let leaves = |w: &WindowDim| w.window == 1 && w.stride == 1 && w.pad_low == 0 && w.base_dilation == 1;
+        let along = (0..windows.len())
+            .find(|d| leaves(&windows[*d]) && operand.strides[*d] == 1 && results.strides[*d] == 1 && results.dims[*d] == operand.dims[*d])?;
+        let channels = results.dims[along];
+        if channels < 8 || windows.iter().map(|w| w.window).product::<usize>() > TAPS || results.elements() == 0 {
+            return None;
+        }
+        let (mut dims, mut tiles) = (SmallVec::new(), true);
+        let mut taps: SmallVec<[isize; 16]> = SmallVec::from_slice(&[0]);
+        for (d, w) in windows.iter().enumerate().filter(|(d, _)| *d != along) {
+            let last = (results.dims[d] - 1) * w.stride + (w.window - 1) * w.window_dilation;
+            if w.pad_low != 0 || w.base_dilation != 1 || w.reverse || last >= w.extent {
+                return None;
+            }
+            dims.push((results.dims[d], w.stride as isize * operand.strides[d], results.strides[d]));
+            tiles &= w.stride == w.window && w.window_dilation == 1 && results.dims[d] * w.stride == w.extent;
+            let step = w.window_dilation as isize * operand.strides[d];
+            taps = taps.iter().flat_map(|t| (0..w.window as isize).map(move |k| t + k * step)).collect();
+        }
+        Some(Grid { channels, dims, taps, tiles })
+    }
+
+    /// Calls `f(operand position, result position)` for every result position, row-major.
+    #[inline(always)]
+    fn each(&self, mut f: impl FnMut(isize, isize)) {
+        let (inner, outer) = match self.dims.split_last() {
+            Some((inner, outer)) => (*inner, outer),
+            None => ((1, 0, 0), &[][..]),
+        };
+        let mut index: SmallVec<[usize; 4]> = SmallVec::from_elem(0, outer.len());
+        loop {
+            let at = index.iter().zip(outer).fold((0, 0), |at, (i, (_, a, b))| (at.0 + *i as isize * a, at.1 + *i as isize * b));
+            for i in 0..inner.0 as isize {
+                f(at.0 + i * inner.1, at.1 + i * inner.2);
+            }
+            let mut d = index.len();
+            loop {
+                if d == 0 {
+                    return;
+                }
+                d -= 1;
+                index[d] += 1;
+                if index[d] < outer[d].0 {
+                    break;
+                }
+                index[d] = 0;
+            }
+        }
+    }
+}
+
+/// Channels that are worked on at a time.
+const BLOCK: usize = 32;
+
+struct PoolChannels<'a, L: Lane, F> {
+    from: &'a [L],
+    to: &'a mut [L],
+    base: [isize; 2],
+    grid: &'a Grid,
+    identity: L::Value,
+    f: F,
+}
+
+impl<L: Lane, F: Fn(L::Value, L::Value) -> L::Value> Work for PoolChannels<'_, L, F> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        let PoolChannels { from, to, base, grid, identity, f } = self;
+        grid.each(|a, b| {
+            let (a, b) = (base[0] + a, (base[1] + b) as usize);
+            let to = &mut to[b..b + grid.channels];
+            let mut chunks = to.chunks_exact_mut(BLOCK);
+            for (i, to) in chunks.by_ref().enumerate() {
+                let mut acc = [identity; BLOCK];
+                for tap in &grid.taps {
+                    let at = (a + tap) as usize + i * BLOCK;
+                    acc.iter_mut().zip(&from[at..at + BLOCK]).for_each(|(acc, x)| *acc = f(*acc, x.widen()));
+                }
+                to.iter_mut().zip(acc).for_each(|(t, v)| *t = L::narrow(v));
+            }
+            let rest = chunks.into_remainder();
+            let first = grid.channels - rest.len();
+            for (j, to) in rest.iter_mut().enumerate() {
+                let x = |tap: &isize| from[(a + tap) as usize + first + j].widen();
+                *to = L::narrow(grid.taps.iter().fold(identity, |acc, tap| f(acc, x(tap))));
+            }
+        });
+    }
 }
 
 fn pool<L: Lane>(tier: Tier, monoid: Monoid, windows: &[WindowDim], input: &View<'_>, out: &mut ViewMut<'_>) {
@@ -160,8 +278,78 @@ pub fn select_and_scatter(
     if input.dtype() == DType::Bool {
         return Err(KernelError::ElementType { operand: "input", have: DType::Bool, want: DType::F32 });
     }
-    by_dtype!(input.dtype(), L => unpool::<L>(max, windows, input, source, out));
+    // The operand and its gradient have to be laid out alike for one list of window elements to serve both.
+    let alike = input.layout().strides == out.layout().strides;
+    let grid = if alike { Grid::new(windows, input.layout(), source.layout()).filter(|g| g.tiles) } else { None };
+    by_dtype!(input.dtype(), L => match &grid {
+        Some(grid) => {
+            let (from, source_from) = (input.buf().elements::<L>(), source.buf().elements::<L>());
+            let base = [input.layout().base as isize, source.layout().base as isize, out.layout().base as isize];
+            let (to, _) = out.parts::<L>();
+            let work = UnpoolChannels { from, source: source_from, to, base, grid, max };
+            if L::HOT { Tier::new(Isa::detect()).run(work) } else { Tier::new(Isa::detect()).run_narrow(work) }
+        }
+        None => unpool::<L>(max, windows, input, source, out),
+    });
     Ok(())
+}
+
+struct UnpoolChannels<'a, L: Lane> {
+    from: &'a [L],
+    source: &'a [L],
+    to: &'a mut [L],
+    base: [isize; 3],
+    grid: &'a Grid,
+    max: bool,
+}
+
+impl<L: Lane> UnpoolChannels<'_, L> {
+    /// `count` ≤ [`BLOCK`] channels of one window.
+    #[inline(always)]
+    fn window(&mut self, x: isize, g: usize, to: isize, count: usize) {
+        let zero = L::Value::identity(Monoid::Sum);
+        let (mut best, mut which) = ([zero; BLOCK], [0u32; BLOCK]);
+        for (k, tap) in self.grid.taps.iter().enumerate() {
+            let at = (x + tap) as usize;
+            let from = &self.from[at..at + count];
+            if k == 0 {
+                best.iter_mut().zip(from).for_each(|(b, v)| *b = v.widen());
+                continue;
+            }
+            for ((b, w), v) in best.iter_mut().zip(&mut which).zip(from) {
+                let v = v.widen();
+                let keep = if self.max { *b >= v } else { *b <= v };
+                *w = if keep { *w } else { k as u32 };
+                *b = if keep { *b } else { v };
+            }
+        }
+        let source = &self.source[g..g + count];
+        for (k, tap) in self.grid.taps.iter().enumerate() {
+            let at = (to + tap) as usize;
+            for ((t, w), g) in self.to[at..at + count].iter_mut().zip(&which).zip(source) {
+                let sum = L::Value::combine(Monoid::Sum, zero, g.widen());
+                *t = L::narrow(if *w == k as u32 { sum } else { zero });
+            }
+        }
+    }
+}
+
+impl<L: Lane> Work for UnpoolChannels<'_, L> {
+    type Out = ();
+    #[inline(always)]
+    fn run(mut self) {
+        let (grid, base) = (self.grid, self.base);
+        grid.each(|x, g| {
+            let (x, g, to) = (base[0] + x, (base[1] + g) as usize, base[2] + x);
+            let whole = grid.channels / BLOCK * BLOCK;
+            for c in (0..whole).step_by(BLOCK) {
+                self.window(x + c as isize, g + c, to + c as isize, BLOCK);
+            }
+            if whole < grid.channels {
+                self.window(x + whole as isize, g + whole, to + whole as isize, grid.channels - whole);
+            }
+        });
+    }
 }
 
 fn unpool<L: Lane>(max: bool, windows: &[WindowDim], input: &View<'_>, source: &View<'_>, out: &mut ViewMut<'_>) {

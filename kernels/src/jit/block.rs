@@ -4,7 +4,7 @@
 //! stack (Belady). Constants and values that are equal in all lanes are read from memory where an instruction can, at no cost, and are
 //! kept in a register only where it cannot.
 
-use super::asm::{Asm, Enc, Gpr, Mem, RAX, RCX, RDI, RSP, Rm, Vex, at, enc};
+use super::asm::{Asm, Cond, Enc, Gpr, Mem, RAX, RCX, RDI, RSP, Rm, Vex, at, enc};
 use girih_ir::types::DType;
 use rustc_hash::FxHashMap;
 
@@ -81,6 +81,8 @@ pub(super) enum Op {
     Blend,
     /// `mask ? a : 0`.
     Keep,
+    /// `a`, or where the mask is set `b / c`; jumps over the division when the mask is empty.
+    Repair,
     /// Bytes 0 and 1 of a mask.
     ToBytes,
     /// The bits as binary16, rounded to nearest, in the low half of the register.
@@ -146,6 +148,36 @@ impl Block {
                 _ => Class::Lanes,
             },
             _ => Class::Lanes,
+        }
+    }
+
+    /// Lanes that are the same in the whole loop, the most used first.
+    pub(super) fn constants(&self) -> Vec<Src> {
+        let mut found: Vec<(Src, usize)> = Vec::new();
+        for ins in &self.ins {
+            for (k, s) in ins.args.iter().enumerate() {
+                let Some(s @ (Src::Const(_) | Src::Frame(_))) = *s else { continue };
+                match found.iter_mut().find(|f| f.0 == s) {
+                    _ if self.class(ins, k) != Class::Lanes => {}
+                    Some(f) => f.1 += 1,
+                    None => found.push((s, 1)),
+                }
+            }
+        }
+        found.sort_by_key(|f| std::cmp::Reverse(f.1));
+        found.into_iter().map(|f| f.0).collect()
+    }
+
+    /// Reads lanes from registers that hold them instead.
+    pub(super) fn hoist(&mut self, held: &[(Src, u8)]) {
+        for i in 0..self.ins.len() {
+            for k in 0..3 {
+                if self.class(&self.ins[i], k) == Class::Lanes
+                    && let Some((_, reg)) = held.iter().find(|h| Some(h.0) == self.ins[i].args[k])
+                {
+                    self.ins[i].args[k] = Some(Src::Acc(*reg));
+                }
+            }
         }
     }
 
@@ -510,6 +542,18 @@ impl<'a> Emit<'a> {
                     _ => (LOAD, from, 64),
                 };
                 self.asm.vector(Vex { mask, zero: true, bytes, ..Vex::new(enc, to, 0, from) });
+            }
+            Op::Repair => {
+                let mask = self.reg(ins.mask.unwrap_or(Src::Tail), Class::Mask);
+                let x = self.reg(b, Class::Lanes);
+                let y = self.rm(c);
+                let to = self.tied(block, ins, i, a);
+                // kortestw
+                self.asm.mask(0x98, false, mask, 0, Rm::Reg(mask));
+                let skip = self.asm.label();
+                self.asm.jump_if(Cond::Equal, skip);
+                self.asm.vector(Vex { mask, ..Vex::new(enc(1, 0, 0x5e), to, x, y) });
+                self.asm.bind(skip);
             }
             Op::ToBytes => {
                 let x = self.reg(a, Class::Mask);

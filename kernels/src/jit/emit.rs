@@ -13,7 +13,7 @@ use super::{Motion, Pointer};
 use crate::lane::{Value, by_value};
 use crate::map::compile::{Compiled, Step, raw};
 use girih_ir::fused::{Expr, Slot};
-use girih_ir::scalar::Monoid;
+use girih_ir::scalar::{BinaryFn, Monoid};
 use girih_ir::types::DType;
 
 /// Columns of one turn of a loop: one in each lane of a reduction.
@@ -23,6 +23,9 @@ const COPIES: usize = 4;
 /// Registers that values of a loop may take before they go to the stack.
 const ROOM: usize = 30;
 
+/// Constants that a loop should at least have in registers before vectors run side by side.
+const CONSTANTS: usize = 10;
+
 /// A function and what its table holds.
 #[derive(Debug)]
 pub(super) struct Generated {
@@ -31,8 +34,26 @@ pub(super) struct Generated {
     pub(super) pointers: Vec<Pointer>,
 }
 
-/// Values of a block: one for each vector, the same for values that are equal in all columns.
-type Values = Vec<[Option<Src>; COPIES]>;
+/// Values of a block.
+#[derive(Clone)]
+struct Values {
+    /// One for each vector, the same for values that are equal in all columns.
+    slots: Vec<[Option<Src>; COPIES]>,
+    /// Reciprocals of divisors that are equal in all columns.
+    inverse: Vec<Option<Src>>,
+}
+
+impl Values {
+    fn get(&self, slot: Slot, copy: usize) -> Option<Src> {
+        self.slots[slot as usize][copy]
+    }
+    fn set(&mut self, slot: Slot, copy: usize, x: Src) {
+        self.slots[slot as usize][copy] = Some(x);
+    }
+    fn set_all(&mut self, slot: Slot, x: Src) {
+        self.slots[slot as usize] = [Some(x); COPIES];
+    }
+}
 
 struct Generator<'a> {
     program: &'a Compiled,
@@ -42,11 +63,21 @@ struct Generator<'a> {
     pointers: Vec<Pointer>,
     /// Slot of the frame of every value that is equal in all columns.
     frame: Vec<Option<u32>>,
+    /// For a divisor that is equal in all columns: slot of the frame of its reciprocal.
+    inverse: Vec<Option<u32>>,
 }
 
 /// Neutral element of a reduction of this type, as bits.
 fn identity(monoid: Monoid, dtype: DType) -> u32 {
     by_value!(dtype, T => raw(T::identity(monoid))) as u32
+}
+
+/// What a step that differs between columns divides by, if that is equal in all columns.
+fn divisor(uniform: &[bool], step: &Step) -> Option<Slot> {
+    match step.expr {
+        Expr::Binary(BinaryFn::Div, x, y) if uniform[y as usize] && !uniform[x as usize] => Some(y),
+        _ => None,
+    }
 }
 
 /// The function of a program whose rows have `columns` columns (0: any number).
@@ -65,10 +96,18 @@ pub(super) fn generate(program: &Compiled, inputs: &[Motion], indices: &[Motion]
     for (i, step) in spread.enumerate() {
         frame[step.slot as usize] = Some(i as u32);
     }
-    if pointers.len() > 100 || frame.iter().flatten().any(|f| *f >= FRAME_SLOTS) {
+    let mut inverse = vec![None; program.types.len()];
+    let mut used = frame.iter().flatten().count() as u32;
+    for step in &program.whole.steps {
+        if let Some(y) = divisor(&passes.uniform, step).filter(|y| frame[*y as usize].is_some() && inverse[*y as usize].is_none()) {
+            inverse[y as usize] = Some(used);
+            used += 1;
+        }
+    }
+    if used > FRAME_SLOTS || pointers.len() > 100 || frame.iter().flatten().any(|f| *f >= FRAME_SLOTS) {
         return None;
     }
-    let generator = Generator { program, inputs, indices, passes, pointers, frame };
+    let generator = Generator { program, inputs, indices, passes, pointers, frame, inverse };
     let code = generator.function(columns)?;
     Some(Generated { code, pointers: generator.pointers })
 }
@@ -129,6 +168,11 @@ impl Generator<'_> {
         Some(asm.finish())
     }
 
+    fn nothing(&self) -> Values {
+        let n = self.program.types.len();
+        Values { slots: vec![[None; COPIES]; n], inverse: vec![None; n] }
+    }
+
     /// The value of one slot in one vector, from the values before it.
     fn value(&self, b: &mut Block, step: &Step, values: &Values, place: Place) -> Option<Src> {
         let dtype = self.program.types[step.slot as usize];
@@ -158,7 +202,10 @@ impl Generator<'_> {
                 let slots = expr.arguments();
                 let mut args = [Src::Const(0); 3];
                 for (i, a) in slots.iter().enumerate() {
-                    args[i] = values[*a as usize][copy]?;
+                    args[i] = values.get(*a, copy)?;
+                }
+                if let Some(r) = divisor(&self.passes.uniform, step).and_then(|y| values.inverse[y as usize]) {
+                    return Some(lower::divide(b, dtype, args[0], args[1], r));
                 }
                 lower::compute(b, expr, dtype, self.program.types[*slots.first()? as usize], &args)
             }
@@ -201,54 +248,62 @@ impl Generator<'_> {
         let mut b = Block::default();
         let vectors = columns.div_ceil(16);
         let place = |c: usize| Place { pointer: 0, moves: false, plus: 16 * c as i32, tail: c + 1 == vectors && columns % 16 != 0 };
-        let mut values: Values = vec![[None; COPIES]; self.program.types.len()];
+        let mut values = self.nothing();
         for step in &self.program.whole.steps {
             let s = step.slot as usize;
             if let Expr::Reduce(monoid, a) = step.expr {
                 let (kind, neutral) = (self.kind(a)?, identity(monoid, self.program.types[a as usize]));
                 let mut lanes = Vec::new();
                 for c in 0..vectors {
-                    let x = values[a as usize][c]?;
+                    let x = values.get(a, c)?;
                     // A sum turns −0 into 0 where it starts.
                     let x = if monoid == Monoid::Sum && kind == Kind::Float { b.combine(monoid, kind, x, Src::Const(neutral))? } else { x };
                     lanes.push(if place(c).tail { b.choose(Src::Tail, x, Src::Const(neutral)) } else { x });
                 }
                 let x = self.gather(&mut b, (step.slot, monoid, a), lanes)?;
-                values[s] = [Some(x); COPIES];
+                values.set_all(step.slot, x);
             } else if self.passes.uniform[s] {
                 let x = self.value(&mut b, step, &values, Place { pointer: 0, moves: false, plus: 0, tail: false })?;
-                values[s] = [Some(x); COPIES];
+                values.set_all(step.slot, x);
             } else if self.program.reduces {
                 for c in 0..vectors {
-                    values[s][c] = Some(self.value(&mut b, step, &values, place(c))?);
+                    let x = self.value(&mut b, step, &values, place(c))?;
+                    values.set(step.slot, c, x);
                 }
+            }
+            // With one vector there is nothing to win.
+            if vectors > 1 && self.inverse[s].is_some() {
+                let x = values.get(step.slot, 0)?;
+                values.inverse[s] = Some(b.reciprocal(x));
             }
         }
         for c in 0..vectors {
             if !self.program.reduces {
                 for step in self.program.whole.steps.iter().filter(|s| !self.passes.uniform[s.slot as usize]) {
-                    values[step.slot as usize][c] = Some(self.value(&mut b, step, &values, place(c))?);
+                    let x = self.value(&mut b, step, &values, place(c))?;
+                    values.set(step.slot, c, x);
                 }
             }
             for (k, out) in self.program.outputs.iter().enumerate().filter(|(k, _)| !self.per_row(*k)) {
                 let pointer = self.pointer(Pointer::Output(k));
-                lower::store(&mut b, out.dtype, Place { pointer, ..place(c) }, values[out.slot as usize][c]?);
+                lower::store(&mut b, out.dtype, Place { pointer, ..place(c) }, values.get(out.slot, c)?);
             }
         }
         for (k, out) in self.program.outputs.iter().enumerate().filter(|(k, _)| self.per_row(*k)) {
             let place = Place { pointer: self.pointer(Pointer::Output(k)), moves: false, plus: 0, tail: false };
-            lower::store_one(&mut b, out.dtype, place, values[out.slot as usize][0]?);
+            lower::store_one(&mut b, out.dtype, place, values.get(out.slot, 0)?);
         }
         Some(b)
     }
 
     /// Values that are equal in all columns, as blocks of columns see them.
     fn still(&self) -> Values {
-        let mut values: Values = vec![[None; COPIES]; self.program.types.len()];
+        let mut values = self.nothing();
         for step in self.program.whole.steps.iter().filter(|s| self.passes.uniform[s.slot as usize]) {
             let s = step.slot as usize;
             let x = if let Expr::Const(..) = step.expr { Src::Const(step.constant as u32) } else { Src::Frame(self.frame[s].unwrap_or(0)) };
-            values[s] = [Some(x); COPIES];
+            values.set_all(step.slot, x);
+            values.inverse[s] = self.inverse[s].map(Src::Frame);
         }
         values
     }
@@ -261,7 +316,7 @@ impl Generator<'_> {
             for (r, reduction) in pass.reductions.iter().enumerate() {
                 let lanes = (0..COPIES).map(|c| Src::Acc(accumulator(r, c))).collect();
                 let x = self.gather(&mut b, *reduction, lanes)?;
-                values[reduction.0 as usize] = [Some(x); COPIES];
+                values.set_all(reduction.0, x);
                 self.keepsake(&mut b, reduction.0, x);
             }
         }
@@ -272,7 +327,7 @@ impl Generator<'_> {
                 continue;
             }
             let x = self.value(&mut b, step, &values, Place { pointer: 0, moves: false, plus: 0, tail: false })?;
-            values[s] = [Some(x); COPIES];
+            values.set_all(step.slot, x);
             self.keepsake(&mut b, step.slot, x);
         }
         Some(b)
@@ -287,6 +342,10 @@ impl Generator<'_> {
             other => b.make(Op::Masks(0x41), super::block::Class::Mask, &[other, other], None),
         };
         b.put(Op::Keepsake(frame), Dst::None, &[x], None);
+        if let Some(inverse) = self.inverse[slot as usize] {
+            let r = b.reciprocal(x);
+            b.put(Op::Keepsake(inverse), Dst::None, &[r], None);
+        }
     }
 
     fn place_of(&self, kept: Kept) -> u8 {
@@ -306,19 +365,19 @@ impl Generator<'_> {
                     Some(kept) => lower::load(b, DType::F32, place(c, self.place_of(*kept))),
                     None => self.value(b, self.step(*slot)?, &values, place(c, 0))?,
                 };
-                values[*slot as usize][c] = Some(x);
+                values.set(*slot, c, x);
             }
         }
         for c in copies {
             for (slot, kept) in &pass.written {
-                lower::store(b, DType::F32, place(c, self.place_of(*kept)), values[*slot as usize][c]?);
+                lower::store(b, DType::F32, place(c, self.place_of(*kept)), values.get(*slot, c)?);
             }
             for k in &pass.outputs {
                 let out = &self.program.outputs[*k];
-                lower::store(b, out.dtype, place(c, self.pointer(Pointer::Output(*k))), values[out.slot as usize][c]?);
+                lower::store(b, out.dtype, place(c, self.pointer(Pointer::Output(*k))), values.get(out.slot, c)?);
             }
             for (r, (_, monoid, a)) in pass.reductions.iter().enumerate() {
-                let (x, acc) = (values[*a as usize][c]?, accumulator(r, c));
+                let (x, acc) = (values.get(*a, c)?, accumulator(r, c));
                 let kind = self.kind(*a)?;
                 match Block::plain(*monoid, kind) {
                     Some(op) => b.put(op, Dst::Acc { reg: acc, tail }, &[Src::Acc(acc), x], None),
@@ -358,7 +417,7 @@ impl Generator<'_> {
         let mut last = Block::default();
         for (k, out) in self.program.outputs.iter().enumerate().filter(|(k, _)| self.per_row(*k)) {
             let place = Place { pointer: self.pointer(Pointer::Output(k)), moves: false, plus: 0, tail: false };
-            lower::store_one(&mut last, out.dtype, place, still[out.slot as usize][0]?);
+            lower::store_one(&mut last, out.dtype, place, still.get(out.slot, 0)?);
         }
         emit.block(&last, 0);
         Some(())
@@ -366,18 +425,27 @@ impl Generator<'_> {
 
     /// One pass: whole turns, then the columns that are left, vector by vector.
     fn pass(&self, emit: &mut Emit<'_>, pass: &Pass, pinned: u32, still: &Values) -> Option<()> {
-        let room = ROOM - pinned.count_ones() as usize;
+        let taken = pinned.count_ones() as usize;
         let mut body = Block::default();
-        // As many vectors side by side as the registers hold.
+        let (mut free, mut constants) = (0, Vec::new());
+        // As many vectors side by side as the registers hold, with room for some constants.
         for group in [4, 2, 1] {
             body = Block::default();
             for c in (0..COPIES).step_by(group) {
                 self.turn(&mut body, pass, c..c + group, false, still)?;
             }
-            if body.pressure() <= room {
+            constants = body.constants();
+            free = ROOM.saturating_sub(taken + body.pressure());
+            if free >= constants.len().min(CONSTANTS) {
                 break;
             }
         }
+        let held: Vec<(Src, u8)> = constants.iter().take(free).enumerate().map(|(i, s)| (*s, (31 - taken - i) as u8)).collect();
+        let pinned = held.iter().fold(pinned, |pinned, (_, reg)| pinned | 1 << reg);
+        let mut hold = Block::default();
+        held.iter().for_each(|(s, reg)| hold.put(COPY, Dst::Acc { reg: *reg, tail: false }, &[*s], None));
+        emit.block(&hold, pinned);
+        body.hoist(&held);
         let (main, tail, done) = (emit.asm.label(), emit.asm.label(), emit.asm.label());
         // xor ecx, ecx; mov rdx, [rdi]; test rdx, rdx
         emit.asm.raw(&[0x31, 0xc9]);
@@ -398,6 +466,7 @@ impl Generator<'_> {
             emit.asm.mask(0x90, false, 7, 0, Rm::Mem(at(RDI, mask)));
             let mut block = Block::default();
             self.turn(&mut block, pass, c..c + 1, true, still)?;
+            block.hoist(&held);
             emit.block(&block, pinned);
         }
         emit.asm.bind(done);

@@ -276,3 +276,32 @@ fn every_motion_of_a_softmax_is_compiled() {
     let g = emit::generate(&c, &[Motion::Along], &[], 0).unwrap();
     assert_eq!(g.pointers, [super::Pointer::Output(0), super::Pointer::Input(0), super::Pointer::Scratch(0)]);
 }
+
+#[test]
+fn divisions_by_one_number_a_row_are_exact() {
+    if !available() {
+        return;
+    }
+    let mut rng = Rng(14);
+    let body = vec![Expr::Input(0), Expr::Input(1), Expr::Binary(BinaryFn::Div, 0, 1)];
+    let c = Compiled::new(&FusedProgram { inputs: vec![DType::F32; 2], body, outputs: vec![2] }, 1).unwrap();
+    for columns in [40, 64, 200] {
+        let rows = 1500;
+        let [x, y] = [rows * columns, rows].map(|n| {
+            // Significands next to powers of two are the hard ones.
+            let mut v = |i: usize| match i % 4 {
+                0 => f32::from_bits(rng.next() as u32),
+                1 => f32::from_bits(0x3f80_0000 + (rng.below(40) as u32) - 20),
+                2 => f32::from_bits((rng.next() as u32 & 0x807f_ffff) | (127 - 45 + rng.below(90) as u32) << 23),
+                _ => [0.0, -0.0, f32::INFINITY, 1e-42, 1.0, 3.0][rng.below(6)],
+            };
+            Tensor::new_float(TensorType::new(DType::F32, [n]), (0..n).map(|i| f64::from(v(i))).collect())
+        });
+        let (x, y) = (Store::dense(&x), Store::dense(&y));
+        let by_row = Layout { base: 0, dims: [rows, columns].as_slice().into(), strides: [1, 0].as_slice().into() };
+        let inputs = [Operand::Read(x.view_as(Layout::dense(&[rows, columns]))), Operand::Read(y.view_as(by_row))];
+        let out = Store::empty(DType::F32, Layout::dense(&[rows, columns]), rows * columns);
+        let [a, b] = both(&c, &[rows, columns], &[], &inputs, &[out]);
+        assert!(was_compiled(&c) && bits(&a[0]) == bits(&b[0]), "{columns} columns");
+    }
+}
