@@ -6,10 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, unsafe_code)]
 
 use girih_ir::fused::{Expr, FusedProgram};
+use girih_ir::ops::window::WindowDim;
 use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
 use girih_ir::types::{DType, Layout};
 use girih_kernels::map::{Compiled, MapScratch, Operand, run};
 use girih_kernels::reduce::reduce;
+use girih_kernels::window::{reduce_window, select_and_scatter};
 use girih_kernels::{Buf, BufMut, Isa, KernelError, View, ViewMut, jit};
 use std::time::Instant;
 
@@ -286,11 +288,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         report("layer_norm 512x768", isa, ns, rows * columns, 8 * rows * columns);
 
         let n = 1 << 20;
-        let (x, mut y) = (ramp(n), vec![0f32; 1024]);
+        let (x, mut y) = (ramp(n), vec![0f32; 8192]);
         for (name, dims, order) in [
             ("reduce 1M", vec![n], vec![0]),
             ("reduce rows 1024x1024", vec![1024, 1024], vec![0, 1]),
             ("reduce columns 1024x1024", vec![1024, 1024], vec![1, 0]),
+            ("reduce columns 128x8192", vec![128, 8192], vec![1, 0]),
+            ("reduce columns 8192x128", vec![8192, 128], vec![1, 0]),
+            ("reduce columns 32768x32", vec![32_768, 32], vec![1, 0]),
         ] {
             let dense = Layout::dense(&dims);
             let layout = Layout {
@@ -310,6 +315,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 )
             })?;
             report(name, isa, ns, n, 4 * n);
+        }
+        {
+            let (batch, size, channels) = (64, 32, 32);
+            let (large, small) = ([batch, size, size, channels], [batch, size / 2, size / 2, channels]);
+            let n = batch * size * size * channels;
+            let dim = |extent, window| WindowDim {
+                extent,
+                window,
+                stride: window,
+                pad_low: 0,
+                pad_high: 0,
+                base_dilation: 1,
+                window_dilation: 1,
+                reverse: false,
+            };
+            let windows = [dim(batch, 1), dim(size, 2), dim(size, 2), dim(channels, 1)];
+            let (x, mut y, mut dx) = (ramp(n), vec![0f32; n / 4], vec![0f32; n]);
+            let ns = time(|| {
+                let mut out = ViewMut::dense(BufMut::of(&mut y[..]), &small)?;
+                reduce_window(isa, Monoid::Max, &windows, &View::dense(Buf::of(&x[..]), &large)?, &mut out)
+            })?;
+            report("max pooling 64x32x32x32", isa, ns, n, 5 * n);
+            let ns = time(|| {
+                let (input, source) = (View::dense(Buf::of(&x[..]), &large)?, View::dense(Buf::of(&y[..]), &small)?);
+                select_and_scatter(true, &windows, &input, &source, &mut ViewMut::dense(BufMut::of(&mut dx[..]), &large)?)
+            })?;
+            report("   its gradient", isa, ns, n, 9 * n);
         }
         for f in [UnaryFn::Exp, UnaryFn::Tanh, UnaryFn::Log, UnaryFn::Erf, UnaryFn::Logistic, UnaryFn::Sin, UnaryFn::Log1p] {
             let n = 16_384;

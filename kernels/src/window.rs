@@ -172,6 +172,14 @@ impl Grid {
 /// Channels that are worked on at a time.
 const BLOCK: usize = 32;
 
+/// A block of channels of each element of a window of four.
+#[inline(always)]
+fn four<'a, L>(from: &'a [L], taps: &[isize], at: isize) -> Option<[&'a [L; BLOCK]; 4]> {
+    let [p, q, r, s] = *taps else { return None };
+    let block = |tap: isize| from.get((at + tap) as usize..).and_then(|rest| rest.first_chunk::<BLOCK>());
+    Some([block(p)?, block(q)?, block(r)?, block(s)?])
+}
+
 struct PoolChannels<'a, L: Lane, F> {
     from: &'a [L],
     to: &'a mut [L],
@@ -191,6 +199,13 @@ impl<L: Lane, F: Fn(L::Value, L::Value) -> L::Value> Work for PoolChannels<'_, L
             let to = &mut to[b..b + grid.channels];
             let mut chunks = to.chunks_exact_mut(BLOCK);
             for (i, to) in chunks.by_ref().enumerate() {
+                if let Some([p, q, r, s]) = four(from, &grid.taps, a + (i * BLOCK) as isize) {
+                    for (j, to) in to.iter_mut().enumerate() {
+                        let v = f(f(f(f(identity, p[j].widen()), q[j].widen()), r[j].widen()), s[j].widen());
+                        *to = L::narrow(v);
+                    }
+                    continue;
+                }
                 let mut acc = [identity; BLOCK];
                 for tap in &grid.taps {
                     let at = (a + tap) as usize + i * BLOCK;
@@ -304,6 +319,33 @@ struct UnpoolChannels<'a, L: Lane> {
 }
 
 impl<L: Lane> UnpoolChannels<'_, L> {
+    /// A block of channels of one window of four elements.
+    #[inline(always)]
+    fn four<const MAX: bool>(&mut self, x: isize, g: usize, to: isize) -> bool {
+        let zero = L::Value::identity(Monoid::Sum);
+        let source = self.source.get(g..).and_then(|rest| rest.first_chunk::<BLOCK>());
+        let (Some(taps), Some(source)) = (four(self.from, &self.grid.taps, x), source) else { return false };
+        let mut made = [[L::narrow(zero); BLOCK]; 4];
+        for j in 0..BLOCK {
+            let (mut best, mut which) = (taps[0][j].widen(), 0u32);
+            for k in 1..4 {
+                let v = taps[k][j].widen();
+                let keep = if MAX { best >= v } else { best <= v };
+                which = if keep { which } else { k as u32 };
+                best = if keep { best } else { v };
+            }
+            let sum = L::Value::combine(Monoid::Sum, zero, source[j].widen());
+            for k in 0..4 {
+                made[k][j] = L::narrow(if which == k as u32 { sum } else { zero });
+            }
+        }
+        for (made, tap) in made.iter().zip(&self.grid.taps) {
+            let at = (to + tap) as usize;
+            self.to[at..at + BLOCK].copy_from_slice(made);
+        }
+        true
+    }
+
     /// `count` ≤ [`BLOCK`] channels of one window.
     #[inline(always)]
     fn window(&mut self, x: isize, g: usize, to: isize, count: usize) {
@@ -343,7 +385,11 @@ impl<L: Lane> Work for UnpoolChannels<'_, L> {
             let (x, g, to) = (base[0] + x, (base[1] + g) as usize, base[2] + x);
             let whole = grid.channels / BLOCK * BLOCK;
             for c in (0..whole).step_by(BLOCK) {
-                self.window(x + c as isize, g + c, to + c as isize, BLOCK);
+                let at = (x + c as isize, g + c, to + c as isize);
+                let done = if self.max { self.four::<true>(at.0, at.1, at.2) } else { self.four::<false>(at.0, at.1, at.2) };
+                if !done {
+                    self.window(at.0, at.1, at.2, BLOCK);
+                }
             }
             if whole < grid.channels {
                 self.window(x + whole as isize, g + whole, to + whole as isize, grid.channels - whole);

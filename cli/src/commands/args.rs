@@ -8,6 +8,7 @@ use girih_compiler::import::onnx::limits::ImportLimits;
 use girih_compiler::optimize::{OptimizeOptions, RuleClass};
 use girih_compiler::train::LossSpec;
 use girih_ir::target::Coord;
+use girih_runtime::{RuntimeOptions, jit};
 use std::path::{Path, PathBuf};
 
 /// Which machine, and what is changed about it.
@@ -42,6 +43,25 @@ impl TargetArgs {
     /// Whether any flag is given.
     fn is_given(&self) -> bool {
         self.target.is_some() || self.dies.is_some() || !self.dead.is_empty() || !self.dead_link.is_empty() || !self.set.is_empty()
+    }
+}
+
+/// How a program is executed.
+#[derive(Args, Clone, Debug)]
+pub struct Workers {
+    /// Worker threads; 0 takes one a core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Interpret fused programs instead of running them as machine code
+    #[arg(long)]
+    no_jit: bool,
+}
+
+impl Workers {
+    /// The options of a session; turns machine code off where that is asked for.
+    pub fn options(&self) -> RuntimeOptions {
+        jit::set_enabled(!self.no_jit);
+        RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() }
     }
 }
 

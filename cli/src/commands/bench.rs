@@ -1,10 +1,10 @@
 //! `girih bench`: how long a step takes on this machine.
 
-use super::args::{ProgramArgs, Purpose};
+use super::args::{ProgramArgs, Purpose, Workers};
 use super::output::{Outcome, Output, bytes, metric, table, time};
 use clap::Args;
 use girih::case::Case;
-use girih::{Inputs, RuntimeOptions, Session, tensors};
+use girih::{Inputs, Session, tensors};
 use girih_ir::literal::Literal;
 use girih_ir::tensor::Tensor;
 use girih_ir::types::TensorType;
@@ -32,9 +32,8 @@ pub struct Subject {
     /// Steps before measuring
     #[arg(long, value_name = "N", default_value_t = 8)]
     warmup: u32,
-    /// Worker threads; 0 takes one a core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    workers: Workers,
     /// The inputs, by name; without it floats are random and integers 0 or 1
     #[arg(short, long, value_name = "IN.safetensors")]
     inputs: Option<PathBuf>,
@@ -70,7 +69,7 @@ impl Subject {
         }
         let start = Instant::now();
         let compiled = self.program.open(out, "host", Purpose::compiled(self.program.model.loss.is_some()))?;
-        let mut session = Session::new(compiled.program.clone(), RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
+        let mut session = Session::new(compiled.program.clone(), self.workers.options())?;
         let compile = start.elapsed().as_secs_f64();
         for (name, value) in &compiled.weights {
             session.set_state(name, value)?;

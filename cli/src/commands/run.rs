@@ -1,9 +1,9 @@
 //! `girih run`: one step of a program on given inputs.
 
-use super::args::{ProgramArgs, Purpose};
+use super::args::{ProgramArgs, Purpose, Workers};
 use super::output::{Outcome, Output, table, time};
 use clap::Args;
-use girih::{Error, Inputs, RuntimeOptions, tensors};
+use girih::{Error, Inputs, tensors};
 use girih_ir::literal::Literal;
 use girih_ir::tensor::Tensor;
 use serde_json::{Value, json};
@@ -21,9 +21,8 @@ pub struct Run {
     /// Write the outputs here; without it they are summarized
     #[arg(short, long, value_name = "OUT.safetensors")]
     outputs: Option<PathBuf>,
-    /// Worker threads; 0 takes one a core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    workers: Workers,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -32,7 +31,7 @@ impl Run {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
         let compiled = self.program.open(out, "host", Purpose::Once)?;
-        let mut session = compiled.session(RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
+        let mut session = compiled.session(self.workers.options())?;
         let given: Inputs = match &self.inputs {
             Some(path) => tensors::open(path)?,
             None => Inputs::new(),

@@ -1,10 +1,10 @@
 //! `girih train`: a training step, batch after batch, with a log and checkpoints.
 
-use super::args::{ProgramArgs, Purpose};
+use super::args::{ProgramArgs, Purpose, Workers};
 use super::output::{Failure, Outcome, Output, table, time};
 use clap::Args;
 use girih::training::{Checkpoints, TrainOptions, Trained, train};
-use girih::{Error, RuntimeOptions, Session, Weights, files, tensors};
+use girih::{Error, Session, Weights, files, tensors};
 use girih_ir::types::TensorType;
 use girih_runtime::data::{DataOptions, Dataset, Remainder};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -51,9 +51,8 @@ pub struct Train {
     /// Write the final parameters and state here
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: Option<PathBuf>,
-    /// Worker threads; 0 takes one a core
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    workers: Workers,
     #[command(flatten)]
     program: ProgramArgs,
 }
@@ -66,7 +65,7 @@ impl Train {
             let what = format!("{} is no training step", self.program.path.display());
             return Err(Error::Usage { what, help: "compile it with --loss and --optimizer, or give the model".into() }.into());
         }
-        let mut session = compiled.session(RuntimeOptions { threads: self.threads, ..RuntimeOptions::default() })?;
+        let mut session = compiled.session(self.workers.options())?;
         let data = self.dataset(&session)?;
         let steps = self.steps.or(self.epochs.map(|e| e.saturating_mul(data.len()))).unwrap_or(data.len());
         let checkpoints = self.checkpoint.clone().map(|dir| Checkpoints { dir, every: self.every.unwrap_or(0), resume: self.resume });

@@ -4,7 +4,7 @@
 //! stack (Belady). Constants and values that are equal in all lanes are read from memory where an instruction can, at no cost, and are
 //! kept in a register only where it cannot.
 
-use super::asm::{Asm, Cond, Enc, Gpr, Mem, RAX, RCX, RDI, RSP, Rm, Vex, at, enc};
+use super::asm::{Asm, Enc, Gpr, Mem, RAX, RCX, RDI, RSP, Rm, Vex, at, enc};
 use girih_ir::types::DType;
 use rustc_hash::FxHashMap;
 
@@ -81,8 +81,6 @@ pub(super) enum Op {
     Blend,
     /// `mask ? a : 0`.
     Keep,
-    /// `a`, or where the mask is set `b / c`; jumps over the division when the mask is empty.
-    Repair,
     /// Bytes 0 and 1 of a mask.
     ToBytes,
     /// The bits as binary16, rounded to nearest, in the low half of the register.
@@ -542,18 +540,6 @@ impl<'a> Emit<'a> {
                     _ => (LOAD, from, 64),
                 };
                 self.asm.vector(Vex { mask, zero: true, bytes, ..Vex::new(enc, to, 0, from) });
-            }
-            Op::Repair => {
-                let mask = self.reg(ins.mask.unwrap_or(Src::Tail), Class::Mask);
-                let x = self.reg(b, Class::Lanes);
-                let y = self.rm(c);
-                let to = self.tied(block, ins, i, a);
-                // kortestw
-                self.asm.mask(0x98, false, mask, 0, Rm::Reg(mask));
-                let skip = self.asm.label();
-                self.asm.jump_if(Cond::Equal, skip);
-                self.asm.vector(Vex { mask, ..Vex::new(enc(1, 0, 0x5e), to, x, y) });
-                self.asm.bind(skip);
             }
             Op::ToBytes => {
                 let x = self.reg(a, Class::Mask);

@@ -13,7 +13,7 @@ use super::{Motion, Pointer};
 use crate::lane::{Value, by_value};
 use crate::map::compile::{Compiled, Step, raw};
 use girih_ir::fused::{Expr, Slot};
-use girih_ir::scalar::{BinaryFn, Monoid};
+use girih_ir::scalar::Monoid;
 use girih_ir::types::DType;
 
 /// Columns of one turn of a loop: one in each lane of a reduction.
@@ -34,24 +34,19 @@ pub(super) struct Generated {
     pub(super) pointers: Vec<Pointer>,
 }
 
-/// Values of a block.
+/// Values of a block: one for each vector, the same for values that are equal in all columns.
 #[derive(Clone)]
-struct Values {
-    /// One for each vector, the same for values that are equal in all columns.
-    slots: Vec<[Option<Src>; COPIES]>,
-    /// Reciprocals of divisors that are equal in all columns.
-    inverse: Vec<Option<Src>>,
-}
+struct Values(Vec<[Option<Src>; COPIES]>);
 
 impl Values {
     fn get(&self, slot: Slot, copy: usize) -> Option<Src> {
-        self.slots[slot as usize][copy]
+        self.0[slot as usize][copy]
     }
     fn set(&mut self, slot: Slot, copy: usize, x: Src) {
-        self.slots[slot as usize][copy] = Some(x);
+        self.0[slot as usize][copy] = Some(x);
     }
     fn set_all(&mut self, slot: Slot, x: Src) {
-        self.slots[slot as usize] = [Some(x); COPIES];
+        self.0[slot as usize] = [Some(x); COPIES];
     }
 }
 
@@ -63,21 +58,11 @@ struct Generator<'a> {
     pointers: Vec<Pointer>,
     /// Slot of the frame of every value that is equal in all columns.
     frame: Vec<Option<u32>>,
-    /// For a divisor that is equal in all columns: slot of the frame of its reciprocal.
-    inverse: Vec<Option<u32>>,
 }
 
 /// Neutral element of a reduction of this type, as bits.
 fn identity(monoid: Monoid, dtype: DType) -> u32 {
     by_value!(dtype, T => raw(T::identity(monoid))) as u32
-}
-
-/// What a step that differs between columns divides by, if that is equal in all columns.
-fn divisor(uniform: &[bool], step: &Step) -> Option<Slot> {
-    match step.expr {
-        Expr::Binary(BinaryFn::Div, x, y) if uniform[y as usize] && !uniform[x as usize] => Some(y),
-        _ => None,
-    }
 }
 
 /// The function of a program whose rows have `columns` columns (0: any number).
@@ -96,18 +81,10 @@ pub(super) fn generate(program: &Compiled, inputs: &[Motion], indices: &[Motion]
     for (i, step) in spread.enumerate() {
         frame[step.slot as usize] = Some(i as u32);
     }
-    let mut inverse = vec![None; program.types.len()];
-    let mut used = frame.iter().flatten().count() as u32;
-    for step in &program.whole.steps {
-        if let Some(y) = divisor(&passes.uniform, step).filter(|y| frame[*y as usize].is_some() && inverse[*y as usize].is_none()) {
-            inverse[y as usize] = Some(used);
-            used += 1;
-        }
-    }
-    if used > FRAME_SLOTS || pointers.len() > 100 || frame.iter().flatten().any(|f| *f >= FRAME_SLOTS) {
+    if pointers.len() > 100 || frame.iter().flatten().any(|f| *f >= FRAME_SLOTS) {
         return None;
     }
-    let generator = Generator { program, inputs, indices, passes, pointers, frame, inverse };
+    let generator = Generator { program, inputs, indices, passes, pointers, frame };
     let code = generator.function(columns)?;
     Some(Generated { code, pointers: generator.pointers })
 }
@@ -169,8 +146,7 @@ impl Generator<'_> {
     }
 
     fn nothing(&self) -> Values {
-        let n = self.program.types.len();
-        Values { slots: vec![[None; COPIES]; n], inverse: vec![None; n] }
+        Values(vec![[None; COPIES]; self.program.types.len()])
     }
 
     /// The value of one slot in one vector, from the values before it.
@@ -203,9 +179,6 @@ impl Generator<'_> {
                 let mut args = [Src::Const(0); 3];
                 for (i, a) in slots.iter().enumerate() {
                     args[i] = values.get(*a, copy)?;
-                }
-                if let Some(r) = divisor(&self.passes.uniform, step).and_then(|y| values.inverse[y as usize]) {
-                    return Some(lower::divide(b, dtype, args[0], args[1], r));
                 }
                 lower::compute(b, expr, dtype, self.program.types[*slots.first()? as usize], &args)
             }
@@ -271,11 +244,6 @@ impl Generator<'_> {
                     values.set(step.slot, c, x);
                 }
             }
-            // With one vector there is nothing to win.
-            if vectors > 1 && self.inverse[s].is_some() {
-                let x = values.get(step.slot, 0)?;
-                values.inverse[s] = Some(b.reciprocal(x));
-            }
         }
         for c in 0..vectors {
             if !self.program.reduces {
@@ -303,7 +271,6 @@ impl Generator<'_> {
             let s = step.slot as usize;
             let x = if let Expr::Const(..) = step.expr { Src::Const(step.constant as u32) } else { Src::Frame(self.frame[s].unwrap_or(0)) };
             values.set_all(step.slot, x);
-            values.inverse[s] = self.inverse[s].map(Src::Frame);
         }
         values
     }
@@ -342,10 +309,6 @@ impl Generator<'_> {
             other => b.make(Op::Masks(0x41), super::block::Class::Mask, &[other, other], None),
         };
         b.put(Op::Keepsake(frame), Dst::None, &[x], None);
-        if let Some(inverse) = self.inverse[slot as usize] {
-            let r = b.reciprocal(x);
-            b.put(Op::Keepsake(inverse), Dst::None, &[r], None);
-        }
     }
 
     fn place_of(&self, kept: Kept) -> u8 {

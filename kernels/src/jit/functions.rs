@@ -63,9 +63,6 @@ pub(super) fn float(v: f32) -> Src {
     Src::Const(v.to_bits())
 }
 
-/// Exponents within which a division by a common divisor may be done by multiplications.
-const SAFE: i32 = 40;
-
 const SIGN: Src = Src::Const(0x8000_0000);
 const MAGNITUDE: Src = Src::Const(0x7fff_ffff);
 /// 1.5 · 2²³.
@@ -185,35 +182,6 @@ impl Block {
         let p = self.fma(square, q, r);
         let p = self.two(ADD, p, float(1.0));
         self.two(SCALE, p, k)
-    }
-
-    /// `1 / x` for [`quotient`](Self::quotient); NaN where that may not use it.
-    pub(super) fn reciprocal(&mut self, x: Src) -> Src {
-        let a = self.abs(x);
-        let large = self.compare(Is::AtLeast, a, float(2f32.powi(-SAFE)));
-        let small = self.compare(Is::AtMost, a, float(2f32.powi(SAFE)));
-        let safe = self.make(Op::Masks(0x41), Class::Mask, &[large, small], None);
-        let r = self.two(DIV, float(1.0), x);
-        self.choose(safe, r, float(f32::NAN))
-    }
-
-    /// `a / b`, given the correctly rounded `r = 1 / b`: two corrections by the exact remainder give the correctly rounded quotient (Markstein),
-    /// as long as nothing overflows or loses bits below the smallest normal number. Where that may happen, the division is done.
-    pub(super) fn quotient(&mut self, a: Src, b: Src, r: Src) -> Src {
-        let first = self.two(MUL, a, r);
-        let rest = self.fnma(first, b, a);
-        let second = self.fma(rest, r, first);
-        let rest = self.fnma(second, b, a);
-        let q = self.fma(rest, r, second);
-        // |first| in 2^±SAFE, or a and first +0.
-        let (low, high) = (2f32.powi(-SAFE).to_bits(), 2f32.powi(SAFE).to_bits());
-        let size = self.abs(first);
-        let size = self.two(SUB_INT, size, Src::Const(low));
-        let unsafe_size = self.make(Op::Compare { enc: enc(3, 1, 0x1e), imm: 6 }, Class::Mask, &[size, Src::Const(high - low)], None);
-        let any = self.two(OR, a, first);
-        let not_zero = self.make(Op::Test { bytes: false }, Class::Mask, &[any], None);
-        let wrong = self.make(Op::Masks(0x41), Class::Mask, &[unsafe_size, not_zero], None);
-        self.make(Op::Repair, Class::Lanes, &[q, a, b], Some(wrong))
     }
 
     pub(super) fn log(&mut self, x: Src) -> Src {

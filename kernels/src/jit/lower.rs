@@ -222,12 +222,6 @@ fn convert(b: &mut Block, from: DType, to: DType, x: Src) -> Option<Src> {
     })
 }
 
-/// A division by `y`, which is equal in all columns, whose reciprocal is known.
-pub(super) fn divide(b: &mut Block, dtype: DType, x: Src, y: Src, reciprocal: Src) -> Src {
-    let q = b.quotient(x, y, reciprocal);
-    rounded(b, dtype, q)
-}
-
 /// Elements of an operand.
 pub(super) fn load(b: &mut Block, dtype: DType, place: Place) -> Src {
     let x = b.make(Op::Load(dtype, place), Class::Lanes, &[], None);

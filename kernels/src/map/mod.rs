@@ -2,6 +2,7 @@
 //!
 //! The space is cut into blocks of some hundred points whose values stay in L1; every instruction is one vectorized loop over a block.
 //! Operands that lie contiguously are read where they are, values that are equal in the whole block stay scalars.
+//! Where the processor has AVX-512 and the operands allow it, the program runs as machine code instead ([`crate::jit`]); the bits are the same.
 //! A program with reductions runs row by row: at once when the row fits a block, else in one sweep over the columns for each level of
 //! reductions.
 //!
@@ -107,6 +108,9 @@ fn block_size(program: &Compiled, flat: usize) -> usize {
     flat.div_ceil(blocks).next_multiple_of(loops::LANES).max(loops::LANES)
 }
 
+/// Base and strides of operands.
+type Places = smallvec::SmallVec<[(isize, Strides); 12]>;
+
 /// Base and strides of every input, every output and every used index, one stride a loop.
 fn validate(
     program: &Compiled,
@@ -114,7 +118,7 @@ fn validate(
     origin: &[usize],
     inputs: &[Operand<'_>],
     outputs: &[ViewMut<'_>],
-) -> Result<Vec<(isize, Strides)>, KernelError> {
+) -> Result<Places, KernelError> {
     if program.cols > loops.len() {
         return Err(KernelError::Attribute { name: "cols", value: program.cols as i64, rule: "at most the number of loops" });
     }
@@ -123,7 +127,7 @@ fn validate(
     if !origin.is_empty() {
         check_shape("one origin a loop", "origin", &[origin.len()], &[loops.len()])?;
     }
-    let mut operands = Vec::with_capacity(inputs.len() + outputs.len() + program.index_dims.len());
+    let mut operands = Places::new();
     for (input, dtype) in inputs.iter().zip(&program.inputs) {
         match input {
             Operand::Read(view) => {
