@@ -217,6 +217,78 @@ fn extremes_are_found_with_ties_and_nan() {
 }
 
 #[test]
+fn pooling_of_channels_agrees_with_the_ops() {
+    let mut rng = Rng(25);
+    for (case, dtype) in [DType::F32, DType::BF16, DType::I32, DType::F64, DType::F32, DType::F32].into_iter().enumerate() {
+        for (channels, kernel) in [(8, [2, 2]), (32, [2, 2]), (70, [2, 2]), (40, [3, 1]), (96, [1, 4])] {
+            let d = [2, 2 * kernel[0], 3 * kernel[1], channels];
+            let window: Dims = [1, kernel[0], kernel[1], 1].as_slice().into();
+            let monoid = [Monoid::Max, Monoid::Min, Monoid::Sum][case % 3];
+            let pool = ReduceWindow {
+                monoid,
+                window: window.clone(),
+                stride: window.clone(),
+                window_dilation: Dims::from_elem(1, 4),
+                base_dilation: Dims::from_elem(1, 4),
+                pad_low: vec![0; 4],
+                pad_high: vec![0; 4],
+            };
+            // Few values, so that there are ties, and what compares oddly.
+            let t = rng.tensor(dtype, &d);
+            let odd = |x: f64| if x > 3.8 { f64::NAN } else { x.round() };
+            let t = if dtype.is_float() { Tensor::new_float(t.ty().clone(), t.floats().iter().map(|x| odd(*x)).collect()) } else { t };
+            let want = eval(pool.clone(), &[&t]);
+            for isa in Isa::available() {
+                let (from, mut out) = (Store::dense(&t), Store::dense(&want));
+                reduce_window(isa, monoid, &pool.windows(&d), &from.view(), &mut out.view_mut()).unwrap();
+                assert_eq!(bits(&out.tensor()), bits(&want), "{monoid:?} of {channels} channels of {dtype} on {}", isa.name());
+            }
+            let select = if case % 2 == 0 { CompareFn::Ge } else { CompareFn::Le };
+            let op = SelectAndScatter { select, window, stride: pool.stride.clone(), pad_low: vec![0; 4], pad_high: vec![0; 4] };
+            let source = rng.tensor(dtype, &want.ty().shape);
+            let want = eval(op.clone(), &[&t, &source]);
+            let (from, g, mut out) = (Store::dense(&t), Store::dense(&source), Store::dense(&t));
+            select_and_scatter(select == CompareFn::Ge, &op.windows(&d), &from.view(), &g.view(), &mut out.view_mut()).unwrap();
+            assert_eq!(bits(&out.tensor()), bits(&want), "{select:?} of {channels} channels of {dtype}");
+        }
+    }
+}
+
+#[test]
+fn reductions_do_not_depend_on_the_layout() {
+    let mut rng = Rng(26);
+    for dtype in [DType::F32, DType::BF16, DType::I32] {
+        for (kept, count) in [(16, 300), (33, 64), (64, 8400), (100, 3), (300, 129), (1500, 70), (1, 20_000)] {
+            for monoid in [Monoid::Sum, Monoid::Max] {
+                // Columns of a matrix, alone and as part of a wider one, and the same numbers as rows.
+                let wide = kept + 5;
+                let t = rng.tensor(dtype, &[count, wide]);
+                let picked = (0..kept * count).map(|p| Some(p % count * wide + p / count));
+                let rows = Store::dense(&Tensor::pick(TensorType::new(dtype, [kept, count]), &t, picked, None));
+                let store = Store::dense(&t);
+                let part = Layout { base: 0, dims: [kept, count].as_slice().into(), strides: [1, wide as isize].as_slice().into() };
+                let dense = Store::dense(&Tensor::pick(
+                    TensorType::new(dtype, [count, kept]),
+                    &t,
+                    (0..kept * count).map(|p| Some(p / kept * wide + p % kept)),
+                    None,
+                ));
+                let columns = Layout { strides: [1, kept as isize].as_slice().into(), ..part.clone() };
+                let mut all = Vec::new();
+                for isa in Isa::available() {
+                    for view in [rows.view(), store.view_as(part.clone()), dense.view_as(columns.clone())] {
+                        let mut out = Store::empty(dtype, Layout::dense(&[kept]), kept);
+                        reduce(isa, monoid, false, &view, &mut out.view_mut()).unwrap();
+                        all.push(bits(&out.tensor()));
+                    }
+                }
+                assert!(all.iter().all(|x| *x == all[0]), "{monoid:?} of {kept} × {count} of {dtype}");
+            }
+        }
+    }
+}
+
+#[test]
 fn pooling_agrees_with_the_ops() {
     let mut rng = Rng(15);
     let mut tried = 0;
