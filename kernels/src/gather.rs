@@ -3,10 +3,10 @@
 //! A gather clamps a start so that the slice fits; a scatter drops a window that does not. Updates are applied in row-major order, so results
 //! are deterministic.
 
+use crate::arch::tier::{Tier, Work};
 use crate::buffer::{View, ViewMut, check_shape, check_type};
 use crate::copy::{Plan, by_size, copy};
 use crate::error::KernelError;
-use crate::arch::tier::{Tier, Work};
 use crate::isa::Isa;
 use crate::lane::{Lane, Value, by_dtype, by_monoid};
 use girih_ir::ops::gather::Gather;

@@ -2,6 +2,8 @@
 //!
 //! The elements of a window are combined in row-major order of the window, whatever the layout; 16-bit floats in f32.
 
+use crate::arch;
+use crate::arch::pool::{Combine, Strip};
 use crate::arch::tier::{Tier, Work};
 use crate::buffer::{View, ViewMut, check_shape, check_type};
 use crate::error::KernelError;
@@ -86,8 +88,22 @@ pub fn reduce_window(isa: Isa, monoid: Monoid, windows: &[WindowDim], input: &Vi
     if out.layout().elements() == 0 {
         return Ok(());
     }
+    let grid = Grid::new(windows, input.layout(), out.layout());
+    if let (Some(grid), DType::F32, Some(how)) = (&grid, input.dtype(), Combine::of(monoid)) {
+        let base = [input.layout().base as isize, out.layout().base as isize];
+        let (from, (to, _)) = (input.buf().elements::<f32>(), out.parts::<f32>());
+        let mut done = true;
+        grid.rows(|x, y| {
+            let strip = Strip { count: grid.inner().0, channels: grid.channels, taps: &grid.taps };
+            let (x, y) = ((base[0] + x, grid.inner().1), (base[1] + y, grid.inner().2));
+            done &= arch::pool::combine(isa, &strip, how, from, x, to, y);
+        });
+        if done {
+            return Ok(());
+        }
+    }
     by_dtype!(input.dtype(), L => {
-        if let Some(grid) = Grid::new(windows, input.layout(), out.layout()) {
+        if let Some(grid) = grid {
             let (to, ol) = out.parts::<L>();
             let (from, base) = (input.buf().elements::<L>(), [input.layout().base as isize, ol.base as isize]);
             by_monoid!(monoid, <L as Lane>::Value, f => {
@@ -119,8 +135,9 @@ const TAPS: usize = 64;
 impl Grid {
     fn new(windows: &[WindowDim], operand: &Layout, results: &Layout) -> Option<Grid> {
         let leaves = |w: &WindowDim| w.window == 1 && w.stride == 1 && w.pad_low == 0 && w.base_dilation == 1;
-        let along = (0..windows.len())
-            .find(|d| leaves(&windows[*d]) && operand.strides[*d] == 1 && results.strides[*d] == 1 && results.dims[*d] == operand.dims[*d])?;
+        let along = (0..windows.len()).find(|d| {
+            leaves(&windows[*d]) && operand.strides[*d] == 1 && results.strides[*d] == 1 && results.dims[*d] == operand.dims[*d]
+        })?;
         let channels = results.dims[along];
         if channels < 8 || windows.iter().map(|w| w.window).product::<usize>() > TAPS || results.elements() == 0 {
             return None;
@@ -140,19 +157,31 @@ impl Grid {
         Some(Grid { channels, dims, taps, tiles })
     }
 
+    /// The innermost dimension: results, and how far one moves in the operand and in the results.
+    #[inline(always)]
+    fn inner(&self) -> (usize, isize, isize) {
+        self.dims.last().copied().unwrap_or((1, 0, 0))
+    }
+
     /// Calls `f(operand position, result position)` for every result position, row-major.
     #[inline(always)]
     fn each(&self, mut f: impl FnMut(isize, isize)) {
-        let (inner, outer) = match self.dims.split_last() {
-            Some((inner, outer)) => (*inner, outer),
-            None => ((1, 0, 0), &[][..]),
-        };
+        let inner = self.inner();
+        self.rows(|a, b| {
+            for i in 0..inner.0 as isize {
+                f(a + i * inner.1, b + i * inner.2);
+            }
+        });
+    }
+
+    /// Calls `f` for the first result of every row of the innermost dimension.
+    #[inline(always)]
+    fn rows(&self, mut f: impl FnMut(isize, isize)) {
+        let outer = &self.dims[..self.dims.len().saturating_sub(1)];
         let mut index: SmallVec<[usize; 4]> = SmallVec::from_elem(0, outer.len());
         loop {
             let at = index.iter().zip(outer).fold((0, 0), |at, (i, (_, a, b))| (at.0 + *i as isize * a, at.1 + *i as isize * b));
-            for i in 0..inner.0 as isize {
-                f(at.0 + i * inner.1, at.1 + i * inner.2);
-            }
+            f(at.0, at.1);
             let mut d = index.len();
             loop {
                 if d == 0 {
@@ -171,14 +200,6 @@ impl Grid {
 
 /// Channels that are worked on at a time.
 const BLOCK: usize = 32;
-
-/// A block of channels of each element of a window of four.
-#[inline(always)]
-fn four<'a, L>(from: &'a [L], taps: &[isize], at: isize) -> Option<[&'a [L; BLOCK]; 4]> {
-    let [p, q, r, s] = *taps else { return None };
-    let block = |tap: isize| from.get((at + tap) as usize..).and_then(|rest| rest.first_chunk::<BLOCK>());
-    Some([block(p)?, block(q)?, block(r)?, block(s)?])
-}
 
 struct PoolChannels<'a, L: Lane, F> {
     from: &'a [L],
@@ -199,13 +220,6 @@ impl<L: Lane, F: Fn(L::Value, L::Value) -> L::Value> Work for PoolChannels<'_, L
             let to = &mut to[b..b + grid.channels];
             let mut chunks = to.chunks_exact_mut(BLOCK);
             for (i, to) in chunks.by_ref().enumerate() {
-                if let Some([p, q, r, s]) = four(from, &grid.taps, a + (i * BLOCK) as isize) {
-                    for (j, to) in to.iter_mut().enumerate() {
-                        let v = f(f(f(f(identity, p[j].widen()), q[j].widen()), r[j].widen()), s[j].widen());
-                        *to = L::narrow(v);
-                    }
-                    continue;
-                }
                 let mut acc = [identity; BLOCK];
                 for tap in &grid.taps {
                     let at = (a + tap) as usize + i * BLOCK;
@@ -296,6 +310,19 @@ pub fn select_and_scatter(
     // The operand and its gradient have to be laid out alike for one list of window elements to serve both.
     let alike = input.layout().strides == out.layout().strides;
     let grid = if alike { Grid::new(windows, input.layout(), source.layout()).filter(|g| g.tiles) } else { None };
+    if let (Some(grid), DType::F32) = (&grid, input.dtype()) {
+        let base = [input.layout().base as isize, source.layout().base as isize, out.layout().base as isize];
+        let (from, g, (to, _)) = (input.buf().elements::<f32>(), source.buf().elements::<f32>(), out.parts::<f32>());
+        let mut done = true;
+        grid.rows(|x, y| {
+            let strip = Strip { count: grid.inner().0, channels: grid.channels, taps: &grid.taps };
+            let (x, y, to_base) = ((base[0] + x, grid.inner().1), (base[1] + y, grid.inner().2), base[2] + x);
+            done &= arch::pool::select(Isa::detect(), &strip, max, from, x, g, y, to, to_base);
+        });
+        if done {
+            return Ok(());
+        }
+    }
     by_dtype!(input.dtype(), L => match &grid {
         Some(grid) => {
             let (from, source_from) = (input.buf().elements::<L>(), source.buf().elements::<L>());
@@ -319,33 +346,6 @@ struct UnpoolChannels<'a, L: Lane> {
 }
 
 impl<L: Lane> UnpoolChannels<'_, L> {
-    /// A block of channels of one window of four elements.
-    #[inline(always)]
-    fn four<const MAX: bool>(&mut self, x: isize, g: usize, to: isize) -> bool {
-        let zero = L::Value::identity(Monoid::Sum);
-        let source = self.source.get(g..).and_then(|rest| rest.first_chunk::<BLOCK>());
-        let (Some(taps), Some(source)) = (four(self.from, &self.grid.taps, x), source) else { return false };
-        let mut made = [[L::narrow(zero); BLOCK]; 4];
-        for j in 0..BLOCK {
-            let (mut best, mut which) = (taps[0][j].widen(), 0u32);
-            for k in 1..4 {
-                let v = taps[k][j].widen();
-                let keep = if MAX { best >= v } else { best <= v };
-                which = if keep { which } else { k as u32 };
-                best = if keep { best } else { v };
-            }
-            let sum = L::Value::combine(Monoid::Sum, zero, source[j].widen());
-            for k in 0..4 {
-                made[k][j] = L::narrow(if which == k as u32 { sum } else { zero });
-            }
-        }
-        for (made, tap) in made.iter().zip(&self.grid.taps) {
-            let at = (to + tap) as usize;
-            self.to[at..at + BLOCK].copy_from_slice(made);
-        }
-        true
-    }
-
     /// `count` ≤ [`BLOCK`] channels of one window.
     #[inline(always)]
     fn window(&mut self, x: isize, g: usize, to: isize, count: usize) {
@@ -385,11 +385,7 @@ impl<L: Lane> Work for UnpoolChannels<'_, L> {
             let (x, g, to) = (base[0] + x, (base[1] + g) as usize, base[2] + x);
             let whole = grid.channels / BLOCK * BLOCK;
             for c in (0..whole).step_by(BLOCK) {
-                let at = (x + c as isize, g + c, to + c as isize);
-                let done = if self.max { self.four::<true>(at.0, at.1, at.2) } else { self.four::<false>(at.0, at.1, at.2) };
-                if !done {
-                    self.window(at.0, at.1, at.2, BLOCK);
-                }
+                self.window(x + c as isize, g + c, to + c as isize, BLOCK);
             }
             if whole < grid.channels {
                 self.window(x + whole as isize, g + whole, to + whole as isize, grid.channels - whole);

@@ -17,6 +17,7 @@ mod avx512_pack;
 pub(crate) mod block;
 pub(crate) mod pack;
 pub(crate) mod machine;
+pub(crate) mod pool;
 pub(crate) mod rows;
 mod scalar;
 pub(crate) mod tier;
