@@ -27,6 +27,7 @@ pub mod reduce;
 pub mod scan;
 pub mod scratch;
 pub mod sort;
+pub mod timed;
 pub mod window;
 
 pub use buffer::{Buf, BufMut, View, ViewMut};

@@ -19,7 +19,7 @@ mod testing;
 pub use checkpoint::{Checkpoint, Store, load_latest};
 pub use data::{Batches, Cursor, DataOptions, Dataset, Remainder};
 pub use error::RuntimeError;
-pub use girih_kernels::{Isa, jit};
+pub use girih_kernels::{Isa, jit, peak, timed};
 pub use machine::Span;
 pub use session::{CancelToken, Inputs, Outputs, Profile, Progress, RuntimeOptions, Session};
 pub use simulate::{Report, SimError, SimOptions, Simulation, simulate, simulate_with};

@@ -1,6 +1,7 @@
 //! `girih bench`: how long a step takes on this machine.
 
 use super::args::{ProgramArgs, Purpose, Workers};
+use super::gemm;
 use super::output::{Outcome, Output, bytes, metric, table, time};
 use clap::Args;
 use girih::case::Case;
@@ -14,7 +15,13 @@ use std::time::Instant;
 
 /// Measure a model on this machine
 #[derive(Args, Debug)]
-#[command(after_help = "Simulated times come from `girih simulate`; what is printed here was measured.")]
+#[command(
+    after_help = "Simulated times come from `girih simulate`; what is printed here was measured.",
+    mut_arg("path", |path| path
+        .required(false)
+        .required_unless_present("gemm")
+        .default_value_if("gemm", clap::builder::ArgPredicate::IsPresent, "."))
+)]
 pub struct Bench {
     /// Measured steps
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
@@ -22,6 +29,9 @@ pub struct Bench {
     /// Measure for about this long instead, and seven steps at least
     #[arg(long, value_name = "S", conflicts_with = "steps")]
     seconds: Option<f64>,
+    /// Measure matrix products alone, without a model, against what this processor can do at most
+    #[arg(long)]
+    gemm: bool,
     #[command(flatten)]
     subject: Subject,
 }
@@ -126,6 +136,9 @@ impl Ready {
 impl Bench {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
+        if self.gemm {
+            return gemm::run(self.subject.workers.options().threads, self.seconds, out);
+        }
         let mut ready = self.subject.prepare(out)?;
         let (begin, mut times) = (Instant::now(), Vec::new());
         let more = |times: &Vec<f64>| match self.seconds {

@@ -7,6 +7,7 @@ mod compile;
 mod demo;
 mod diff;
 mod explain;
+mod gemm;
 mod inspect;
 mod output;
 mod profile;

@@ -15,8 +15,8 @@ mod avx512_block;
 #[cfg(target_arch = "x86_64")]
 mod avx512_pack;
 pub(crate) mod block;
-pub(crate) mod pack;
 pub(crate) mod machine;
+pub(crate) mod pack;
 pub(crate) mod pool;
 pub(crate) mod rows;
 mod scalar;
