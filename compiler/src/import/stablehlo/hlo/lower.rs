@@ -7,6 +7,7 @@
 use super::attrs::{Attrs, Kind, attrs, kind};
 use super::proto::{HloComputationProto, HloInstructionProto, HloModuleProto, OpMetadata};
 use super::shape::{Shape, constant};
+use super::sharding;
 use super::{DAMAGED, UNSUPPORTED, too_large};
 use crate::import::error::Problem;
 use crate::import::stablehlo::module::{
@@ -48,6 +49,7 @@ pub fn lower(proto: &HloModuleProto, limits: &Limits) -> ReadResult {
         ops: 0,
         values: 0,
     };
+    lowering.module.meshes = sharding::meshes(proto.frontend_attributes.as_ref(), limits);
     lowering.taken.insert("main".to_owned(), ());
     lowering.names.insert(entry.id, "main".to_owned());
     let mut next = 0;
@@ -243,7 +245,9 @@ impl<'a> Lowering<'a> {
         self.count(1 + i.operand_ids.len())?;
         let operands = operands(i, known)?;
         let shape = self.shape(i)?;
+        let sharding = sharding::of(i, self.limits).filter(|_| operands.len() == 1 && operands[0].leaves.len() == 1);
         let name = match kind(i)? {
+            Kind::Identity if sharding.is_some() => sharding::CONSTRAINT.to_owned(),
             Kind::Identity => {
                 let first = operands.first().ok_or_else(|| Problem::new(DAMAGED, format!("a '{}' has no operand", i.opcode)))?;
                 return same(Value { leaves: first.leaves.clone(), shape });
@@ -279,6 +283,7 @@ impl<'a> Lowering<'a> {
         self.count(flat)?;
         op.operands = operands.iter().flat_map(|v| v.leaves.iter().copied()).collect();
         match i.opcode.as_str() {
+            _ if op.name == sharding::CONSTRAINT => op.attrs.extend(sharding.map(|s| ("sharding".to_owned(), s))),
             "constant" => drop(op.attrs.insert("value".to_owned(), ModuleAttr::Dense(self.constant(i)?))),
             "call" => {
                 let [callee] = i.called_computation_ids[..] else { return Err(called(i, "one")) };
@@ -394,7 +399,7 @@ impl<'a> Lowering<'a> {
         Some((index.file_names.get(before(location.file_name_id)?)?.as_str(), location.line))
     }
 
-    /// Donation of the entry's parameters.
+    /// Donation and shardings of the entry's parameters.
     fn entry_attrs(&self, function: &mut Function, computation: &HloComputationProto) -> Result<(), Problem> {
         let mut starts: Vec<(i64, usize, Shape)> = vec![];
         for i in computation.instructions.iter().filter(|i| i.opcode == "parameter") {
@@ -406,6 +411,14 @@ impl<'a> Lowering<'a> {
         for (_, start, shape) in &mut starts {
             *start = at;
             at += shape.leaves();
+        }
+        for i in computation.instructions.iter().filter(|i| i.opcode == "parameter") {
+            let own = usize::try_from(i.parameter_number).ok().and_then(|n| starts.get(n)).filter(|(_, _, shape)| shape.leaves() == 1);
+            if let (Some((_, at, _)), Some(sharding)) = (own, sharding::of(i, self.limits))
+                && let Some(slot) = function.params.get_mut(*at)
+            {
+                slot.attrs.insert("sdy.sharding".to_owned(), sharding);
+            }
         }
         let find = |number: i64, path: &[i64]| {
             let (_, start, shape) = starts.get(usize::try_from(number).ok()?)?;

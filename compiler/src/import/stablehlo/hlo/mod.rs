@@ -11,6 +11,7 @@ mod lower;
 mod proto;
 mod scan;
 mod shape;
+mod sharding;
 
 use super::module::{Limits, ReadResult};
 use crate::import::error::Problem;

@@ -202,6 +202,8 @@ pub struct HloInstructionProto {
     pub custom_call_has_side_effect: bool,
     #[prost(bool, tag = "67")]
     pub indices_are_sorted: bool,
+    #[prost(message, optional, boxed, tag = "68")]
+    pub frontend_attributes: Option<Box<FrontendAttributes>>,
     #[prost(bool, tag = "69")]
     pub unique_indices: bool,
     #[prost(int32, tag = "70")]

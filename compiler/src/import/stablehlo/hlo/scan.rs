@@ -45,7 +45,7 @@ impl Message {
             (Message::Module, 3) => Message::Computation,
             (Message::Module, 8 | 18) => Message::Alias,
             (Message::Module, 17) => Message::Frames,
-            (Message::Module, 19) | (Message::Instruction, 15 | 21) => Message::List,
+            (Message::Module, 19) | (Message::Instruction, 15 | 21 | 68) => Message::List,
             (Message::Computation, 2) => Message::Instruction,
             (Message::Instruction, 3) | (Message::Literal, 1) | (Message::Shape, 4) => Message::Shape,
             (Message::Instruction, 7) => Message::Metadata,

@@ -1,7 +1,8 @@
 //! Tests of the reader: real files, damaged files, and small modules built by hand.
 
 use super::proto::{
-    AliasConfig, AliasEntry, HloComputationProto, HloInstructionProto, HloModuleProto, HloProto, LayoutProto, LiteralProto, ShapeProto,
+    AliasConfig, AliasEntry, FrontendAttributes, HloComputationProto, HloInstructionProto, HloModuleProto, HloProto, LayoutProto,
+    LiteralProto, ShapeProto,
 };
 use super::read;
 use crate::import::stablehlo::module::{Block, Function, Limits, Module, ModuleAttr, ModuleValue};
@@ -223,6 +224,32 @@ fn a_total_order_is_kept_and_a_missing_kind_follows_from_the_type() {
         let op = module.unwrap().functions["main"].body.ops[0].clone();
         assert_eq!(op.attrs["compare_type"], ModuleAttr::Word(want.into()));
     }
+}
+
+#[test]
+fn shardings_are_read_from_the_attributes_of_the_front_end() {
+    use crate::import::stablehlo::convert::PinAt;
+    let front = |key: &str, text: &str| FrontendAttributes { map: BTreeMap::from([(key.to_owned(), text.to_owned())]) };
+    let shape = || tensor(11, &[8, 4]);
+    let sharded = |dims: &str| front("xla.sdy.sharding", &format!("#sdy.sharding_per_value<[<@mesh, {dims}>]>"));
+    let mut x = parameter(1, 0, shape());
+    x.frontend_attributes = Some(Box::new(front("xla.sdy.sharding", "#sdy.sharding<@mesh, [{\"a\"}, {\"b\"}]>")));
+    let tanh = instruction(2, "tanh", shape(), &[1]);
+    let mut lies = instruction(3, "custom-call", shape(), &[2]);
+    lies.custom_call_target = "Sharding".to_owned();
+    lies.frontend_attributes = Some(Box::new(sharded("[{}, {\"a\"}]")));
+    let mut odd = instruction(4, "custom-call", shape(), &[3]);
+    odd.custom_call_target = "xla.sdy.FuncResultSharding".to_owned();
+    odd.frontend_attributes = Some(Box::new(front("xla.sdy.sharding", "#sdy.sharding<")));
+    let mut proto = module(vec![computation(9, vec![x, tanh, lies, odd])]);
+    proto.frontend_attributes = Some(front("xla.sdy.meshes", "{mesh = #sdy.mesh<[\"a\"=2, \"b\"=3]>}"));
+    let module = read(&proto.encode_to_vec(), &Limits::default()).unwrap();
+    check(&module);
+    assert_eq!(module.meshes["mesh"], [("a".to_owned(), 2), ("b".to_owned(), 3)]);
+    let imported = crate::import::stablehlo::convert::convert(&module, "main", &Default::default()).unwrap();
+    let [first, second] = imported.pins.as_slice() else { panic!("{:?}", imported.pins) };
+    assert_eq!((first.at, first.dims.as_slice()), (PinAt::Input(0), [vec!["a".to_owned()], vec!["b".to_owned()]].as_slice()));
+    assert!(matches!(second.at, PinAt::Value(_)) && second.dims == [vec![], vec!["a".to_owned()]], "{second:?}");
 }
 
 #[test]

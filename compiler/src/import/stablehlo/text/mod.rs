@@ -79,6 +79,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Reads an attribute that stands alone, as other formats quote it.
+///
+/// # Errors
+/// A [`Problem`] as of [`read`].
+pub fn read_attribute(text: &str, limits: &Limits) -> Result<ModuleAttr, Problem> {
+    let mut reader = Reader::new(text, limits);
+    let attr = reader.attr()?;
+    if reader.at.at_end() { Ok(attr) } else { Err(reader.at.expected("the end of the attribute")) }
+}
+
 /// Reads a module.
 ///
 /// # Errors
