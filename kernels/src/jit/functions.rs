@@ -322,7 +322,7 @@ impl Block {
     }
 
     /// To a signed integer, toward zero, saturating; NaN becomes 0.
-    pub(super) fn to_signed(&mut self, x: Src) -> Src {
+    pub(super) fn signed(&mut self, x: Src) -> Src {
         let n = self.one(TO_INT, x);
         let over = self.compare(Is::AtLeast, x, float(2_147_483_648.0));
         let n = self.choose(over, Src::Const(0x7fff_ffff), n);
@@ -331,12 +331,12 @@ impl Block {
     }
 
     /// To an unsigned integer, toward zero, saturating; NaN becomes 0.
-    pub(super) fn to_unsigned(&mut self, x: Src) -> Src {
+    pub(super) fn unsigned(&mut self, x: Src) -> Src {
         let x = self.two(MORE, x, Src::Const(0));
         self.one(TO_UNSIGNED, x)
     }
 
-    pub(super) fn to_float(&mut self, kind: Kind, x: Src) -> Src {
+    pub(super) fn floats(&mut self, kind: Kind, x: Src) -> Src {
         self.one(if kind == Kind::Unsigned { UNSIGNED_TO_FLOAT } else { TO_FLOAT }, x)
     }
 

@@ -213,11 +213,11 @@ fn convert(b: &mut Block, from: DType, to: DType, x: Src) -> Option<Src> {
         (Some(Kind::Float), None) => b.compare(Is::NotEqual, x, Src::Const(0)),
         (Some(_), None) => b.make(Op::Test { bytes: false }, Class::Mask, &[x], None),
         (Some(Kind::Float), Some(Kind::Float)) => rounded(b, to, x),
-        (Some(Kind::Float), Some(Kind::Signed)) => b.to_signed(x),
-        (Some(Kind::Float), Some(Kind::Unsigned)) => b.to_unsigned(x),
+        (Some(Kind::Float), Some(Kind::Signed)) => b.signed(x),
+        (Some(Kind::Float), Some(Kind::Unsigned)) => b.unsigned(x),
         // Rounding to 16 bits by way of f32 would round twice.
         (Some(_), Some(Kind::Float)) if to != DType::F32 => return None,
-        (Some(kind), Some(Kind::Float)) => b.to_float(kind, x),
+        (Some(kind), Some(Kind::Float)) => b.floats(kind, x),
         (Some(_), Some(_)) => x,
     })
 }
@@ -233,7 +233,7 @@ pub(super) fn index(b: &mut Block, dtype: DType, op: Op) -> Option<Src> {
     let n = b.make(op, Class::Lanes, &[], None);
     match dtype {
         DType::I32 | DType::U32 => Some(n),
-        DType::F32 => Some(b.to_float(Kind::Signed, n)),
+        DType::F32 => Some(b.floats(Kind::Signed, n)),
         _ => None,
     }
 }

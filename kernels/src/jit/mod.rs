@@ -151,7 +151,7 @@ pub(crate) fn run(
     };
     let Some(ready) = program.jit.get(program, &key) else { return false };
     let inner = rows.pop();
-    let width = columns.next_multiple_of(16) / 16;
+    let width = columns.div_ceil(16);
     let wanted = ready.pointers.iter().filter(|p| matches!(p, Pointer::Scratch(_))).count();
     if scratch.len() < width * wanted {
         scratch.resize(width * wanted, [0.0; 16]);

@@ -164,13 +164,7 @@ fn operand(rng: &mut Rng, dtype: DType, loops: &[usize], cols: usize) -> (Store,
     let still_columns = rng.below(4) == 0;
     let fixed: Vec<bool> = (0..loops.len())
         .map(|d| {
-            if cols > 0 && d >= split {
-                still_columns
-            } else if d + 1 == loops.len() {
-                still_columns
-            } else {
-                rng.below(4) == 0
-            }
+            if d + 1 == loops.len() || (cols > 0 && d >= split) { still_columns } else { rng.below(4) == 0 }
         })
         .collect();
     let mut strides = vec![0isize; loops.len()];

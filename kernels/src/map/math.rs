@@ -3,6 +3,7 @@
 //! Every function is a fixed sequence of IEEE operations (with fused multiply-add where written), so all instruction sets give the same
 //! bits. The hot ones stay in f32; the others compute in f64 and round once. Bounds in ulp against the exact value, tested on dense
 //! samples: `expm1`, `log1p`, `pow`, `sin`, `cos`, `erfc`, `erf_inv` 1; `exp`, `log`, `tanh`, `erf`, `logistic`, `rsqrt` 2.
+//! [`crate::jit`] has the f32 ones as vector code, operation by operation: a change here is a change there.
 //! Coefficients are Chebyshev interpolants of the remainder functions named beside them.
 
 /// 1.5 · 2²³: adding it rounds to an integer and leaves that integer in the low bits.
