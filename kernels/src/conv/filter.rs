@@ -50,7 +50,7 @@ pub(super) fn run(isa: Isa, phase: &Phase, lhs: &[f32], rhs: &[f32], out: &mut [
         let columns = PANEL.min(phase.outputs - panel);
         for start in (0..lines).step_by(at_once) {
             let block = Block { phase, lines: [start, lines.min(start + at_once)], panel, columns };
-            if narrow && dense && columns % 16 == 0 {
+            if narrow && dense && columns.is_multiple_of(16) {
                 let from = phase.rhs.0 + start as isize * y.rhs + panel as isize;
                 block.all_columns(isa, lhs, (&rhs[from as usize..], x.rhs as usize), &mut scratch.a, out);
                 continue;
