@@ -6,7 +6,7 @@
 use crate::codes::{self, Code};
 use girih_compiler::import::error::{ImportError, clean};
 use girih_compiler::levels::LevelError;
-use girih_compiler::memory::DoesNotFit;
+use girih_compiler::memory::{DoesNotFit, Repair};
 use girih_compiler::pipeline::CompileError;
 use girih_compiler::train::TrainError;
 use girih_ir::check::CheckReport;
@@ -314,7 +314,14 @@ fn fit(report: &DoesNotFit, at: Option<Coord>, d: &mut Diagnostic) {
         }
     }
     d.notes = vec![note];
-    d.help = Some("spread over more dies (`--dies`), take a smaller batch (`--batch`), or a target with more SRAM".into());
+    if report.repairs.is_empty() {
+        d.help = Some("spread over more dies (`--dies`), take a smaller batch (`--batch`), or a target with more SRAM".into());
+        return;
+    }
+    // One line each; all were planned.
+    let repair = |r: &Repair| format!("`{}`: peak {}, about {:.1} us a step", r.flag, bytes(r.peak), r.picoseconds as f64 * 1e-6);
+    let lines: Vec<String> = report.repairs.iter().map(repair).collect();
+    d.help = Some(format!("it fits with {}", lines.join("\n   or with ")));
 }
 
 fn check(report: &CheckReport, ours: bool, d: &mut Diagnostic) {

@@ -66,7 +66,7 @@ pub fn run(name: &str, text: &str, target: &Target, options: &PassOptions) -> Re
         }
         "fuse" => rewritten(text, |step| Ok(fuse::fuse(&step.graph).0))?.to_string(),
         "partition" => {
-            let options = PartitionOptions { dies: options.dies, lambda: options.sram_price };
+            let options = PartitionOptions { dies: options.dies, lambda: options.sram_price, ..PartitionOptions::default() };
             partition(&step_of(text)?, target, &options)?.0.to_string()
         }
         "place" => {

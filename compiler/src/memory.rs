@@ -2,6 +2,7 @@
 //! that overwrite a dying operand), then live ranges are packed. What does not fit is data, not a failure of the pass.
 
 mod pack;
+mod search;
 mod unify;
 
 use crate::place::{BufferId, Storage, TaskKind};
@@ -72,20 +73,47 @@ pub struct DoesNotFit {
     pub at: String,
     /// The ten largest live regions at the peak.
     pub live: Vec<LiveRegion>,
+    /// What would help, best first; each was planned.
+    pub repairs: Vec<Repair>,
+}
+
+/// A change of the options with which a step fits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Repair {
+    /// To be added to the command line.
+    pub flag: String,
+    /// Highest SRAM use of a die with it, in bytes.
+    pub peak: u64,
+    /// Estimated picoseconds of a step with it.
+    pub picoseconds: u64,
 }
 
 /// Plans the memory of every die.
-pub fn plan(mut schedule: Schedule, target: &Target) -> Result<MemoryPlan, std::boxed::Box<DoesNotFit>> {
+pub fn plan(schedule: Schedule, target: &Target) -> Result<MemoryPlan, std::boxed::Box<DoesNotFit>> {
+    plan_or_profile(schedule, target).map_err(|failure| failure.report)
+}
+
+/// A plan that does not fit, and what would help to change that.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// What is reported.
+    pub report: std::boxed::Box<DoesNotFit>,
+    /// For each node of the graph: the most bytes that are live on a die from it to the next node.
+    pub profile: Vec<u64>,
+}
+
+/// Plans the memory of every die, or says how much is live when.
+pub fn plan_or_profile(mut schedule: Schedule, target: &Target) -> Result<MemoryPlan, Failure> {
     unify::unify(&mut schedule);
     let streams = streams(&schedule);
-    let packed: Vec<(Vec<(BufferId, u64)>, DieMemory)> =
-        streams.par_iter().enumerate().map(|(die, stream)| pack::pack(&live_ranges(&schedule, die, stream))).collect();
     let have = target.sram_bytes();
+    let packed = pack_all(&schedule, &streams, have);
     let mut offsets = vec![0u64; schedule.placed.buffers.len()];
     let mut dies = Vec::with_capacity(packed.len());
     for (die, (placements, memory)) in packed.into_iter().enumerate() {
         if memory.peak > have {
-            return Err(std::boxed::Box::new(report(&schedule, &streams[die], die, memory.peak, have)));
+            let report = std::boxed::Box::new(report(&schedule, &streams[die], die, memory.peak, have));
+            return Err(Failure { report, profile: profile(&schedule, &streams) });
         }
         placements.into_iter().for_each(|(b, offset)| offsets[b.index()] = offset);
         dies.push(memory);
@@ -94,6 +122,48 @@ pub fn plan(mut schedule: Schedule, target: &Target) -> Result<MemoryPlan, std::
         offsets[i] = offsets[schedule.placed.root(BufferId::new(i)).index()];
     }
     Ok(MemoryPlan { schedule, offsets, dies })
+}
+
+/// Addresses and needs of every die. Dies with equal problems share one solution.
+fn pack_all(schedule: &Schedule, streams: &[Vec<u32>], have: u64) -> Vec<(Vec<(BufferId, u64)>, DieMemory)> {
+    let live: Vec<Vec<Live>> = streams.par_iter().enumerate().map(|(die, stream)| live_ranges(schedule, die, stream)).collect();
+    let mut first: rustc_hash::FxHashMap<Vec<(u64, u32, u32, bool)>, usize> = rustc_hash::FxHashMap::default();
+    let key = |l: &Vec<Live>| l.iter().map(|l| (l.bytes, l.start, l.end, l.state)).collect::<Vec<_>>();
+    let like: Vec<usize> = live.iter().enumerate().map(|(die, l)| *first.entry(key(l)).or_insert(die)).collect();
+    let solved: Vec<Option<(Vec<(BufferId, u64)>, DieMemory)>> =
+        live.par_iter().enumerate().map(|(die, l)| (like[die] == die).then(|| pack::pack(l, pack::Effort::Fit(have)))).collect();
+    let of = |(die, l): (usize, &Vec<Live>)| {
+        let (placements, memory) = solved[like[die]].as_ref().expect("the first of its kind is solved");
+        (l.iter().zip(placements).map(|(l, p)| (l.buffer, p.1)).collect(), *memory)
+    };
+    live.iter().enumerate().map(of).collect()
+}
+
+/// The live ranges of one die, to be packed.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    live: Vec<Live>,
+}
+
+impl Problem {
+    /// How many buffers there are.
+    pub fn buffers(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Packs them as near to the bound as possible.
+    pub fn solve(&self) -> DieMemory {
+        pack::pack(&self.live, pack::Effort::Thorough).1
+    }
+}
+
+/// The packing problems of a schedule, equal ones once.
+pub fn problems(mut schedule: Schedule) -> Vec<Problem> {
+    unify::unify(&mut schedule);
+    let mut known = std::collections::BTreeSet::new();
+    let all = streams(&schedule).iter().enumerate().map(|(die, s)| live_ranges(&schedule, die, s)).collect::<Vec<_>>();
+    let new = |l: &Vec<Live>| known.insert(l.iter().map(|l| (l.bytes, l.start, l.end)).collect::<Vec<_>>());
+    all.into_iter().filter(new).map(|live| Problem { live }).collect()
 }
 
 /// The tasks of each die in issue order.
@@ -153,6 +223,45 @@ pub(crate) fn spans(schedule: &Schedule, stream: &[u32]) -> Vec<Range<u32>> {
     spans
 }
 
+/// For each node of the graph: the most bytes that are live on a die from it to the next node.
+fn profile(schedule: &Schedule, streams: &[Vec<u32>]) -> Vec<u64> {
+    let placed = &schedule.placed;
+    let nodes = placed.sharded.step.graph.nodes().len();
+    // The node that is being worked on at each position of the order, on all dies alike.
+    let mut now = 0usize;
+    let mut node_of = vec![0usize; placed.tasks.len()];
+    for t in &schedule.order {
+        if let TaskKind::Compute { node, .. } | TaskKind::LoopEnd(node) = &placed.tasks[*t as usize].kind {
+            now = now.max(node.index());
+        }
+        node_of[*t as usize] = now;
+    }
+    let of_die = |(die, stream): (usize, &Vec<u32>)| {
+        let mut change = vec![0i64; stream.len() + 2];
+        for l in live_ranges(schedule, die, stream) {
+            let bytes = pack::rounded(l.bytes) as i64;
+            change[l.start as usize] += bytes;
+            change[(l.end as usize).min(stream.len() + 1)] -= bytes;
+        }
+        let (mut out, mut sum) = (vec![0u64; nodes], 0i64);
+        for (at, t) in stream.iter().enumerate() {
+            sum += change[at];
+            let slot = &mut out[node_of[*t as usize]];
+            *slot = (*slot).max(sum.max(0) as u64);
+        }
+        out
+    };
+    let all: Vec<Vec<u64>> = streams.par_iter().enumerate().map(of_die).collect();
+    let mut out: Vec<u64> = (0..nodes).map(|n| all.iter().map(|p| p[n]).max().unwrap_or(0)).collect();
+    // Where no die starts anything, what was live stays live.
+    for n in 1..nodes {
+        if out[n] == 0 {
+            out[n] = out[n - 1];
+        }
+    }
+    out
+}
+
 fn report(schedule: &Schedule, stream: &[u32], die: usize, need: u64, have: u64) -> DoesNotFit {
     let placed = &schedule.placed;
     let graph = &placed.sharded.step.graph;
@@ -176,5 +285,5 @@ fn report(schedule: &Schedule, stream: &[u32], die: usize, need: u64, have: u64)
         }
         _ => "a transfer".to_string(),
     };
-    DoesNotFit { die: placed.dies[die], need, have, at, live: at_peak.iter().take(10).map(region).collect() }
+    DoesNotFit { die: placed.dies[die], need, have, at, live: at_peak.iter().take(10).map(region).collect(), repairs: Vec::new() }
 }

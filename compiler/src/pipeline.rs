@@ -3,7 +3,7 @@
 //! `canonicalize → optimize → fuse → partition → place → schedule → memory → lower`, on a training step that `import`, `autodiff` and
 //! `train` made. When the memory plan does not fit, partitioning is repeated with a higher price of SRAM.
 
-use crate::memory::{self, DoesNotFit, MemoryPlan};
+use crate::memory::{self, DoesNotFit, Failure, MemoryPlan, Repair};
 use crate::optimize::{OptimizeOptions, OptimizeReport};
 use crate::partition::{self, PartitionOptions, PartitionReport};
 use crate::place::PlacedGraph;
@@ -45,11 +45,13 @@ pub struct CompileOptions {
     pub dies: Option<usize>,
     /// Equality saturation; `None` skips it.
     pub optimize: Option<OptimizeOptions>,
+    /// Whether values may be made again when they do not fit otherwise.
+    pub remat: bool,
 }
 
 impl Default for CompileOptions {
     fn default() -> Self {
-        CompileOptions { dies: None, optimize: Some(OptimizeOptions::default()) }
+        CompileOptions { dies: None, optimize: Some(OptimizeOptions::default()), remat: true }
     }
 }
 
@@ -153,7 +155,17 @@ fn without_shards(graph: &Graph, one_die: bool) -> Graph {
 }
 
 /// Prices of a byte of SRAM, in picoseconds, that are tried in turn until the plan fits.
-const PRICES: [f64; 5] = [0.0, 1.0, 10.0, 100.0, 1000.0];
+const PRICES: [f64; 6] = [0.0, 0.5, 5.0, 50.0, 500.0, 5000.0];
+/// Memory is short where more than this part of it is live.
+const SHORT: f64 = 0.7;
+/// When memory is short, copies are used again within so many nodes.
+const REUSE: u32 = 12;
+/// How often rematerialization may be tried for one partition.
+const REMAT_ROUNDS: usize = 4;
+/// Making values again is tried for what needs up to so many times the SRAM.
+const NEAR: f64 = 3.0;
+/// The part of the SRAM that rematerialization aims at.
+const REMAT_MARGIN: f64 = 0.985;
 
 impl<'a> Pipeline<'a> {
     /// A pipeline for a target.
@@ -214,26 +226,94 @@ impl<'a> Pipeline<'a> {
 
     /// The passes from a fused step to a program: partition, place, schedule, memory, lower.
     pub fn plan(&mut self, step: TrainStep) -> Result<Program, CompileError> {
-        let mut failure = None;
+        match self.fit(&step)? {
+            Ok(plan) => self.lower(plan),
+            Err(mut report) => {
+                report.repairs = self.repairs(&step, &report);
+                Err(CompileError::Fit(report))
+            }
+        }
+    }
+
+    /// A plan that fits. What does not is planned again: with a price for SRAM where it was short, without keeping copies of what lies on
+    /// other dies, and by making values again instead of keeping them; then with a higher price.
+    fn fit(&mut self, step: &TrainStep) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+        let mut failure: Option<Box<DoesNotFit>> = None;
+        let mut pressure: Vec<bool> = Vec::new();
         for lambda in PRICES {
-            let (sharded, mesh) = self.partition(&step, lambda)?;
-            match self.memory(sharded, &mesh)? {
-                Ok(plan) => return self.lower(plan),
-                Err(report) => failure = Some(report),
+            let (mut sharded, mesh) = self.partition(step, lambda, pressure)?;
+            sharded.reuse = (lambda > 0.0).then_some(REUSE);
+            let mut found = match self.memory(sharded.clone(), &mesh)? {
+                Ok(plan) => return Ok(Ok(plan)),
+                Err(found) => found,
+            };
+            // Far above what there is, another layout saves more than making values again.
+            let near = lambda > 0.0 && (found.report.need as f64) < found.report.have as f64 * NEAR || mesh.count() == 1;
+            for _ in 0..if self.options.remat && near { REMAT_ROUNDS } else { 0 } {
+                let Some(again) = self.rematerialize(&sharded, &found) else { break };
+                sharded.reuse = Some(REUSE);
+                sharded.remat = again;
+                found = match self.memory(sharded.clone(), &mesh)? {
+                    Ok(plan) => return Ok(Ok(plan)),
+                    Err(found) => found,
+                };
+            }
+            pressure = found.profile.iter().map(|b| *b as f64 > found.report.have as f64 * SHORT).collect();
+            if failure.as_ref().is_none_or(|f| found.report.need < f.need) {
+                failure = Some(found.report);
             }
             if mesh.count() == 1 && self.options.dies == Some(1) {
                 break;
             }
         }
-        match failure {
-            Some(report) => Err(CompileError::Fit(report)),
-            None => unreachable!("at least one price is tried"),
-        }
+        Ok(Err(failure.expect("at least one price is tried")))
     }
 
-    fn partition(&mut self, step: &TrainStep, lambda: f64) -> Result<(ShardedGraph, LogicalMesh), CompileError> {
+    /// Changes of the options with which the step fits, fastest first. Each one is planned.
+    fn repairs(&self, step: &TrainStep, report: &DoesNotFit) -> Vec<Repair> {
+        let mut tries: Vec<(String, Target, CompileOptions)> = Vec::new();
+        if !self.options.remat {
+            tries.push(("--remat auto".into(), self.target.clone(), CompileOptions { remat: true, ..self.options.clone() }));
+        }
+        let all = self.target.live_dies().len();
+        if self.options.dies.is_some_and(|n| n < all) {
+            tries.push((format!("--dies {all}"), self.target.clone(), CompileOptions { dies: Some(all), ..self.options.clone() }));
+        }
+        // What the best plan so far needs, in whole MiB.
+        let sram = format!("sram={}MiB", report.need.div_ceil(1 << 20));
+        let mut larger = self.target.clone();
+        if larger.set(&sram).is_ok() {
+            tries.push((format!("--set {sram}"), larger, self.options.clone()));
+        }
+        let planned = |(flag, target, options): (String, Target, CompileOptions)| {
+            let plan = Pipeline::new(&target, &options).fit(step).ok()?.ok()?;
+            let peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
+            Some(Repair { flag, peak, picoseconds: plan.schedule.placed.sharded.cost })
+        };
+        let mut repairs: Vec<Repair> = tries.into_iter().filter_map(planned).collect();
+        repairs.sort_by_key(|r| r.picoseconds);
+        repairs
+    }
+
+    /// What to make again so that a plan that failed would fit.
+    fn rematerialize(&mut self, sharded: &ShardedGraph, found: &Failure) -> Option<Vec<(ValueId, ValueId)>> {
         let start = Instant::now();
-        let options = PartitionOptions { dies: self.options.dies, lambda };
+        let peak = found.profile.iter().copied().max().unwrap_or(0);
+        // What packing loses now it loses then.
+        let goal = (found.report.have as f64 * (peak as f64 / found.report.need.max(1) as f64).min(1.0) * REMAT_MARGIN) as u64;
+        let made = partition::rematerialize(sharded, self.target, &found.profile, goal)?;
+        if made.list == sharded.remat {
+            return None;
+        }
+        let summary = format!("{} values made again, {:.1} us, peak {} of {goal} bytes", made.list.len(), made.seconds * 1e6, made.peak);
+        let (before, seconds) = (sharded.remat.len(), start.elapsed().as_secs_f64());
+        self.report.passes.push(PassReport { name: "remat", seconds, before, after: made.list.len(), summary });
+        Some(made.list)
+    }
+
+    fn partition(&mut self, step: &TrainStep, lambda: f64, pressure: Vec<bool>) -> Result<(ShardedGraph, LogicalMesh), CompileError> {
+        let start = Instant::now();
+        let options = PartitionOptions { dies: self.options.dies, lambda, pressure };
         let (sharded, mesh, report) = partition::partition(step, self.target, &options)?;
         let summary =
             format!("{}×{} dies, {} decisions, width {}, {} fixed", mesh.rows(), mesh.cols(), report.groups, report.width, report.fixed);
@@ -245,7 +325,7 @@ impl<'a> Pipeline<'a> {
         Ok((sharded, mesh))
     }
 
-    fn memory(&mut self, sharded: ShardedGraph, mesh: &LogicalMesh) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+    fn memory(&mut self, sharded: ShardedGraph, mesh: &LogicalMesh) -> Result<Result<MemoryPlan, Failure>, CompileError> {
         let nodes = sharded.step.graph.nodes().len();
         let target = self.target;
         let placed = self.timed("place", nodes, |_| {
@@ -263,7 +343,7 @@ impl<'a> Pipeline<'a> {
         });
         (self.observe)("schedule", Level::Scheduled(&scheduled));
         let plan = self.timed("memory", tasks, |_| {
-            let plan = memory::plan(scheduled, target);
+            let plan = memory::plan_or_profile(scheduled, target);
             let (n, peak) = plan.as_ref().map_or((0, 0), |p| (p.schedule.order.len(), p.dies.iter().map(|d| d.peak).max().unwrap_or(0)));
             (plan, n, format!("peak {peak} bytes"))
         });
@@ -290,5 +370,48 @@ impl<'a> Pipeline<'a> {
     /// What the passes did so far.
     pub fn report(&self) -> &CompileReport {
         &self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use girih_ir::graph::Role;
+    use girih_ir::ops::dot_general::DotGeneral;
+    use girih_ir::types::{DType, TensorType};
+
+    /// Products that are all needed again in reverse order.
+    fn there_and_back(length: usize) -> TrainStep {
+        let mut g = Graph::new("there_and_back");
+        let ty = || TensorType::new(DType::F32, [256usize, 256]);
+        let (x, w) = (g.input("x", ty(), Role::Data), g.input("w", ty(), Role::Data));
+        let dot = |g: &mut Graph, a, b| g.add(Op::DotGeneral(DotGeneral::matmul(2, 0, 0)), &[a, b]).unwrap();
+        let mut values = vec![dot(&mut g, x, w)];
+        for i in 1..length {
+            let next = dot(&mut g, values[i - 1], w);
+            values.push(next);
+        }
+        let last = values[length - 1];
+        let y = values.iter().rev().fold(last, |y, v| dot(&mut g, y, *v));
+        g.output("y", y);
+        TrainStep::inference(g)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_made_again() {
+        let mut target = Target::builtin("dojo-tile").unwrap();
+        target.set("sram=2MiB").unwrap();
+        let mut options = CompileOptions { dies: Some(1), remat: false, ..CompileOptions::default() };
+        let failure = Pipeline::new(&target, &options).plan(there_and_back(12)).unwrap_err();
+        let CompileError::Fit(report) = failure else { panic!("another error") };
+        assert!(report.need > 3 << 20);
+        let flags: Vec<&str> = report.repairs.iter().map(|r| r.flag.as_str()).collect();
+        assert!(flags.contains(&"--remat auto"), "{flags:?}");
+        options.remat = true;
+        let mut pipeline = Pipeline::new(&target, &options);
+        let program = pipeline.plan(there_and_back(12)).unwrap();
+        assert!(pipeline.report.passes.iter().any(|p| p.name == "remat" && p.after > 0));
+        let verified = girih_ir::check::check(program).unwrap();
+        assert!(verified.stats().peak_sram <= 2 << 20);
     }
 }

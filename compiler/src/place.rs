@@ -5,6 +5,7 @@
 
 mod assemble;
 mod dies;
+mod holders;
 mod loops;
 
 pub use dies::{Buffer, BufferId, Message, PlacedGraph, Storage, Task, TaskKind, View};
@@ -53,7 +54,12 @@ pub fn place(sharded: ShardedGraph, mesh: &LogicalMesh, target: &Target) -> Resu
     // The node behind which each loop knows whether its iteration takes place.
     let last = |l: usize| nest.predicate_members(graph, l).last().or(nest.loops[l].carries.last()).copied();
     let exits: Vec<Option<ValueId>> = (0..nest.loops.len()).map(last).collect();
+    let mut again = sharded.remat.iter().peekable();
     for value in graph.values().filter(|v| live[v.index()]) {
+        placer.at(value);
+        while let Some((v, _)) = again.next_if(|(_, before)| *before <= value) {
+            placer.again(*v, &axes_of(graph, *v))?;
+        }
         let inside = nest.innermost(value);
         if let Some(l) = inside.filter(|l| open[*l].is_none()) {
             open[l] = Some(placer.begin_loop(&nest, l)?);

@@ -1,6 +1,6 @@
 //! schedule: the global order of tasks. Every die's stream is that order restricted to the die, so all waits point backwards and no
-//! deadlock is possible. Transfers move up to right behind the task that makes their data, so they travel while others compute, and
-//! what a loop needs from outside is brought before it.
+//! deadlock is possible. Transfers move up to right behind the task that makes their data, but not many nodes before
+//! their use, so they travel while others compute and hold memory for a short time; what a loop needs from outside is brought before it.
 
 use crate::place::{PlacedGraph, Storage, Task, TaskKind};
 use girih_ir::graph::ValueId;
@@ -18,6 +18,8 @@ pub struct Schedule {
 
 /// Positions between two nodes: room for what belongs right before or behind one.
 const STEP: u32 = 8;
+/// How many nodes before its use a transfer is issued at the earliest.
+const PREFETCH: u32 = 6;
 /// The position of new state.
 const LAST: u32 = u32::MAX;
 
@@ -118,14 +120,14 @@ impl Scheduler<'_> {
                 Some(Home::State) => LAST,
                 Some(Home::Slot(l)) if self.begun[l][task.die as usize] => self.bounds[l].next_slots(),
                 Some(Home::Slot(l)) => self.bounds[l].slots(),
-                None => inputs.max(outputs),
+                None => inputs.max(outputs).max(self.ahead(inputs)),
             },
             TaskKind::Recv(..) if matches!(self.home(task), Some(Home::State)) => LAST,
             TaskKind::Store(_) => inputs,
             TaskKind::Send(m) => {
                 // Both ends are issued at one place of the order; the receiving end is the next task.
                 let dest = self.placed.tasks.get(i + 1).and_then(|t| t.writes.first()).map_or(0, |v| self.ready[root(v.buffer)]);
-                self.message_ready[*m as usize] = inputs.max(dest);
+                self.message_ready[*m as usize] = inputs.max(dest).max(self.ahead(inputs));
                 self.message_ready[*m as usize]
             }
             TaskKind::Recv(m, _) => self.message_ready[*m as usize],
@@ -142,6 +144,18 @@ impl Scheduler<'_> {
             }
         }
         at
+    }
+
+    /// How early something may be brought whose sources are complete at `ready`: some nodes before it is used, and before the loops that it
+    /// does not depend on. Nearer would be waited for, and farther would hold memory for long.
+    fn ahead(&self, ready: u32) -> u32 {
+        let inner = self.node.and_then(|v| self.nest.innermost(v));
+        let around: Vec<usize> = std::iter::successors(inner, |l| self.nest.loops[*l].parent).collect();
+        let outside = around.iter().filter(|l| ready < self.bounds[**l].begin).map(|l| self.bounds[*l].invariants()).min();
+        let at = outside.unwrap_or(self.now).min(self.now).saturating_sub(PREFETCH * STEP);
+        // Not inside a loop that is over: there it would be brought in every iteration.
+        let over = |l: &usize| !around.contains(l) && (self.bounds[*l].begin..=at_node(self.bounds[*l].end)).contains(&at);
+        (0..self.bounds.len()).filter(over).map(|l| at_node(self.bounds[l].end) + 1).max().unwrap_or(at)
     }
 
     /// Where something is made that depends on nothing: here, or before the outermost loop that is open here.

@@ -121,6 +121,11 @@ pub struct ShardedGraph {
     pub strategies: Vec<Strategy>,
     /// Estimated picoseconds of the step.
     pub cost: u64,
+    /// A copy of a value that came from other dies is used again within so many nodes, and then brought anew; `None` keeps it for the step.
+    pub reuse: Option<u32>,
+    /// Values that are made again: right before the second node, the first one is computed once more and what it made before is
+    /// forgotten. Ascending by second, then by first node.
+    pub remat: Vec<(ValueId, ValueId)>,
 }
 
 /// The loop nest of a node.

@@ -62,7 +62,7 @@ const WHILE: &str = "graph @collatz(%0: i32[] input \"n\", %1: f32[4] input \"a\
 fn lower(text: &str, target: &str, dies: usize) -> Program {
     let graph = parse_graph(text).unwrap_or_else(|e| panic!("{e}"));
     let target = Target::builtin(target).unwrap();
-    let options = CompileOptions { dies: Some(dies), optimize: None };
+    let options = CompileOptions { dies: Some(dies), optimize: None, ..CompileOptions::default() };
     compile(TrainStep::inference(graph), &target, &options).unwrap().0
 }
 

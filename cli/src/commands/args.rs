@@ -241,6 +241,18 @@ pub struct PipelineArgs {
     /// The loosest class of rewrite rules that may run
     #[arg(long, value_enum, default_value_t = Rules::Reassociates, value_name = "CLASS")]
     pub rules: Rules,
+    /// Whether values that do not fit into SRAM may be computed again instead of being kept
+    #[arg(long, value_enum, default_value_t = Remat::Auto, value_name = "WHEN")]
+    pub remat: Remat,
+}
+
+/// When values are computed again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Remat {
+    /// When the step does not fit otherwise.
+    Auto,
+    /// Never.
+    Off,
 }
 
 impl PipelineArgs {
@@ -257,7 +269,7 @@ impl PipelineArgs {
     /// Options of the pipeline.
     pub fn options(&self, target: &TargetArgs) -> CompileOptions {
         let optimize = if self.no_optimize { None } else { Some(self.optimize()) };
-        CompileOptions { dies: target.dies, optimize }
+        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto }
     }
 }
 

@@ -1,20 +1,28 @@
-//! `girih explain`: what an error code means, or which rewrite rules made each output of a model.
+//! `girih explain`: what an error code means, which rewrite rules made each output of a model, or why a value lies as it does.
 
-use super::args::{ModelArgs, PipelineArgs, Purpose};
+use super::args::{ModelArgs, PipelineArgs, Purpose, TargetArgs};
 use super::output::{Outcome, Output, table};
 use clap::Args;
 use girih::{Compiled, Error, codes, files};
 use girih_compiler::optimize::{OptimizeOptions, OptimizeReport, optimize};
-use girih_compiler::pipeline::CompileError;
+use girih_compiler::partition::{self, Alternative, PartitionOptions};
+use girih_compiler::pipeline::{CompileError, Pipeline};
+use girih_ir::graph::ValueId;
+use girih_ir::step::TrainStep;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Explain an error code, or the rewrite rules behind each output
+/// Explain an error code, the rules behind each output, or where a value lies
 #[derive(Args, Debug)]
 pub struct Explain {
     /// An error code, a model or a compiled program
     #[arg(value_name = "CODE|MODEL|OUT.girih")]
     what: String,
+    /// Why this value of the model lies over the dies as it does: an input, an output, or a number such as `%12` of `--emit fuse`
+    #[arg(long, value_name = "NAME|%N")]
+    value: Option<String>,
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -38,10 +46,66 @@ impl Explain {
         }
         let model = self.model.open(path)?;
         let step = self.model.prepare(&model, Purpose::Compile)?.step;
+        if let Some(value) = &self.value {
+            return self.layout(out, step, value);
+        }
         let graph = girih_compiler::canonicalize::canonicalize(&step.graph).0;
         let options = OptimizeOptions { explain: true, ..self.pipeline.optimize() };
         let report = optimize(&graph, &options).map_err(CompileError::from)?.report;
         out.result(|| text(&report), || document(&report))
+    }
+
+    /// Why a value lies as it does, and what else it could have cost.
+    fn layout(&self, out: &Output, step: TrainStep, value: &str) -> Outcome {
+        let target = self.target.open("dojo-tile")?;
+        let options = self.pipeline.options(&self.target);
+        let step = Pipeline::new(&target, &options).rewrite(step)?;
+        let named = || {
+            let graph = &step.graph;
+            let number = value.strip_prefix('%').and_then(|n| n.parse::<usize>().ok()).filter(|n| *n < graph.nodes().len());
+            let input = graph.inputs.iter().find(|i| i.name == value).map(|i| i.value);
+            let output = graph.outputs.iter().find(|o| o.name == value).map(|o| o.value);
+            number.map(ValueId::new).or(input).or(output)
+        };
+        let Some(v) = named() else {
+            let what = format!("the model has no value `{value}`");
+            return Err(
+                Error::Usage { what, help: "give an input, an output, or a number of `girih compile MODEL --emit fuse`".into() }.into()
+            );
+        };
+        let partition = PartitionOptions { dies: options.dies, ..PartitionOptions::default() };
+        let found = partition::explain(&step, &target, &partition, v).map_err(CompileError::from)?;
+        let Some(e) = found else {
+            let text = || format!("{value} is made on every die that needs it, so nothing was decided");
+            return out.result(text, || json!({ "value": value, "alternatives": [] }));
+        };
+        let op = step.graph.node(e.node).op.name();
+        let text = || {
+            let micro = |ps: u64| format!("{:.3}", ps as f64 * 1e-6);
+            let mut rows = vec![["split", "work us", "moves us", "step us", "more"].map(String::from).to_vec()];
+            let best = e.alternatives.first().map_or(0, |a| a.step);
+            rows.extend(e.alternatives.iter().map(|a| {
+                let more = (a.step - best) as f64 / best.max(1) as f64 * 100.0;
+                vec![a.split.clone(), micro(a.work), micro(a.moves), micro(a.step), format!("{more:+.2} %")]
+            }));
+            let with = e.members.len() - 1;
+            format!(
+                "{value} is made by {} ({op}) on a mesh of {}×{} dies; {with} more nodes are split alike.\nAxes of the mesh, one entry a loop of {}; the first line was chosen:\n\n{}",
+                e.node,
+                e.mesh.0,
+                e.mesh.1,
+                e.node,
+                table(&rows, true)
+            )
+        };
+        let list = || {
+            let one = |a: &Alternative| json!({ "split": a.split, "work_ps": a.work, "moves_ps": a.moves, "step_ps": a.step });
+            e.alternatives.iter().map(one).collect::<Vec<_>>()
+        };
+        out.result(
+            text,
+            || json!({ "value": value, "node": e.node.to_string(), "op": op, "mesh": [e.mesh.0, e.mesh.1], "alternatives": list() }),
+        )
     }
 
     fn program(&self, out: &Output, compiled: &Compiled) -> Outcome {

@@ -58,7 +58,7 @@ enum Command {
     Simulate(Box<simulate::Simulate>),
     /// Summarize a compiled program
     Report(report::Report),
-    /// Explain an error code, or the rewrite rules behind each output
+    /// Explain an error code, the rules behind each output, or where a value lies
     Explain(Box<explain::Explain>),
     /// Show what is in a file
     Inspect(inspect::Inspect),

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_listed() {
-        use girih_compiler::memory::{DoesNotFit, LiveRegion};
+        use girih_compiler::memory::{DoesNotFit, LiveRegion, Repair};
         let region = |tensor: &str, bytes, state| LiveRegion { tensor: tensor.into(), bytes, origin: "layer1/Conv".into(), state };
         let report = Box::new(DoesNotFit {
             die: girih_ir::target::DieId(3),
@@ -64,6 +64,7 @@ mod tests {
             have: 442_500_000,
             at: "%12 = dot_general fc1".into(),
             live: vec![region("fc1.weight", 400 << 20, true), region("%12 (dot_general)", 9 << 20, false)],
+            repairs: vec![Repair { flag: "--dies 25".into(), peak: 400 << 20, picoseconds: 12_300_000 }],
         });
         let error = Error::DoesNotFit { report, at: Some(girih_ir::target::Coord::new(0, 3)) };
         assert_eq!((error.code(), error.exit_code()), ("E0901", 5));

@@ -131,6 +131,7 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
     let step = parse_step(head).map_err(|e| LevelError::Step(e.to_string()))?;
     let mut mesh = MeshShape { rows: 1, cols: 1 };
     let mut cost = 0;
+    let (mut reuse, mut remat) = (None, Vec::new());
     let mut strategies: Vec<Strategy> = vec![Strategy::new(); step.graph.nodes().len()];
     each(section(&found, "partition")?, |w| match w.next()? {
         "mesh" => {
@@ -153,9 +154,20 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
             let axes = axes_of(&step.graph, ValueId::new(v));
             if slot.len() != axes.loops.len() { Err("the value has another number of loops") } else { Ok(()) }
         }
-        _ => Err("`mesh` or `split` is expected"),
+        "reuse" => {
+            reuse = Some(w.number("")? as u32);
+            Ok(())
+        }
+        "remat" => {
+            let v = w.number("%")? as usize;
+            w.word("before")?;
+            let before = w.number("%")? as usize;
+            remat.push((ValueId::new(v), ValueId::new(before)));
+            if v < before && before < step.graph.nodes().len() { Ok(()) } else { Err("a value is made again before a later node") }
+        }
+        _ => Err("`mesh`, `reuse`, `remat` or `split` is expected"),
     })?;
-    Ok(ShardedGraph { step, mesh, strategies, cost })
+    Ok(ShardedGraph { step, mesh, strategies, cost, reuse, remat })
 }
 
 fn storage(w: &mut Words<'_>) -> Result<Storage, &'static str> {

@@ -36,6 +36,12 @@ impl Display for ShardedGraph {
         write!(f, "{}", self.step)?;
         writeln!(f, "== partition")?;
         writeln!(f, "mesh {}x{} cost {}", self.mesh.rows, self.mesh.cols, self.cost)?;
+        if let Some(nodes) = self.reuse {
+            writeln!(f, "reuse {nodes}")?;
+        }
+        for (v, before) in &self.remat {
+            writeln!(f, "remat {v} before {before}")?;
+        }
         for (v, strategy) in self.strategies.iter().enumerate().filter(|(_, s)| !s.is_empty()) {
             write!(f, "split %{v} ")?;
             for (i, LoopSplit { axes, grain }) in strategy.iter().enumerate() {

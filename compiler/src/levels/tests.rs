@@ -40,7 +40,7 @@ fn every_level_round_trips_on_every_mesh() {
         step
     };
     for dies in [1, 2, 5, 9, 24, 25] {
-        let options = PartitionOptions { dies: Some(dies), lambda: 0.0 };
+        let options = PartitionOptions { dies: Some(dies), ..PartitionOptions::default() };
         let (sharded, mesh, _) = partition(&fused, &target, &options).expect("the tile has that many dies");
         assert_eq!(mesh.count(), dies);
         assert_eq!(parse_sharded(&sharded.to_string()), Ok(sharded.clone()));
@@ -58,7 +58,8 @@ fn every_level_round_trips_on_every_mesh() {
 #[test]
 fn damaged_levels_are_refused_with_the_line() {
     let target = Target::builtin("dojo-tile").expect("a built-in target");
-    let (sharded, mesh, _) = partition(&regression(), &target, &PartitionOptions { dies: Some(4), lambda: 0.0 }).expect("four dies");
+    let (sharded, mesh, _) =
+        partition(&regression(), &target, &PartitionOptions { dies: Some(4), ..PartitionOptions::default() }).expect("four dies");
     let text = place::place(sharded, &mesh, &target).expect("routes exist").to_string();
     let refused = |from: &str, to: &str| match parse_placed(&text.replacen(from, to, 1)) {
         Err(LevelError::Line { why, .. }) => why,

@@ -4,13 +4,18 @@ use super::PartitionOptions;
 use super::groups::{Choice, Edge, Groups};
 use crate::sharded::MeshShape;
 use girih_ir::axes::{Axes, DimUse, LoopKind, box_dims};
-use girih_ir::graph::ValueId;
+use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
+use girih_ir::step::TrainStep;
 use girih_ir::target::Target;
-use girih_ir::types::element_count;
+use girih_ir::types::{TensorType, element_count};
+use std::ops::Range;
 
 /// When the mesh is given, moving data is weighed this much less than computing, so that work is really spread.
 const SPREAD_DISCOUNT: f64 = 1.0 / 256.0;
+
+/// Direct exchange along a line loads its middle links so much more than the ends of one die.
+const CONTENTION: f64 = 1.3;
 
 /// Iterations that a `while` is taken to run.
 const WHILE_RUNS: usize = 8;
@@ -21,6 +26,10 @@ pub(super) struct CostModel<'a> {
     mesh: MeshShape,
     lambda: f64,
     move_weight: f64,
+    /// For each node, whether memory is short there.
+    short: Vec<bool>,
+    /// For each node, whether memory is short between it and the last use of its results.
+    held: Vec<bool>,
 }
 
 /// How a tensor lies along one mesh axis.
@@ -35,9 +44,12 @@ enum Along {
 }
 
 impl<'a> CostModel<'a> {
-    pub fn new(target: &'a Target, mesh: MeshShape, options: &PartitionOptions) -> Self {
+    pub fn new(step: &TrainStep, target: &'a Target, mesh: MeshShape, options: &PartitionOptions) -> Self {
         let move_weight = if options.dies.is_some() { SPREAD_DISCOUNT } else { 1.0 };
-        CostModel { target, mesh, lambda: options.lambda, move_weight }
+        let nodes = step.graph.nodes().len();
+        let short: Vec<bool> = (0..nodes).map(|n| options.pressure.get(n).copied().unwrap_or(options.pressure.is_empty())).collect();
+        let held = held(&step.graph, &short);
+        CostModel { target, mesh, lambda: options.lambda, move_weight, short, held }
     }
 
     /// Work of all members of a group on the busiest die, and the price of state that lives there.
@@ -52,52 +64,12 @@ impl<'a> CostModel<'a> {
                 .zip(&member.dim_of_loop)
                 .map(|(l, d)| 0..l.extent.div_ceil(groups.parts(choice, *d)).min(l.extent))
                 .collect();
-            seconds += self.node(groups, member.node, axes, &ranges) * groups.nest.runs(member.node, WHILE_RUNS) as f64;
+            let lambda = if self.held[member.node.index()] { self.lambda * 1e-12 } else { 0.0 };
+            let price = lambda * result_bytes(&groups.step.graph, member.node, axes, &ranges) as f64;
+            let seconds_once = price + work(self.target, &groups.step.graph, member.node, axes, &ranges);
+            seconds += seconds_once * groups.nest.runs(member.node, WHILE_RUNS) as f64;
         }
         (seconds * 1e12) as u64
-    }
-
-    fn node(&self, groups: &Groups<'_>, node: ValueId, axes: &Axes, ranges: &[std::ops::Range<usize>]) -> f64 {
-        let graph = &groups.step.graph;
-        let n = graph.node(node);
-        let mut bytes = 0usize;
-        // What is updated in place is touched where the update goes, what is sliced where the slice is.
-        let (skipped, updated) = match n.op {
-            Op::DynamicSlice(_) => (Some(0), None),
-            Op::DynamicUpdateSlice(_) => (Some(0), Some(1)),
-            _ => (None, None),
-        };
-        let mut written = None;
-        for (k, o) in n.operands.iter().enumerate().filter(|(k, _)| Some(*k) != skipped) {
-            let ty = graph.tensor_ty(*o);
-            let operand = element_count(&box_dims(&axes.operand_box(k, &ty.shape, ranges))) * ty.dtype.size();
-            bytes += operand;
-            written = written.or((Some(k) == updated).then_some(operand));
-        }
-        let mut result_bytes = 0usize;
-        for (c, ty) in n.ty.components().iter().enumerate() {
-            result_bytes += element_count(&box_dims(&axes.result_box(c, &ty.shape, ranges))) * ty.dtype.size();
-        }
-        bytes += written.unwrap_or(result_bytes);
-        if matches!(n.op, Op::DynamicSlice(_)) {
-            bytes += result_bytes;
-        }
-        let memory = bytes as f64 / self.target.sram_bandwidth();
-        let dtype = graph.tensor_ty(node).dtype;
-        let flops = axes.ops(ranges) as f64;
-        let compute = match n.op {
-            Op::DotGeneral(_) | Op::Convolution(_) => {
-                let split = |want: bool| -> usize {
-                    let picked = axes.loops.iter().zip(ranges).filter(|(l, _)| matches!(l.kind, LoopKind::Reduce(_)) == want);
-                    picked.map(|(_, r)| (r.end - r.start).max(1)).product()
-                };
-                let (outer, depth) = (split(false), split(true));
-                let columns = ranges.iter().rev().find(|r| r.end - r.start > 1).map_or(1, |r| r.end - r.start).min(outer).max(1);
-                self.target.gemm_seconds(dtype, (outer / columns).max(1), columns, depth)
-            }
-            _ => flops / self.target.vector_flops(),
-        };
-        self.lambda * 1e-12 * result_bytes as f64 + compute.max(memory) + self.target.launch_overhead()
     }
 
     /// Moving the value of an edge from how it is made to how it is read.
@@ -106,7 +78,9 @@ impl<'a> CostModel<'a> {
         let (Some(from), Some(to)) = (&groups.axes[e.from.node.index()], &groups.axes[e.to.node.index()]) else { return 0 };
         let ty = &graph.ty(e.from.node).components()[e.component];
         let mut need = ty.bytes() as f64;
-        let (mut local, mut combined, mut pieces) = (1.0, 0.0, 0usize);
+        // What is combined is cut into pieces along all axes at once, and so is what is gathered.
+        let (mut local, mut combined) = (1.0, 0.0);
+        let (mut senders, mut adders) = (1usize, 1usize);
         let sides = [(made.y, read.y, self.mesh.rows), (made.x, read.x, self.mesh.cols)];
         for (made, read, size) in sides {
             if size <= 1 {
@@ -122,29 +96,103 @@ impl<'a> CostModel<'a> {
                 (Along::Dim(a), Along::Dim(b)) if a == b => {}
                 (Along::Partial, wanted) => {
                     combined += ty.bytes() as f64 * (size as f64 - 1.0) / size as f64;
-                    pieces += size - 1;
+                    adders *= size;
                     if wanted == Along::Replicated {
                         local /= size as f64;
-                        pieces += size - 1;
+                        senders *= size;
                     }
                 }
                 _ => {
                     local /= size as f64;
-                    pieces += size - 1;
+                    senders *= size;
                 }
             }
+        }
+        // A die of a line that combines has only its part along the other axis, if the value is split there.
+        if combined > 0.0 {
+            let whole = |made: Option<usize>| !matches!(along_result(from, e.component, &e.from.dim_of_loop, made), Along::Dim(_));
+            combined /= (if whole(made.y) { 1 } else { self.mesh.rows } * if whole(made.x) { 1 } else { self.mesh.cols }) as f64;
         }
         let bytes = need * (1.0 - local) + combined;
         if bytes <= 0.0 {
             return 0;
         }
-        let latency =
-            pieces as f64 * self.target.message_overhead() + self.target.hop_latency() * (self.mesh.rows + self.mesh.cols) as f64 / 2.0;
-        let seconds = bytes / self.target.link_bandwidth() + latency + 2.0 * pieces as f64 * self.target.launch_overhead() * 0.25;
+        // Each message occupies the engines of both ends while it is issued; all that arrives for a die is issued by others.
+        let pieces = (senders + adders - 2) as f64;
+        let issue = 2.0 * self.target.launch_overhead() + self.target.message_overhead();
+        let latency = self.target.hop_latency() * (self.mesh.rows + self.mesh.cols) as f64 / 2.0;
+        let seconds = CONTENTION * bytes / self.target.link_bandwidth() + pieces * issue + latency;
         // What does not change in a loop is moved before it.
         let runs = groups.nest.runs(e.from.node, WHILE_RUNS) as f64;
-        (seconds * runs * self.move_weight * 1e12) as u64
+        let price = if self.short[e.to.node.index()] { self.lambda * need * (1.0 - local) } else { 0.0 };
+        (seconds * runs * self.move_weight * 1e12 + price) as u64
     }
+}
+
+/// For each node, whether memory is short somewhere between it and the last use of its results.
+fn held(graph: &Graph, short: &[bool]) -> Vec<bool> {
+    let mut last: Vec<usize> = (0..short.len()).collect();
+    for v in graph.values().rev() {
+        let node = graph.node(v);
+        // A renaming is used where what it names is used.
+        let used = if matches!(node.op, Op::Proj(_) | Op::Reshape(_) | Op::Shard(_)) { last[v.index()] } else { v.index() };
+        node.operands.iter().for_each(|o| last[o.index()] = last[o.index()].max(used));
+    }
+    let mut before = vec![0usize; short.len() + 1];
+    short.iter().enumerate().for_each(|(n, s)| before[n + 1] = before[n] + usize::from(*s));
+    (0..short.len()).map(|n| before[last[n] + 1] > before[n]).collect()
+}
+
+/// Bytes of the results of a share.
+fn result_bytes(graph: &Graph, node: ValueId, axes: &Axes, ranges: &[Range<usize>]) -> usize {
+    let part = |(c, ty): (usize, &TensorType)| element_count(&box_dims(&axes.result_box(c, &ty.shape, ranges))) * ty.dtype.size();
+    graph.ty(node).components().iter().enumerate().map(part).sum()
+}
+
+/// Seconds of a share of a node on its die.
+pub(super) fn work(target: &Target, graph: &Graph, node: ValueId, axes: &Axes, ranges: &[Range<usize>]) -> f64 {
+    let n = graph.node(node);
+    let mut bytes = 0usize;
+    // What is updated in place is touched where the update goes, what is sliced where the slice is.
+    let (skipped, updated) = match n.op {
+        // Another name for the same bytes, when they lie as they should.
+        Op::Reshape(_) | Op::Shard(_) => return 0.0,
+        Op::DynamicSlice(_) => (Some(0), None),
+        Op::DynamicUpdateSlice(_) => (Some(0), Some(1)),
+        _ => (None, None),
+    };
+    let mut written = None;
+    for (k, o) in n.operands.iter().enumerate().filter(|(k, _)| Some(*k) != skipped) {
+        let ty = graph.tensor_ty(*o);
+        let operand = element_count(&box_dims(&axes.operand_box(k, &ty.shape, ranges))) * ty.dtype.size();
+        bytes += operand;
+        written = written.or((Some(k) == updated).then_some(operand));
+    }
+    let results = result_bytes(graph, node, axes, ranges);
+    bytes += written.unwrap_or(results);
+    if matches!(n.op, Op::DynamicSlice(_)) {
+        bytes += results;
+    }
+    let memory = bytes as f64 / target.sram_bandwidth();
+    let compute = match &n.op {
+        Op::DotGeneral(d) => {
+            let extent = |r: Range<usize>| ranges.get(r).unwrap_or_default().iter().map(|r| r.len().max(1)).product::<usize>();
+            let (left, rank) = (graph.tensor_ty(n.operands[0]).rank(), graph.tensor_ty(node).rank());
+            let rows = left - d.lhs_contract.len();
+            target.gemm_seconds(graph.tensor_ty(n.operands[0]).dtype, extent(0..rows), extent(rows..rank), extent(rank..ranges.len()))
+        }
+        Op::Convolution(_) => {
+            let split = |want: bool| -> usize {
+                let picked = axes.loops.iter().zip(ranges).filter(|(l, _)| matches!(l.kind, LoopKind::Reduce(_)) == want);
+                picked.map(|(_, r)| r.len().max(1)).product()
+            };
+            let (outer, depth) = (split(false), split(true));
+            let columns = ranges.get(1).map_or(1, |r| r.len()).clamp(1, outer.max(1));
+            target.gemm_seconds(graph.tensor_ty(node).dtype, (outer / columns).max(1), columns, depth)
+        }
+        _ => axes.ops(ranges) as f64 / target.vector_flops(),
+    };
+    compute.max(memory) + target.launch_overhead()
 }
 
 /// How a result lies along a mesh axis that is given to a dimension of its group.

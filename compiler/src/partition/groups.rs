@@ -98,6 +98,15 @@ impl<'a> Groups<'a> {
         }
     }
 
+    /// The node that decides how a value lies: the one that makes it, and of state the one that makes its new value.
+    pub fn maker(&self, value: ValueId) -> Option<ValueId> {
+        let node = self.resolve(value).0;
+        match &self.step.graph.node(node).op {
+            Op::Input(input) => self.next_state[input.index].map(|v| self.resolve(v).0),
+            _ => Some(node),
+        }
+    }
+
     fn join(&mut self, v: ValueId, axes: &Axes) {
         let own: Vec<bool> = axes.loops.iter().map(|l| l.kind != LoopKind::Whole && l.extent > 1).collect();
         if let Some((g, member)) = self.host(v, axes) {

@@ -2,6 +2,7 @@
 
 use super::PlaceError;
 use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
+use super::holders::{Holders, Holding};
 use crate::sharded::{Shard, ShardedGraph};
 use girih_ir::axes::{Axes, Box, LoopKind, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
@@ -17,12 +18,15 @@ use std::ops::Range;
 /// Partial results below this many bytes are combined on one die; larger ones are combined in pieces, one a die.
 const SPLIT_COMBINE_BYTES: usize = 2048;
 
-/// A complete part of a value on a die.
+/// A part of a value on a die, for use there.
 #[derive(Clone, Debug)]
-struct Holding {
-    die: u32,
+struct Local {
     buffer: BufferId,
     part: Box,
+    /// Made here; else a copy.
+    origin: bool,
+    /// The node that used it last.
+    used: u32,
 }
 
 /// A value component after `proj` is looked through.
@@ -35,9 +39,11 @@ pub(super) struct Placer<'a> {
     buffers: Vec<Buffer>,
     tasks: Vec<Task>,
     messages: Vec<Message>,
-    holdings: FxHashMap<Key, Vec<Holding>>,
-    local: FxHashMap<(u32, Key), Vec<(BufferId, Box)>>,
+    holdings: FxHashMap<Key, Holders>,
+    local: FxHashMap<(u32, Key), Vec<Local>>,
     routes: FxHashMap<(u32, u32), Vec<LinkId>>,
+    /// The node that is being placed.
+    now: u32,
     /// For each graph input: its state pair.
     pair_of_input: Vec<Option<u32>>,
     /// State buffers by pair.
@@ -58,6 +64,7 @@ impl<'a> Placer<'a> {
             holdings: FxHashMap::default(),
             local: FxHashMap::default(),
             routes: FxHashMap::default(),
+            now: 0,
             pair_of_input,
             state: vec![Vec::new(); sharded.step.state.len()],
         }
@@ -110,9 +117,27 @@ impl<'a> Placer<'a> {
         BufferId::new(self.buffers.len() - 1)
     }
 
+    /// Goes on to a node.
+    pub(super) fn at(&mut self, value: ValueId) {
+        self.now = value.0;
+    }
+
+    /// Places a node once more; what it made before is not used any more.
+    pub(super) fn again(&mut self, value: ValueId, axes: &Axes) -> Result<(), PlaceError> {
+        for c in 0..self.graph().ty(value).components().len() as u32 {
+            let key = (value, c);
+            self.holdings.remove(&key);
+            (0..self.dies()).for_each(|die| {
+                self.local.remove(&(die, key));
+            });
+        }
+        self.node(value, axes)
+    }
+
     /// Makes it known that `buffer` holds a complete `part` of a value.
     pub(super) fn hold(&mut self, die: u32, key: Key, buffer: BufferId, part: Box, origin: bool) {
-        self.local.entry((die, key)).or_default().push((buffer, part.clone()));
+        let used = self.now;
+        self.local.entry((die, key)).or_default().push(Local { buffer, part: part.clone(), origin, used });
         if origin {
             self.holdings.entry(key).or_default().push(Holding { die, buffer, part });
         }
@@ -172,8 +197,14 @@ impl<'a> Placer<'a> {
     /// A view of `part` of a value on `die`, brought there when it is not.
     pub(super) fn demand(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
         self.prepare(key)?;
-        if let Some((buffer, _)) = self.local.get(&(die, key)).and_then(|held| held.iter().find(|(_, b)| box_contains(b, &part))) {
-            return Ok(View { buffer: *buffer, part });
+        if let Some(held) = self.local.get_mut(&(die, key)) {
+            if let Some(window) = self.sharded.reuse {
+                held.retain(|l| l.origin || self.now - l.used <= window);
+            }
+            if let Some(l) = held.iter_mut().find(|l| box_contains(&l.part, &part)) {
+                l.used = self.now;
+                return Ok(View { buffer: l.buffer, part });
+            }
         }
         let graph = &self.sharded.step.graph;
         match &graph.node(key.0).op {
@@ -258,9 +289,9 @@ impl<'a> Placer<'a> {
     /// Assembles a part in a new buffer: local pieces are copied, the rest comes from the nearest holders.
     fn gather(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
         let target = self.buffer(die, key, part.clone(), Storage::Own);
-        let mut sources = self.holdings.get(&key).cloned().unwrap_or_default();
+        let mut sources = self.holdings.get_mut(&key).map(|h| h.overlapping(&part)).unwrap_or_default();
         if let Some(held) = self.local.get(&(die, key)) {
-            sources.extend(held.iter().map(|(buffer, part)| Holding { die, buffer: *buffer, part: part.clone() }));
+            sources.extend(held.iter().map(|l| Holding { die, buffer: l.buffer, part: l.part.clone() }));
         }
         let distance = |a: u32, b: u32| {
             let cols = self.sharded.mesh.cols as u32;
@@ -397,7 +428,7 @@ impl<'a> Placer<'a> {
             vec![(0, self.demand(0, key, whole)?)]
         } else {
             let mut missing = vec![whole];
-            let mut held = self.holdings.get(&key).cloned().unwrap_or_default();
+            let mut held = self.holdings.get(&key).map(|h| h.list.clone()).unwrap_or_default();
             held.sort_by_key(|h| (h.die, h.buffer));
             let mut sources = Vec::new();
             for h in held {

@@ -9,8 +9,8 @@ mod loops;
 
 use super::content::{COMPLETE, Content, CoverageId, Coverages, Form, Key, base_of, uncovered};
 use super::deadlock::Event;
-use super::implements::{self, Share};
 use super::footprint::Footprint;
+use super::implements::{self, Share};
 use super::listing::{Listing, Map, Node};
 use super::report::{CheckStats, Fault, Findings, Place, show_box};
 use super::runs::{region_walk, walk};

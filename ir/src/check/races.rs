@@ -81,9 +81,8 @@ fn check_die(stream: &[Instr], die: &DieTrace, d: usize, findings: &mut Findings
 /// A queued access that conflicts with an access by `queue` (`None`: the compute engine).
 fn conflict(uses: &[Use], region: &Region, queue: Option<usize>, write: bool) -> Option<(usize, u32)> {
     let extent = region.extent()?;
-    let near = |u: &&Use| {
-        (write || u.write) && queue != Some(u.queue) && u.footprint.start() < extent.end && extent.start < u.footprint.end()
-    };
+    let near =
+        |u: &&Use| (write || u.write) && queue != Some(u.queue) && u.footprint.start() < extent.end && extent.start < u.footprint.end();
     let mut near = uses.iter().filter(near).peekable();
     near.peek()?;
     let own = Footprint::of(region);

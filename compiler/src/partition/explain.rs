@@ -1,0 +1,73 @@
+//! Why a value lies as it does: every way in which its group could be split, and what the whole step would cost then at best.
+
+use super::cost::CostModel;
+use super::{PartitionOptions, Terms, edge_table, partition, solve};
+use crate::sharded::{LoopSplit, MeshShape};
+use girih_ir::graph::ValueId;
+use girih_ir::step::TrainStep;
+use girih_ir::target::{Target, error::TargetError};
+
+/// A cost that no sum of others reaches.
+const FORBIDDEN: u64 = u64::MAX / 4;
+
+/// A way in which the group of a value could be split.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alternative {
+    /// The loops of the value's node: mesh axes a loop, as in the text of `partition`.
+    pub split: String,
+    /// Picoseconds of the group's work on the busiest die.
+    pub work: u64,
+    /// Picoseconds of moving what the group reads and makes, with its neighbors as they suit it best.
+    pub moves: u64,
+    /// Picoseconds of the step.
+    pub step: u64,
+}
+
+/// Why a value lies as it does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explanation {
+    /// Rows and columns of the logical mesh.
+    pub mesh: (usize, usize),
+    /// The node that makes the value (for state: its new value).
+    pub node: ValueId,
+    /// The nodes that share the decision.
+    pub members: Vec<ValueId>,
+    /// What could have been chosen, cheapest first: the first one was.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// Explains the split of a value of a fused step; `None` for what is made wherever it is needed.
+pub fn explain(step: &TrainStep, target: &Target, options: &PartitionOptions, value: ValueId) -> Result<Option<Explanation>, TargetError> {
+    let (sharded, ..) = partition(step, target, options)?;
+    let mesh: MeshShape = sharded.mesh;
+    let model = CostModel::new(step, target, mesh, options);
+    let Some(terms) = Terms::of(step, mesh, &model, u64::MAX) else { return Ok(None) };
+    let groups = &terms.groups;
+    let node = groups.maker(value);
+    let Some((g, at)) = node.and_then(|n| groups.place[n.index()]) else { return Ok(None) };
+    let (group, sizes) = (&groups.list[g], terms.sizes());
+    let edges: Vec<_> = groups.edges().into_iter().filter(|e| e.producer != e.consumer && (e.producer == g || e.consumer == g)).collect();
+    let tables: Vec<(Vec<u64>, _)> = edges.iter().map(|e| (edge_table(&model, groups, e), e)).collect();
+    let alternative = |o: usize| {
+        let mut factors = terms.factors.clone();
+        factors.push(super::Factor { vars: vec![g], table: (0..sizes[g]).map(|i| if i == o { 0 } else { FORBIDDEN }).collect() });
+        let found = solve(&sizes, factors);
+        let moves = tables.iter().map(|(table, e)| {
+            let (a, b) = (found.choice[e.producer], found.choice[e.consumer]);
+            table[a * sizes[e.consumer] + b]
+        });
+        let strategy = groups.member_strategy(&group.members[at], &group.options[o]);
+        let split: Vec<String> = strategy.iter().map(|LoopSplit { axes, .. }| axes.to_string()).collect();
+        Alternative {
+            split: split.join(","),
+            work: model.group(groups, g, &group.options[o]),
+            moves: moves.sum(),
+            step: found.cost.saturating_add(terms.constant),
+        }
+    };
+    let mut alternatives: Vec<Alternative> = (0..sizes[g]).map(alternative).collect();
+    alternatives.sort_by_key(|a| a.step);
+    alternatives.dedup_by(|a, b| a.split == b.split);
+    let members = group.members.iter().map(|m| m.node).collect();
+    Ok(Some(Explanation { mesh: (mesh.rows, mesh.cols), node: group.members[at].node, members, alternatives }))
+}
