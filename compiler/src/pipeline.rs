@@ -226,6 +226,7 @@ impl<'a> Pipeline<'a> {
 
     /// The passes from a fused step to a program: partition, place, schedule, memory, lower.
     pub fn plan(&mut self, step: TrainStep) -> Result<Program, CompileError> {
+        let step = if self.target.mesh.sites() > 1 { schedule::reorder(step) } else { step };
         match self.fit(&step)? {
             Ok(plan) => self.lower(plan),
             Err(mut report) => {

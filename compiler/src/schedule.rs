@@ -2,6 +2,10 @@
 //! deadlock is possible. Transfers move up to right behind the task that makes their data, but not many nodes before
 //! their use, so they travel while others compute and hold memory for a short time; what a loop needs from outside is brought before it.
 
+mod order;
+
+pub use order::reorder;
+
 use crate::place::{PlacedGraph, Storage, Task, TaskKind};
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
