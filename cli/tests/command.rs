@@ -323,7 +323,7 @@ fn simulation_and_measurement_are_documents() {
     assert_eq!(bench["losses"].as_array().map(Vec::len), Some(8));
     let (median, least) = (bench["median_ms"].as_f64().unwrap(), bench["min_ms"].as_f64().unwrap());
     assert!(least > 0.0 && median >= least && bench["compile_ms"].as_f64().is_some_and(|ms| ms > 0.0));
-    assert!(bench["gflops"].as_f64().is_some_and(|g| g > 0.0));
+    assert!(bench["gflops"].as_f64().is_some_and(|g| g > 0.0) && bench["percent_of_peak"].as_f64().is_some_and(|p| p > 0.0 && p < 400.0));
     assert!(bench["peak_rss_bytes"].as_u64().is_none_or(|b| b > 1 << 20));
 }
 

@@ -7,8 +7,9 @@ use clap::Args;
 use girih::case::Case;
 use girih::{Inputs, Session, tensors};
 use girih_ir::literal::Literal;
+use girih_ir::program::{Instr, Program};
 use girih_ir::tensor::Tensor;
-use girih_ir::types::TensorType;
+use girih_ir::types::{DType, TensorType};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -153,6 +154,8 @@ impl Bench {
         let (median, least) = (median(&times), times.first().copied().unwrap_or_default());
         let (rate, peak, steps) = (flops as f64 / median, peak_rss(), times.len());
         let program = session.program();
+        let products = girih_runtime::peak::flops(product_type(program)) * session.threads() as f64;
+        let share = 100.0 * rate / products;
         let text = || {
             let row = |label: &str, text: String| vec![label.to_string(), text];
             let mut rows = vec![
@@ -161,7 +164,7 @@ impl Bench {
                     format!("{} on {}, {} of {} dies", program.name, program.target.name, program.dies.len(), program.target.mesh.sites()),
                 ),
                 row("step", format!("median {}, least {} ({} steps, {} threads)", time(median), time(least), steps, session.threads())),
-                row("speed", format!("{} ({} a step)", metric(rate, "FLOP/s"), metric(flops as f64, "FLOP"))),
+                row("speed", format!("{}, {share:.1} % of the peak ({} a step)", metric(rate, "FLOP/s"), metric(flops as f64, "FLOP"))),
                 row("memory", peak.map_or_else(|| "not known on this system".into(), |p| format!("peak {} resident", bytes(p)))),
                 row("compile", time(compile)),
             ];
@@ -174,12 +177,22 @@ impl Bench {
         let document = || {
             json!({
                 "program": program.name, "target": program.target.name, "dies_used": program.dies.len(), "threads": session.threads(),
-                "steps": steps, "median_ms": median * 1e3, "min_ms": least * 1e3, "flops": flops, "gflops": rate / 1e9,
+                "steps": steps, "median_ms": median * 1e3, "min_ms": least * 1e3, "flops": flops, "gflops": rate / 1e9, "percent_of_peak": share,
                 "peak_rss_bytes": peak, "losses": losses, "compile_ms": compile * 1e3,
             })
         };
         out.line(text, document)
     }
+}
+
+/// The element type whose multiply-adds bound the step: bf16 when its products are of that type.
+fn product_type(program: &Program) -> DType {
+    let halves = program.streams.iter().flatten().any(|i| match i {
+        Instr::Gemm { a, .. } => a.dtype == DType::BF16,
+        Instr::Conv { lhs, .. } => lhs.dtype == DType::BF16,
+        _ => false,
+    });
+    if halves { DType::BF16 } else { DType::F32 }
 }
 
 fn median(sorted: &[f64]) -> f64 {

@@ -5,8 +5,8 @@
 use super::block::Block;
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512, __mmask16, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, __mmask16, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 const LANES: usize = 16;
@@ -221,7 +221,7 @@ macro_rules! microkernels {
 
 microkernels!(single, "avx512f", true, |x, y, sum| _mm512_fmadd_ps(x, y, sum));
 microkernels!(pair, "avx512f,avx512bf16", false, |x: __m512, y: __m512, sum| {
-    _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, _>(x), std::mem::transmute::<__m512, _>(y))
+    _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, __m512bh>(x), std::mem::transmute::<__m512, __m512bh>(y))
 });
 
 fn mask(lanes: usize) -> __mmask16 {
@@ -276,6 +276,8 @@ impl Laundered for isize {
 }
 
 impl Laundered for *const f32 {
+    // The pointer is a number here: nothing is read through it.
+    #[allow(clippy::pointers_in_nomem_asm_block)]
     #[inline(always)]
     fn launder(mut self) -> Self {
         // SAFETY: no instruction at all.

@@ -220,7 +220,8 @@ impl Generator<'_> {
     fn straight(&self, columns: usize) -> Option<Block> {
         let mut b = Block::default();
         let vectors = columns.div_ceil(16);
-        let place = |c: usize| Place { pointer: 0, moves: false, plus: 16 * c as i32, tail: c + 1 == vectors && !columns.is_multiple_of(16) };
+        let place =
+            |c: usize| Place { pointer: 0, moves: false, plus: 16 * c as i32, tail: c + 1 == vectors && !columns.is_multiple_of(16) };
         let mut values = self.nothing();
         for step in &self.program.whole.steps {
             let s = step.slot as usize;

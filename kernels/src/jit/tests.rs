@@ -163,9 +163,7 @@ fn operand(rng: &mut Rng, dtype: DType, loops: &[usize], cols: usize) -> (Store,
     let split = loops.len() - cols;
     let still_columns = rng.below(4) == 0;
     let fixed: Vec<bool> = (0..loops.len())
-        .map(|d| {
-            if d + 1 == loops.len() || (cols > 0 && d >= split) { still_columns } else { rng.below(4) == 0 }
-        })
+        .map(|d| if d + 1 == loops.len() || (cols > 0 && d >= split) { still_columns } else { rng.below(4) == 0 })
         .collect();
     let mut strides = vec![0isize; loops.len()];
     let mut size = 1;

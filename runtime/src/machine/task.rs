@@ -250,7 +250,7 @@ pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Res
             o.read(lhs, false, false)?;
             o.read(rhs, false, false)?;
             let mut work = conv(&o, window, *feature_groups as usize, *batch_groups as usize)?;
-            if let (Work::Conv(c), Some((runs, layout))) = (&work, runs_of(&instr.writes()[0])?) {
+            if let (Work::Conv(c), Some((runs, layout))) = (&work, runs_of(instr.writes()[0])?) {
                 work = Work::ConvRuns(Conv { out: layout, ..c.clone() });
                 o.writes = runs;
             }
@@ -391,7 +391,7 @@ pub const RUNS: usize = 27;
 pub fn runs_of(region: &Region) -> Result<Option<(SmallVec<[Bytes; 2]>, Layout)>, String> {
     let whole = extent(region)?;
     let size = region.dtype.size();
-    let elements = region.elements() as usize;
+    let elements = region.elements();
     if whole.len() == elements * size || region.strides.iter().zip(&region.dims).any(|(s, d)| *s < 0 && *d > 1) {
         return Ok(None);
     }
