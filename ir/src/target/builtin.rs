@@ -13,8 +13,13 @@ const BUILTINS: &[(&str, &str)] = &[
     ("dojo-tray", include_str!("../../targets/dojo-tray.toml")),
     ("dojo-exapod", include_str!("../../targets/dojo-exapod.toml")),
     ("wse2", include_str!("../../targets/wse2.toml")),
+    ("wse3", include_str!("../../targets/wse3.toml")),
     ("ipu-mk2", include_str!("../../targets/ipu-mk2.toml")),
+    ("ipu-bow", include_str!("../../targets/ipu-bow.toml")),
     ("wormhole-n150", include_str!("../../targets/wormhole-n150.toml")),
+    ("blackhole-p150", include_str!("../../targets/blackhole-p150.toml")),
+    ("a100", include_str!("../../targets/a100.toml")),
+    ("h100", include_str!("../../targets/h100.toml")),
 ];
 
 impl Target {
@@ -98,8 +103,8 @@ mod tests {
         assert_eq!(suggestion("tpu"), None);
         assert_eq!(
             Target::builtin("hots").unwrap_err().to_string(),
-            "there is no target `hots` (did you mean `host`?); built in are host, dojo-d1, dojo-tile, dojo-tray, dojo-exapod, wse2, ipu-mk2, wormhole-n150, \
-             or give the path of a TOML file"
+            "there is no target `hots` (did you mean `host`?); built in are host, dojo-d1, dojo-tile, dojo-tray, dojo-exapod, wse2, wse3, ipu-mk2, ipu-bow, \
+             wormhole-n150, blackhole-p150, a100, h100, or give the path of a TOML file"
         );
     }
 

@@ -7,6 +7,7 @@
 //! Nothing here knows about graphs or programs.
 
 pub mod builtin;
+pub mod engines;
 pub mod error;
 pub mod geometry;
 pub mod logical;
@@ -16,6 +17,7 @@ pub mod route;
 pub mod sections;
 pub mod text;
 
+pub use engines::{Amp, TileEngine, VectorUnit, WindowShape};
 pub use error::TargetError;
 pub use geometry::{Coord, DieId, Direction, GridShape, LinkId, LinkName, Mesh};
 pub use logical::{Embedding, LogicalDie, LogicalMesh};
@@ -85,9 +87,9 @@ impl Target {
         share(m, &tile.t_m) * share(n, &tile.t_n) * share(k, &tile.t_k) * k as f64 / (k as f64 + tile.k0.si())
     }
 
-    /// Seconds of the engines for an `m×k` by `k×n` product of this type, launch not included.
-    pub fn gemm_seconds(&self, dtype: DType, m: usize, n: usize, k: usize) -> f64 {
-        2.0 * m as f64 * n as f64 * k as f64 / (self.peak_flops(dtype) * self.gemm_efficiency(m, n, k))
+    /// Seconds from the start of a step to the first instruction of a die.
+    pub fn dispatch(&self) -> f64 {
+        self.die.dispatch.as_ref().map_or(0.0, Quantity::si)
     }
 
     /// Bytes per second and direction of a link inside a package.
@@ -113,6 +115,26 @@ impl Target {
     /// Seconds to start and finish a message.
     pub fn message_overhead(&self) -> f64 {
         self.link.message_overhead.si()
+    }
+
+    /// Seconds of a stream to put a transfer into its queue.
+    pub fn issue_overhead(&self) -> f64 {
+        self.link.issue.as_ref().map_or(self.launch_overhead(), Quantity::si)
+    }
+
+    /// Seconds of a stream to go on after a wait.
+    pub fn wait_overhead(&self) -> f64 {
+        self.link.wait.as_ref().map_or(0.0, Quantity::si)
+    }
+
+    /// Bytes per second and direction between a die and its router, if that is less than its links together.
+    pub fn ramp_bandwidth(&self) -> Option<f64> {
+        self.link.ramp.as_ref().map(Quantity::si)
+    }
+
+    /// Seconds that a word spends in a die that sends on what it receives or combines, if dies do that word by word.
+    pub fn streaming(&self) -> Option<f64> {
+        self.link.streaming.as_ref().map(Quantity::si)
     }
 
     /// Whether routers copy a message to several links.

@@ -89,6 +89,8 @@ dimensions! {
     EnergyPerByte, "an energy per byte", [("J/B", 1.0), ("nJ/B", 1e-9), ("pJ/B", 1e-12), ("pJ/bit", 8e-12)];
     /// A pure number: matrix rows, columns.
     Count, "a count", [("elements", 1.0)];
+    /// Cycles of the die's clock.
+    Cycles, "a number of cycles", [("cycles", 1.0)];
 }
 
 /// A number, the unit that it is written in, where it is from and how sure it is.

@@ -2,6 +2,7 @@
 //!
 //! The structs mirror the TOML; programs use the accessors of [`Target`], which return plain SI numbers.
 
+use super::engines::{Amp, TileEngine, VectorUnit};
 use super::geometry::{Direction, GridShape, Mesh};
 use super::quantity::{
     Bytes, BytesPerSecond, Count, EnergyPerByte, EnergyPerFlop, Figure, FlopsPerSecond, Frequency, PerDType, Power, Quantity, Time,
@@ -53,8 +54,16 @@ pub struct Die {
     pub vector: Quantity<FlopsPerSecond>,
     /// From one instruction to the next one, beyond its work.
     pub launch_overhead: Quantity<Time>,
+    /// From the start of a step to the first instruction, where that is known.
+    pub dispatch: Option<Quantity<Time>>,
     /// What a matrix product is padded to.
     pub gemm: GemmTile,
+    /// How products run on vector instructions, for dies without a matrix engine.
+    pub vector_unit: Option<VectorUnit>,
+    /// How products, convolutions and pooling run on an IPU's tile.
+    pub amp: Option<Amp>,
+    /// How products run on an engine that takes square tiles in phases.
+    pub tile_engine: Option<TileEngine>,
 }
 
 /// The grid of cores of a die; the cost model sees it, the streams do not.
@@ -92,6 +101,18 @@ pub struct Link {
     pub hop_latency: Quantity<Time>,
     /// To start and finish a message, however far it goes.
     pub message_overhead: Quantity<Time>,
+    /// Time of a stream to put a transfer into its queue; without it that of any instruction.
+    pub issue: Option<Quantity<Time>>,
+    /// Time of a stream to go on after a wait, where that takes any.
+    pub wait: Option<Quantity<Time>>,
+    /// Between the SRAM of a die and its router, in each direction, for all messages together; without it only the links limit.
+    pub ramp: Option<Quantity<BytesPerSecond>>,
+    /// Where a die forwards word by word what it receives or combines: from a word's arrival to its departure, beyond the message overhead.
+    /// Without it a message is sent on when all of it is there.
+    pub streaming: Option<Quantity<Time>>,
+    /// Whether what goes through the ramp takes the time of the compute engine.
+    #[serde(default)]
+    pub on_engine: bool,
     /// Whether routers copy a message to several links.
     pub multicast: bool,
 }
@@ -150,6 +171,17 @@ pub struct Crossing {
     pub hop_latency: Quantity<Time>,
 }
 
+/// Adds the figures of a section of that many plain fields.
+macro_rules! push_section {
+    ($list:ident, $at:literal, $section:ident, ($($borrow:tt)+), $fields:tt) => { push_section!(@ $list, $at, $section, ($($borrow)+), $fields) };
+    (@ $list:ident, $at:literal, $section:ident, $borrow:tt, [$($field:ident),*]) => {
+        $(push_section!(# $list, $at, $section, $borrow, $field);)*
+    };
+    (# $list:ident, $at:literal, $section:ident, ($($borrow:tt)+), $field:ident) => {
+        $list.push((concat!($at, ".", stringify!($field)).to_string(), $($borrow)+ $section.$field));
+    };
+}
+
 /// The one list of figures, for both kinds of borrow.
 macro_rules! list_figures {
     ($target:ident, $iterate:ident, $($borrow:tt)+) => {{
@@ -163,13 +195,46 @@ macro_rules! list_figures {
         }
         list.push(("die.vector".into(), $($borrow)+ $target.die.vector));
         list.push(("die.launch_overhead".into(), $($borrow)+ $target.die.launch_overhead));
+        if let Some(dispatch) = $($borrow)+ $target.die.dispatch {
+            list.push(("die.dispatch".into(), dispatch));
+        }
         list.push(("die.gemm.t_m".into(), $($borrow)+ $target.die.gemm.t_m));
         list.push(("die.gemm.t_n".into(), $($borrow)+ $target.die.gemm.t_n));
         list.push(("die.gemm.t_k".into(), $($borrow)+ $target.die.gemm.t_k));
         list.push(("die.gemm.k0".into(), $($borrow)+ $target.die.gemm.k0));
+        if let Some(unit) = $($borrow)+ $target.die.vector_unit {
+            push_section!(list, "die.vector_unit", unit, ($($borrow)+), [start]);
+            for (dtype, figure) in unit.lanes.$iterate() {
+                list.push((format!("die.vector_unit.lanes.{dtype}"), figure));
+            }
+            for (dtype, figure) in unit.cycles.$iterate() {
+                list.push((format!("die.vector_unit.cycles.{dtype}"), figure));
+            }
+        }
+        if let Some(amp) = $($borrow)+ $target.die.amp {
+            push_section!(list, "die.amp", amp, ($($borrow)+), [
+                workers, depth_bytes, columns, byte_cycles, block_cycles, column_cycles, conv_depth, conv_columns, conv_cycles,
+                conv_block, conv_worker, conv_row, conv_output, line_width, line_cycles, pool_worker, pool_item, pool_vector
+            ]);
+        }
+        if let Some(tiles) = $($borrow)+ $target.die.tile_engine {
+            push_section!(list, "die.tile_engine", tiles, ($($borrow)+), [phase, phase_issue, tile_issue]);
+        }
         list.push(("link.bandwidth".into(), $($borrow)+ $target.link.bandwidth));
         list.push(("link.hop_latency".into(), $($borrow)+ $target.link.hop_latency));
         list.push(("link.message_overhead".into(), $($borrow)+ $target.link.message_overhead));
+        if let Some(issue) = $($borrow)+ $target.link.issue {
+            list.push(("link.issue".into(), issue));
+        }
+        if let Some(wait) = $($borrow)+ $target.link.wait {
+            list.push(("link.wait".into(), wait));
+        }
+        if let Some(ramp) = $($borrow)+ $target.link.ramp {
+            list.push(("link.ramp".into(), ramp));
+        }
+        if let Some(streaming) = $($borrow)+ $target.link.streaming {
+            list.push(("link.streaming".into(), streaming));
+        }
         list.push(("host_memory.port_bandwidth".into(), $($borrow)+ $target.host_memory.port_bandwidth));
         list.push(("host_memory.total_bandwidth".into(), $($borrow)+ $target.host_memory.total_bandwidth));
         list.push(("host_memory.latency".into(), $($borrow)+ $target.host_memory.latency));

@@ -108,7 +108,10 @@ impl Target {
 
 /// Latencies, overheads and energies may be nothing; sizes and rates may not.
 fn may_be_zero(path: &str) -> bool {
-    path.starts_with("energy.") || ["latency", "overhead", "k0"].iter().any(|end| path.ends_with(end))
+    path.starts_with("energy.")
+        || ["latency", "overhead", "k0", "dispatch", "streaming", "issue", "wait", "_cycles", "conv_output"]
+            .iter()
+            .any(|end| path.ends_with(end))
 }
 
 /// Writes the plain values of a table, then its subtables; a table without tables inside is one line.
@@ -163,6 +166,9 @@ impl fmt::Display for Target {
         writeln!(f)?;
         writeln!(f, "formats     {}", self.formats.join(" "))?;
         writeln!(f, "multicast   {}", if self.link.multicast { "yes" } else { "no" })?;
+        if self.link.on_engine {
+            writeln!(f, "messages    take the time of the compute engine")?;
+        }
         let edges: Vec<String> = self.host_memory.edges.iter().map(ToString::to_string).collect();
         writeln!(f, "host ports  {} on the edges {}", self.host_ports().len(), edges.join(" "))?;
         writeln!(f, "live dies   {} of {}", self.mesh.sites() - self.mesh.dead_dies.len(), self.mesh.sites())?;
