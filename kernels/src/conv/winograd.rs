@@ -68,9 +68,12 @@ pub(super) fn pays(c: &Conv) -> bool {
     if fits_forward(c) {
         return c.rhs.dims[1] >= 8 && saves(c.lhs.dims[2], c.lhs.dims[3]);
     }
+    if !fits_filter_gradient(c) {
+        return false;
+    }
     // The distance between columns is the number of channels in memory, whatever part of them this call has.
     let narrow = c.lhs.dims[3] > 1 && c.lhs.strides[3].unsigned_abs() < 8;
-    fits_filter_gradient(c) && !narrow && saves(c.rhs.dims[2], c.rhs.dims[3])
+    !narrow && saves(c.rhs.dims[2], c.rhs.dims[3])
 }
 
 /// Runs a convolution that one of the two forms fits; `false` when none does.
