@@ -9,6 +9,9 @@
 mod emit;
 mod flat;
 mod group;
+mod items;
+mod sums;
+mod traffic;
 
 use girih_ir::graph::Graph;
 use girih_ir::graph::loops::LoopNest;
@@ -48,18 +51,47 @@ impl fmt::Display for FuseReport {
     }
 }
 
-/// Fuses a graph. The result holds `map`, `rows`, ops that are not elementwise, and views that had to be materialized.
-pub fn fuse(graph: &Graph) -> (Graph, FuseReport) {
-    match try_fuse(graph) {
+impl FuseReport {
+    /// Counts the fused ops of a graph anew.
+    fn count(&mut self, graph: &Graph) {
+        let live = graph.live();
+        let nodes = || graph.values().filter(|v| live[v.index()]).map(|v| graph.node(v));
+        let fused = || nodes().filter_map(|n| if let girih_ir::ops::Op::Fused(f) = &n.op { Some(f) } else { None });
+        self.nodes_after = nodes().count();
+        self.maps = fused().filter(|f| f.cols == 0).count();
+        self.rows = fused().filter(|f| f.cols > 0).count();
+        self.longest = fused().map(|f| f.program.body.len()).max().unwrap_or(0);
+    }
+}
+
+/// Fuses a graph for one die: less is kept in memory and more computed again, and sums over leading dimensions are fused with what they sum.
+/// On a mesh those would be in the way of the partitioning.
+pub fn fuse_for_one_die(graph: &Graph) -> (Graph, FuseReport) {
+    match try_fuse(graph, true) {
         Ok(done) => done,
         Err(e) => unreachable!("fusion made an op that does not type: {e}"),
     }
 }
 
-fn try_fuse(graph: &Graph) -> Result<(Graph, FuseReport), InferError> {
+/// Fuses a graph. The result holds `map`, `rows`, ops that are not elementwise, and views that had to be materialized.
+pub fn fuse(graph: &Graph) -> (Graph, FuseReport) {
+    match try_fuse(graph, false) {
+        Ok(done) => done,
+        Err(e) => unreachable!("fusion made an op that does not type: {e}"),
+    }
+}
+
+fn try_fuse(graph: &Graph, one_die: bool) -> Result<(Graph, FuseReport), InferError> {
     let flat = flat::flatten(graph);
     let groups = group::groups(&flat);
-    let (fused, report) = emit::emit(graph, &flat, &groups)?;
+    let (mut fused, mut report) = emit::emit(graph, &flat, &groups)?;
+    if one_die {
+        let mut items = items::Items::of(&fused);
+        sums::collect(&mut items);
+        traffic::recompute(&mut items);
+        fused = items.into_graph(&fused)?;
+        report.count(&fused);
+    }
     match LoopNest::of(&fused) {
         Ok(nest) if !nest.is_empty() => Ok((fused.with_contiguous_loops(&nest), report)),
         _ => Ok((fused, report)),

@@ -216,7 +216,7 @@ impl<'a> Pipeline<'a> {
         }
         let before = size(&step);
         step.graph = self.timed("fuse", before, |_| {
-            let (graph, report) = fuse::fuse(&step.graph);
+            let (graph, report) = if one_die { fuse::fuse_for_one_die(&step.graph) } else { fuse::fuse(&step.graph) };
             let n = graph.nodes().len();
             (graph, n, report.to_string())
         });

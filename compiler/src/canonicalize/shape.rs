@@ -7,6 +7,7 @@ use girih_ir::ops::Op;
 use girih_ir::ops::broadcast::Broadcast;
 use girih_ir::ops::concat::Concat;
 use girih_ir::ops::constant::Constant;
+use girih_ir::ops::convolution::Convolution;
 use girih_ir::ops::pad::Pad;
 use girih_ir::ops::reduce::Reduce;
 use girih_ir::ops::reshape::Reshape;
@@ -39,8 +40,21 @@ pub(super) fn simplify(rw: &mut Rewriter<'_>, op: &Op, operands: &[ValueId]) -> 
         Op::Concat(c) => concat(rw, c, operands),
         Op::DynamicSlice(d) => dynamic_slice(rw, &d.sizes, operands),
         Op::DynamicUpdateSlice(_) => dynamic_update_slice(rw, operands),
+        Op::Convolution(c) => convolution(rw, c, operands),
         _ => None,
     }
+}
+
+/// A kernel that is reversed along spatial dimensions only: the convolution reads it backwards.
+fn convolution(rw: &mut Rewriter<'_>, c: &Convolution, operands: &[ValueId]) -> Option<ValueId> {
+    let Op::Reverse(r) = op_of(rw.out, operands[1]) else { return None };
+    let mut turned = c.clone();
+    for d in &r.dims {
+        let at = c.rhs_dims[2..].iter().position(|s| s == d)?;
+        turned.reverse[at] = !turned.reverse[at];
+    }
+    let kernel = rw.out.node(operands[1]).operands[0];
+    Some(rw.build(turned.into(), &[operands[0], kernel]))
 }
 
 /// A repeated element stays one under another shape.

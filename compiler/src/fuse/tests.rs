@@ -195,3 +195,80 @@ fn a_training_step_becomes_few_ops() {
     assert!(report.nodes_after * 3 < plain.nodes_before && report.nodes_after <= plain.nodes_after, "{report} against {plain}");
     assert!(!names(&f).contains(&"transpose"));
 }
+
+/// As [`check`], for one die.
+fn check_one_die(graph: &Graph) -> Graph {
+    let (fused, report) = super::fuse_for_one_die(graph);
+    girih_ir::verify::verify(&fused).unwrap();
+    assert_eq!((fused.clone(), report), super::fuse_for_one_die(graph));
+    let mut random = Random(0x5DEE_CE66_D1CE_4E5B);
+    let ins: Vec<Tensor> = graph.inputs.iter().map(|i| random.tensor(graph.tensor_ty(i.value))).collect();
+    let (a, b) = (interp::eval(graph, &ins).unwrap(), interp::eval(&fused, &ins).unwrap());
+    for ((a, b), o) in a.iter().zip(&b).zip(&graph.outputs) {
+        assert_eq!(a.ty(), b.ty());
+        for (x, y) in a.floats().into_iter().zip(b.floats()) {
+            assert!((x - y).abs() <= 1e-9 * x.abs().max(1.0), "output {}: {x} became {y}", o.name);
+        }
+    }
+    fused
+}
+
+#[test]
+fn batch_normalization_reads_its_operand_once_for_the_sums_and_once_for_the_result() {
+    let (mut g, v) = new(&[&[8, 16, 16, 32], &[8, 16, 16, 32], &[32]]);
+    let (x, up, gain) = (v[0], v[1], v[2]);
+    let spread = |g: &mut Graph, a| g.broadcast(a, &[8, 16, 16, 32], &[3]);
+    let square = g.times(x, x);
+    let (sum, squares) = (g.sum(x, &[0, 1, 2]), g.sum(square, &[0, 1, 2]));
+    let (mean, second) = (g.scaled(sum, 1.0 / 2048.0), g.scaled(squares, 1.0 / 2048.0));
+    let of_mean = g.times(mean, mean);
+    let variance = g.minus(second, of_mean);
+    let scale = g.unary(UnaryFn::Rsqrt, variance);
+    let scale = g.times(scale, gain);
+    let (wide_mean, wide_scale) = (spread(&mut g, mean), spread(&mut g, scale));
+    let centered = g.minus(x, wide_mean);
+    let y = g.times(centered, wide_scale);
+    let zero = g.splat_like(y, 0.0);
+    let positive = g.compare(CompareFn::Gt, y, zero);
+    let relu = g.select(positive, y, zero);
+    // What reads the activation is no map, so the activation is kept, but its mask is not.
+    let turned = g.reshape(relu, &[2048, 32]);
+    let product = g.emit(DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0], rhs_contract: vec![0] }, &[turned, turned]);
+    let dy = g.select(positive, up, zero);
+    let weighted = g.times(dy, centered);
+    let (db, dg) = (g.sum(dy, &[0, 1, 2]), g.sum(weighted, &[0, 1, 2]));
+    let (wide_b, wide_g) = (spread(&mut g, db), spread(&mut g, dg));
+    let part = g.times(centered, wide_g);
+    let part = g.plus(part, wide_b);
+    let part = g.scaled(part, 1.0 / 2048.0);
+    let dx = g.minus(dy, part);
+    let dx = g.times(dx, wide_scale);
+    for (name, v) in [("product", product), ("db", db), ("dg", dg), ("dx", dx)] {
+        g.output(name, v);
+    }
+    let f = check_one_die(&g);
+    let large = |n: &&girih_ir::graph::Node| n.ty.components().iter().any(|t| t.elements() == 65536);
+    let live = f.live();
+    let nodes: Vec<&girih_ir::graph::Node> = f.values().filter(|v| live[v.index()]).map(|v| f.node(v)).collect();
+    let kept: Vec<&str> = nodes.iter().copied().filter(large).map(|n| n.op.name()).filter(|n| *n != "input" && *n != "reshape").collect();
+    assert_eq!(kept, ["map", "map"], "the activation and the gradient are all that is kept");
+    let firsts = nodes.iter().filter(|n| matches!(&n.op, Op::Fused(o) if o.cols == 2)).count();
+    assert_eq!(firsts, 2, "two sums of the operand, two of its gradient");
+}
+
+#[test]
+fn one_summed_dimension_is_cut_into_blocks() {
+    let (mut g, v) = new(&[&[512, 160], &[512, 160]]);
+    let t = g.times(v[0], v[1]);
+    let s = g.sum(t, &[0]);
+    g.output("s", s);
+    let f = check_one_die(&g);
+    assert_eq!(names(&f), ["reshape", "reshape", "rows", "rows"]);
+}
+
+#[test]
+fn random_graphs_keep_their_meaning_on_one_die() {
+    for seed in 1..60 {
+        check_one_die(&random_graph(seed));
+    }
+}

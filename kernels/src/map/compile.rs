@@ -1,5 +1,6 @@
 //! A fused program made ready to run: what is needed, in which sweep over the columns, in which block register.
 
+use super::columns::ColumnSums;
 use crate::error::KernelError;
 use crate::jit::Cache;
 use crate::lane::{Value, by_value};
@@ -32,6 +33,8 @@ pub struct Compiled {
     pub(crate) last_read: Vec<Slot>,
     /// The program as machine code, for each way that its operands moved so far.
     pub(crate) jit: Cache,
+    /// Its form for columns that are not neighbors.
+    pub(super) columns: Option<ColumnSums>,
 }
 
 /// One result of a program.
@@ -130,6 +133,7 @@ impl Compiled {
             }
         }
         Ok(Compiled {
+            columns: if cols > 0 { ColumnSums::of(program, &types, &per_row) } else { None },
             jit: Cache::default(),
             last_read,
             inputs: program.inputs.clone(),

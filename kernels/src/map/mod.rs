@@ -9,6 +9,7 @@
 //! **Order of sums:** column `c` is combined into lane `c mod 64`, ascending, then the lanes by halving, whatever the blocks, the layouts
 //! and the instruction set.
 
+mod columns;
 pub(crate) mod compile;
 mod convert;
 mod engine;
@@ -40,7 +41,7 @@ pub enum Operand<'a> {
 
 /// Working memory of [`run`], kept between calls.
 #[derive(Debug, Default)]
-pub struct MapScratch(engine::Memory, Vec<[f32; 16]>);
+pub struct MapScratch(engine::Memory, Vec<[f32; 16]>, columns::Memory);
 
 impl MapScratch {
     /// Empty working memory; it grows to what the calls need.
@@ -75,6 +76,15 @@ pub fn run(
     let operands = validate(program, loops, origin, inputs, outputs)?;
     if element_count(&loops[..loops.len() - program.cols]) == 0 || (program.cols == 0 && element_count(loops) == 0) {
         return Ok(());
+    }
+    if let Some(sums) = &program.columns
+        && let Some(along) = sums.along(loops, program.cols, &operands, inputs)
+    {
+        let mut memory = std::mem::take(&mut scratch.2);
+        let call = columns::Call { isa, program: sums, loops, cols: program.cols, origin, inputs, along };
+        let done = call.run(outputs, &mut memory, scratch);
+        scratch.2 = memory;
+        return done;
     }
     if isa.usable() == Isa::Avx512 && jit::run(program, loops, &operands, inputs, outputs, &mut scratch.1) {
         return Ok(());
