@@ -90,3 +90,26 @@ fn constants_fold_and_stay_small() {
         &format!("{big} %c = reduce %b {{monoid = sum, dims = [1]}} return %c"),
     );
 }
+
+#[test]
+fn a_reversed_kernel_is_read_backwards() {
+    let attrs = |reverse: &str, dims: &str| {
+        format!(
+            "{{stride = [1, 1], pad_low = [1, 1], pad_high = [1, 1], lhs_dilation = [1, 1], rhs_dilation = [1, 1], reverse = {reverse}, \
+             lhs_dims = [0, 3, 1, 2], rhs_dims = {dims}, out_dims = [0, 3, 1, 2], feature_groups = 1, batch_groups = 1}}"
+        )
+    };
+    let graph = |turned: &str, reverse: &str, kernel: &str| {
+        let a = attrs(reverse, "[2, 3, 0, 1]");
+        let text = format!("graph (%x: f32[2,5,4,3], %w: f32[3,2,2,3]) {{ {turned} %y = convolution %x, {kernel} {a} return %y \"y\" }}");
+        parse_graph(&text).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let g = graph("%r = reverse %w {dims = [0, 1]}", "[0, 1]", "%r");
+    let (c, _) = canonicalize(&g);
+    assert_eq!(c.to_string(), graph("", "[1, 0]", "%w").to_string());
+    let inputs = random_inputs(&g, 3);
+    assert_eq!(eval(&g, &inputs).unwrap(), eval(&c, &inputs).unwrap());
+    // A reversal of channels is none of the window's.
+    let g = graph("%r = reverse %w {dims = [0, 2]}", "[0, 0]", "%r");
+    assert_eq!(canonicalize(&g).0.to_string(), g.to_string());
+}

@@ -106,7 +106,7 @@ fn joined(items: &Items, earlier: Option<u32>, (monoid, n, v): (Monoid, usize, R
         Some(k) => program.body.iter().position(|e| *e == Expr::Input(k as u32)).unwrap_or_default(),
         None => {
             args.push(v);
-            operands.push((kept..kept + n).chain(0..kept).collect());
+            operands.push(summed_first(kept, n).collect());
             program.inputs.push(ty.dtype);
             program.body.push(Expr::Input(args.len() as u32 - 1));
             program.body.len() - 1
@@ -159,12 +159,17 @@ pub(super) fn emit(
             add(out, made, i, second.into(), &parts, &kept)
         }
         None => match f.program.body[..] {
-            [Expr::Input(0), Expr::Reduce(monoid, 0)] => {
+            [Expr::Input(0), Expr::Reduce(monoid, 0)] if f.operands[0].iter().copied().eq(summed_first(f.loops.len() - f.cols, f.cols)) => {
                 add(out, made, i, Reduce { monoid, dims: (0..f.cols).collect() }.into(), &args, &kept)
             }
             _ => add(out, made, i, f.into(), &args, &kept),
         },
     }
+}
+
+/// The loops of a tensor whose leading dimensions are summed.
+fn summed_first(kept: usize, summed: usize) -> impl Iterator<Item = usize> {
+    (kept..kept + summed).chain(0..kept)
 }
 
 /// The two levels of a sum, and the loop that is cut into how many blocks; `None` when it stays in one.

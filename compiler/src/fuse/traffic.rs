@@ -25,9 +25,10 @@ pub(super) fn recompute(items: &mut Items) {
             continue;
         }
         let used = |items: &Items| -> Vec<Ref> { items.results(i).filter(|r| items.is_used(*r)).collect() };
-        let all = used(items);
-        if all.len() > 1 {
-            everywhere(items, i, &all);
+        let movable = |r: &Ref| !items.is_output(*r) && items.users(*r).iter().all(|u| items.get(*u).fused().is_some());
+        let together: Vec<Ref> = used(items).into_iter().filter(movable).collect();
+        if together.len() > 1 {
+            everywhere(items, i, &together);
         }
         for r in used(items) {
             everywhere(items, i, &[r]);
