@@ -118,13 +118,7 @@ fn joined(items: &Items, earlier: Option<u32>, (monoid, n, v): (Monoid, usize, R
 }
 
 /// Adds an item to the graph: sums in two levels, everything else with the results that are needed.
-pub(super) fn emit(
-    items: &Items,
-    graph: &Graph,
-    i: u32,
-    out: &mut Graph,
-    made: &mut FxHashMap<Ref, ValueId>,
-) -> Result<(), InferError> {
+pub(super) fn emit(items: &Items, graph: &Graph, i: u32, out: &mut Graph, made: &mut FxHashMap<Ref, ValueId>) -> Result<(), InferError> {
     let it = items.get(i);
     out.set_origin(graph.origin(it.origin));
     let value = |made: &FxHashMap<Ref, ValueId>, a: &Ref| made[a];
@@ -175,12 +169,8 @@ fn summed_first(kept: usize, summed: usize) -> impl Iterator<Item = usize> {
 /// The two levels of a sum, and the loop that is cut into how many blocks; `None` when it stays in one.
 fn two_levels(f: &Fused) -> Option<(Fused, Fused, Option<(usize, usize)>)> {
     let kept = f.loops.len() - f.cols;
-    let monoids: Option<Vec<Monoid>> = f
-        .program
-        .outputs
-        .iter()
-        .map(|o| if let Expr::Reduce(m, _) = f.program.body[*o as usize] { Some(m) } else { None })
-        .collect();
+    let monoids: Option<Vec<Monoid>> =
+        f.program.outputs.iter().map(|o| if let Expr::Reduce(m, _) = f.program.body[*o as usize] { Some(m) } else { None }).collect();
     let monoids = monoids?;
     if f.program.body.iter().any(|e| matches!(e, Expr::Index(..))) || element_count(&f.loops) < 4 * MIN_POINTS {
         return None;

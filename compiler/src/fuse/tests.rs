@@ -233,7 +233,8 @@ fn batch_normalization_reads_its_operand_once_for_the_sums_and_once_for_the_resu
     let relu = g.select(positive, y, zero);
     // What reads the activation is no map, so the activation is kept, but its mask is not.
     let turned = g.reshape(relu, &[2048, 32]);
-    let product = g.emit(DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0], rhs_contract: vec![0] }, &[turned, turned]);
+    let product =
+        g.emit(DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![0], rhs_contract: vec![0] }, &[turned, turned]);
     let dy = g.select(positive, up, zero);
     let weighted = g.times(dy, centered);
     let (db, dg) = (g.sum(dy, &[0, 1, 2]), g.sum(weighted, &[0, 1, 2]));
@@ -250,7 +251,8 @@ fn batch_normalization_reads_its_operand_once_for_the_sums_and_once_for_the_resu
     let large = |n: &&girih_ir::graph::Node| n.ty.components().iter().any(|t| t.elements() == 65536);
     let live = f.live();
     let nodes: Vec<&girih_ir::graph::Node> = f.values().filter(|v| live[v.index()]).map(|v| f.node(v)).collect();
-    let kept: Vec<&str> = nodes.iter().copied().filter(large).map(|n| n.op.name()).filter(|n| !["input", "proj", "reshape"].contains(n)).collect();
+    let kept: Vec<&str> =
+        nodes.iter().copied().filter(large).map(|n| n.op.name()).filter(|n| !["input", "proj", "reshape"].contains(n)).collect();
     assert_eq!(kept, ["map", "map"], "the activation and the gradient are all that is kept");
     let firsts = nodes.iter().filter(|n| matches!(&n.op, Op::Fused(o) if o.cols == 2)).count();
     assert_eq!(firsts, 2, "two sums of the operand, two of its gradient");

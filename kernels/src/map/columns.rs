@@ -201,14 +201,7 @@ impl Call<'_, '_> {
         Layout { base: base as usize, dims: dims.into(), strides: l.strides.clone() }
     }
 
-    fn block(
-        &self,
-        at: &[usize],
-        dims: &[usize],
-        column: usize,
-        memory: &mut Memory,
-        scratch: &mut MapScratch,
-    ) -> Result<(), KernelError> {
+    fn block(&self, at: &[usize], dims: &[usize], column: usize, memory: &mut Memory, scratch: &mut MapScratch) -> Result<(), KernelError> {
         let rows = self.loops.len() - self.cols;
         let (width, count) = (dims[self.along], element_count(&dims[rows..]));
         let Memory { values, lanes } = memory;
@@ -358,8 +351,13 @@ mod tests {
 
     /// Σx and Σx·y of rows [a, c] over columns [b, d]; `neighbors`: whether rows or columns are.
     fn sums(isa: Isa, [a, b, c, d]: [usize; 4], neighbors: bool, rows: std::ops::Range<usize>) -> Vec<f32> {
-        let body =
-            vec![Expr::Input(0), Expr::Reduce(Monoid::Sum, 0), Expr::Input(1), Expr::Binary(BinaryFn::Mul, 0, 2), Expr::Reduce(Monoid::Sum, 3)];
+        let body = vec![
+            Expr::Input(0),
+            Expr::Reduce(Monoid::Sum, 0),
+            Expr::Input(1),
+            Expr::Binary(BinaryFn::Mul, 0, 2),
+            Expr::Reduce(Monoid::Sum, 3),
+        ];
         let program = FusedProgram { inputs: vec![DType::F32; 2], body, outputs: vec![1, 4] };
         let compiled = Compiled::new(&program, 2).unwrap();
         let loops = [rows.len(), c, b, d];
