@@ -79,6 +79,7 @@ fn help_of_every_command() {
         "run",
         "train",
         "simulate",
+        "sweep",
         "report",
         "explain",
         "inspect",
@@ -302,6 +303,38 @@ fn training_logs_checkpoints_and_resumes() {
     assert!(names.contains(&"w".into()) && names.len() == 6, "{names:?}");
     let (mesh, _) = train("c.jsonl", &["--epochs", "4", "-t", "dojo-tile", "--dies", "3"]);
     assert!(losses(&mesh).iter().zip(&straight).all(|(a, b)| (a.1 - b.1).abs() < 1e-4));
+}
+
+#[test]
+fn sweeps_plan_every_point() {
+    let mut args = vec!["sweep", MLP, "--vary", "sram=442MB,1KiB", "--vary", "link=2TB/s,1GB/s", "--dies", "4"];
+    args.extend(TRAIN);
+    let points = json(&args)["points"].as_array().unwrap().clone();
+    assert_eq!(points.len(), 4);
+    let fits: Vec<_> = points.iter().map(|p| p["fits"].as_bool()).collect();
+    assert_eq!(fits, [Some(true), Some(true), Some(false), Some(false)], "a KiB holds nothing");
+    let step = |n: usize| points[n]["step_s"].as_f64().unwrap();
+    assert!(step(1) > step(0), "slower links take longer: {} and {}", step(1), step(0));
+    assert_eq!((&points[1]["bound_by"], &points[3]["bound_by"]), (&"links".into(), &"SRAM".into()));
+    let mut args = vec!["sweep", MLP, "--vary", "dead=0,1", "--vary", "mesh=2x2,1x1"];
+    args.extend(TRAIN);
+    let table = ok(&args);
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(table.lines().next().is_some_and(|l| l.starts_with("dead") && l.ends_with("bound by")), "{table}");
+}
+
+#[test]
+fn numbers_say_how_they_come_about() {
+    let mut args = vec!["simulate", MLP, "--dies", "4", "--derive"];
+    args.extend(TRAIN);
+    let derivation = json(&args)["derivation"].clone();
+    let names: Vec<&str> = derivation["numbers"].as_array().unwrap().iter().filter_map(|n| n["name"].as_str()).collect();
+    assert!(names[0] == "makespan" && names.contains(&"MFU") && names.contains(&"power"), "{names:?}");
+    for figure in derivation["figures"].as_array().unwrap() {
+        assert!(figure["source"].as_str().is_some_and(|s| !s.is_empty()), "{figure}");
+    }
+    let text = ok(&args);
+    assert!(text.contains("how the numbers come about") && text.contains("die.launch_overhead"), "{text}");
 }
 
 #[test]

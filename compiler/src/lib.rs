@@ -5,6 +5,7 @@
 
 pub mod autodiff;
 pub mod canonicalize;
+pub mod collectives;
 pub mod fuse;
 pub mod import;
 pub mod levels;

@@ -1,5 +1,6 @@
 //! Corpora, conformance suites and oracles of girih, for the tests and for anyone who points them at a folder of cases.
 
+pub mod calibration;
 pub mod conformance;
 pub mod corpus;
 pub mod damage;

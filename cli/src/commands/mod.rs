@@ -17,6 +17,7 @@ mod run;
 mod shell;
 mod simulate;
 mod summary;
+mod sweep;
 mod targets;
 mod train;
 
@@ -56,6 +57,8 @@ enum Command {
     Train(Box<train::Train>),
     /// Predict time and energy of a step on the target
     Simulate(Box<simulate::Simulate>),
+    /// Plan and simulate a model while figures of the target vary
+    Sweep(Box<sweep::Sweep>),
     /// Summarize a compiled program
     Report(report::Report),
     /// Explain an error code, the rules behind each output, or where a value lies
@@ -96,6 +99,7 @@ pub fn main() -> u8 {
         Command::Run(c) => c.run(&out),
         Command::Train(c) => c.run(&out),
         Command::Simulate(c) => c.run(&out),
+        Command::Sweep(c) => c.run(&out),
         Command::Report(c) => c.run(&out),
         Command::Explain(c) => c.run(&out),
         Command::Inspect(c) => c.run(&out),

@@ -13,6 +13,9 @@ pub struct Simulate {
     /// Write the timeline as Chrome trace events
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
+    /// Print how each number comes about: the formula with the target's figures, and their sources
+    #[arg(long)]
+    derive: bool,
     /// How often loops run whose end the data decide
     #[arg(long, value_name = "N", default_value_t = SimOptions::default().while_iterations)]
     while_iterations: u64,
@@ -34,7 +37,16 @@ impl Simulate {
             out.progress(&format!("trace written to {}", path.display()));
         }
         let report = &simulation.report;
-        let document = || serde_json::to_value(report).expect("a report holds numbers, strings and lists only");
-        out.result(|| report.to_string(), document)
+        let derivation = self.derive.then(|| simulation.derive());
+        let value = |v: Result<serde_json::Value, serde_json::Error>| v.expect("a report holds numbers, strings and lists only");
+        let document = || {
+            let mut all = value(serde_json::to_value(report));
+            all["power_fits"] = report.power_fits().into();
+            if let Some(derivation) = &derivation {
+                all["derivation"] = value(serde_json::to_value(derivation));
+            }
+            all
+        };
+        out.result(|| format!("{report}{}", derivation.as_ref().map_or(String::new(), ToString::to_string)), document)
     }
 }

@@ -2,16 +2,19 @@
 //!
 //! | instruction | seconds, plus the launch overhead |
 //! |---|---|
-//! | `gemm` | the target's GEMM model; the batch counts as further rows |
-//! | `conv` | the product it is equal to: `n·out_positions × c_out × (c_in·window)`, per group |
+//! | `gemm` | the target's GEMM model; the batch counts as further rows. Vector cores run along the contiguous dimension of the result |
+//! | `conv` | the target's model of it, else the product it is equal to: `n·out_positions × c_out × (c_in·window)`, per group |
+//! | `reduce_window` | the target's model of it, else as all others |
 //! | all others | vector operations / vector rate |
 //!
 //! or bytes read and written / SRAM bandwidth, where that is longer. Copies and fills have no operations. Only bytes that are touched count: of a
 //! table, the rows that are gathered; of what is updated in place, the update.
 
 use girih_ir::fused::Expr;
+use girih_ir::program::instr::WindowDims;
 use girih_ir::program::{Instr, Program, Region};
-use girih_ir::target::Target;
+use girih_ir::target::engines::inside;
+use girih_ir::target::{Target, WindowShape};
 use girih_ir::types::DType;
 
 /// Work and time of one instruction.
@@ -61,7 +64,57 @@ fn gemm_extents(out: &Region, a: &Region, batch: u32, contract: u32) -> (usize, 
     let (rows, terms) = a.dims.split_at(split);
     let free = out.dims.get(split..).unwrap_or(&[]);
     let _ = batch;
+    // The dimension of the result that is contiguous, its rows or its columns.
+    let column_major = split > 0 && out.strides.get(split - 1) == Some(&1) && out.strides.last().is_some_and(|s| *s != 1);
+    let (rows, free) = if column_major { (free, rows) } else { (rows, free) };
     (product(rows) as usize, product(free) as usize, product(terms) as usize)
+}
+
+/// The part of the taps along each of these dimensions that meet the operand; `window` has one entry a dimension.
+fn share(positions: &[usize], taps: &[usize], window: &WindowDims, operand: &[usize], from: usize) -> Vec<f64> {
+    let entry = |list: &[usize], d: usize| list.get(d).copied().unwrap_or(1);
+    let dims = positions.iter().zip(taps).zip(operand).enumerate();
+    dims.map(|(d, ((p, w), extent))| {
+        let (d, base) = (d + from, entry(&window.base_dilation, d + from).max(1));
+        // The holes of a dilated operand are taps like all others.
+        let extent = if *extent == 0 { 0 } else { (extent - 1) * base + 1 };
+        inside(*p, *w, entry(&window.stride, d), entry(&window.window_dilation, d), window.pad_low.get(d).copied().unwrap_or(0), extent)
+    })
+    .collect()
+}
+
+/// A convolution as the target's model sees it.
+fn conv_shape(out: &Region, lhs: &Region, rhs: &Region, window: &WindowDims, groups: usize) -> WindowShape {
+    let rest = |r: &Region| r.dims.get(2..).unwrap_or(&[]).to_vec();
+    let (positions, taps) = (rest(out), rest(rhs));
+    let inside = share(&positions, &taps, window, &rest(lhs), 0);
+    WindowShape {
+        batch: out.dims.first().copied().unwrap_or(1),
+        groups,
+        inputs: rhs.dims.get(1).copied().unwrap_or(1),
+        outputs: out.dims.get(1).copied().unwrap_or(1).div_ceil(groups.max(1)),
+        positions,
+        window: taps,
+        inside,
+    }
+}
+
+/// A pooling: the dimensions from the first that is really pooled are positions, the one before them the channels.
+fn pool_shape(out: &Region, input: &Region, window: &WindowDims) -> WindowShape {
+    let first = window.size.iter().position(|s| *s > 1).unwrap_or(window.size.len()).min(out.dims.len());
+    let (outer, positions) = out.dims.split_at(first);
+    let (batch, channels) = outer.split_at(first.saturating_sub(1));
+    let taps = window.size.get(first..).unwrap_or(&[]);
+    let operand = input.dims.get(first..).unwrap_or(&[]);
+    WindowShape {
+        batch: batch.iter().product(),
+        groups: 1,
+        inputs: 1,
+        outputs: channels.iter().product(),
+        positions: positions.to_vec(),
+        window: taps.to_vec(),
+        inside: share(positions, taps, window, operand, first),
+    }
 }
 
 /// Bytes of an instruction that touches a part of its operands only.
@@ -105,14 +158,12 @@ pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
             c.dtype = Some(a.dtype);
             engine = target.gemm_seconds(a.dtype, m, n, k);
         }
-        Instr::Conv { out, lhs, rhs, feature_groups, batch_groups, .. } => {
+        Instr::Conv { out, lhs, rhs, window, feature_groups, batch_groups } => {
             let groups = (*feature_groups).max(*batch_groups).max(1) as usize;
-            let positions = product(&out.dims) as usize / out.dims.get(1).copied().unwrap_or(1).max(1);
-            let channels = out.dims.get(1).copied().unwrap_or(1).div_ceil(groups);
             let terms = product(rhs.dims.get(1..).unwrap_or(&[])) as usize;
             c.matrix_flops = product(&[2, product(&out.dims) as usize, terms]);
             c.dtype = Some(lhs.dtype);
-            engine = groups as f64 * target.gemm_seconds(lhs.dtype, positions, channels, terms);
+            engine = target.conv_seconds(lhs.dtype, &conv_shape(out, lhs, rhs, window, groups));
         }
         Instr::Map { program: id, loops, .. } => c.vector_flops = product(loops).saturating_mul(body_ops(program, id.0)),
         Instr::Reduce { input, .. } | Instr::ArgReduce { input, .. } | Instr::Scan { input, .. } => c.vector_flops = count(input),
@@ -121,7 +172,10 @@ pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
             let n = ins.first().map_or(0, count);
             c.vector_flops = n.saturating_mul(64 - u64::leading_zeros(n.max(1)) as u64);
         }
-        Instr::ReduceWindow { out, window, .. } => c.vector_flops = count(out).saturating_mul(product(&window.size)),
+        Instr::ReduceWindow { out, input, window, .. } => {
+            c.vector_flops = count(out).saturating_mul(product(&window.size));
+            engine = target.pool_seconds(&pool_shape(out, input, window)).unwrap_or(0.0);
+        }
         Instr::SelectScatter { source, window, .. } => c.vector_flops = count(source).saturating_mul(product(&window.size)),
         Instr::Scatter { updates, .. } => c.vector_flops = count(updates),
         Instr::Random { out, .. } => c.vector_flops = count(out).saturating_mul(20),

@@ -175,6 +175,10 @@ pub(super) struct Die {
     pub(super) executed: u64,
     /// Iterations of loops.
     pub(super) iterations: u64,
+    /// Sends that were issued when the receive before them began.
+    pub(super) early: Vec<u32>,
+    /// Seconds of transfers on the way that the engine has not given yet.
+    pub(super) debt: f64,
 }
 
 #[derive(Default)]
@@ -205,6 +209,12 @@ pub(super) struct Sim<'m> {
     serial: u64,
     overhead: f64,
     launch: f64,
+    issue: f64,
+    resume: f64,
+    /// See [`Target::streaming`](girih_ir::target::Target::streaming).
+    streaming: Option<f64>,
+    /// When the last byte of what is passed on can leave, by send.
+    floors: BTreeMap<u32, f64>,
     pub(super) sent: u64,
     pub(super) host_bytes: u64,
     pub(super) extrapolated: u64,
@@ -215,9 +225,11 @@ pub(super) struct Sim<'m> {
 /// Simulates one step.
 pub fn run(program: &Program, options: SimOptions) -> Result<Outcome, SimError> {
     let mut model = Model::new(program, options)?;
+    let finite = |v: f64| if v.is_finite() { v.max(0.0) } else { 0.0 };
+    let dispatch = finite(program.target.dispatch());
     let die = || Die {
         pc: 0,
-        time: 0.0,
+        time: dispatch,
         last: NONE,
         blocked: None,
         over: false,
@@ -226,8 +238,9 @@ pub fn run(program: &Program, options: SimOptions) -> Result<Outcome, SimError> 
         loops: Vec::new(),
         executed: 0,
         iterations: 0,
+        early: Vec::new(),
+        debt: 0.0,
     };
-    let finite = |v: f64| if v.is_finite() { v.max(0.0) } else { 0.0 };
     let mut sim = Sim {
         dies: (0..program.dies.len()).map(|_| die()).collect(),
         channels: program.channels.iter().map(|_| ChannelState::default()).collect(),
@@ -238,6 +251,10 @@ pub fn run(program: &Program, options: SimOptions) -> Result<Outcome, SimError> 
         serial: 0,
         overhead: finite(program.target.message_overhead()),
         launch: finite(program.target.launch_overhead()),
+        issue: finite(program.target.issue_overhead()),
+        resume: finite(program.target.wait_overhead()),
+        streaming: program.target.streaming().map(finite),
+        floors: BTreeMap::new(),
         sent: 0,
         host_bytes: 0,
         extrapolated: 0,
@@ -313,9 +330,10 @@ impl Sim<'_> {
             match step {
                 Step::End => {}
                 Step::Compute(cost) => {
-                    let act = Act { die: d as u32, index, track: COMPUTE, start: die.time, end: die.time + cost.seconds, cause: die.last };
+                    let seconds = cost.seconds + std::mem::take(&mut die.debt);
+                    let act = Act { die: d as u32, index, track: COMPUTE, start: die.time, end: die.time + seconds, cause: die.last };
                     die.time = act.end;
-                    die.times.compute += cost.seconds;
+                    die.times.compute += seconds;
                     die.last = self.acts.len() as u32;
                     self.acts.push(act);
                 }
@@ -325,7 +343,10 @@ impl Sim<'_> {
                         die.blocked = Some(Block::Count(queue, count));
                         return;
                     }
-                    Some(Some((time, act))) => die.wait_until(time, act),
+                    Some(Some((time, act))) => {
+                        die.wait_until(time, act);
+                        die.debt = 0.0;
+                    }
                     None => {}
                 },
                 Step::Loop { .. } | Step::Exit { .. } | Step::EndLoop { .. } => {
@@ -340,8 +361,13 @@ impl Sim<'_> {
                     continue;
                 }
             }
-            self.dies[d].executed += 1;
-            self.dies[d].pc += 1;
+            let die = &mut self.dies[d];
+            if matches!(step, Step::Wait { .. }) {
+                die.time += self.resume;
+                die.times.compute += self.resume;
+            }
+            die.executed += 1;
+            die.pc += 1;
         }
         let die = &mut self.dies[d];
         die.over = true;
@@ -423,19 +449,45 @@ impl Sim<'_> {
     }
 
     fn issue(&mut self, d: usize, index: u32) {
-        let Some(entry) = self.model.entries[d][index as usize] else { return };
         let die = &mut self.dies[d];
-        die.time += self.launch;
-        die.times.compute += self.launch;
-        let act = self.acts.len() as u32;
-        self.acts.push(Act { die: d as u32, index, track: entry.queue as u8, start: die.time, end: die.time, cause: die.last });
-        let queue = &mut die.queues[entry.queue];
-        let channel = entry.channel.map_or(NONE, |c| c as u32);
-        queue.entries.push_back(Entry { act, channel, issued: die.time, issuer: die.last });
-        if queue.entries.len() == 1 {
-            let (time, cause) = (die.time, die.last);
-            self.at(time, What::Try { die: d as u32, queue: entry.queue as u8, cause });
+        die.time += self.issue;
+        die.times.compute += self.issue;
+        if let Some(at) = die.early.iter().position(|e| *e == index) {
+            die.early.remove(at);
+            return;
         }
+        if let Some(Step::Transfer { engine, .. }) = self.model.streams[self.model.stream_of[d]].get(index as usize) {
+            die.debt += engine;
+        }
+        let (time, last) = (die.time, die.last);
+        self.enqueue(d, index, time, last);
+    }
+
+    /// Puts an entry into its queue, and says which activity it is.
+    fn enqueue(&mut self, d: usize, index: u32, time: f64, issuer: u32) -> Option<u32> {
+        let entry = self.model.entries[d][index as usize]?;
+        let act = self.acts.len() as u32;
+        self.acts.push(Act { die: d as u32, index, track: entry.queue as u8, start: time, end: time, cause: issuer });
+        let queue = &mut self.dies[d].queues[entry.queue];
+        let channel = entry.channel.map_or(NONE, |c| c as u32);
+        queue.entries.push_back(Entry { act, channel, issued: time, issuer });
+        if queue.entries.len() == 1 {
+            self.at(time, What::Try { die: d as u32, queue: entry.queue as u8, cause: issuer });
+        }
+        Some(act)
+    }
+
+    /// A receive began: with word-by-word forwarding the send behind it begins too. Returns when the receive is complete.
+    fn receive(&mut self, d: usize, index: usize, act: u32, send: u32, now: f64, combine: f64) -> f64 {
+        let Some(step) = self.streaming else { return now + combine };
+        let done = self.arrival(send).max(now + combine);
+        if let Some(next) = self.model.chains[self.model.stream_of[d]][index] {
+            self.dies[d].early.push(next);
+            if let Some(send) = self.enqueue(d, next, now + step, act) {
+                self.floors.insert(send, done + step);
+            }
+        }
+        done
     }
 
     fn handle(&mut self, now: f64, what: What) {
@@ -455,7 +507,7 @@ impl Sim<'_> {
             return;
         }
         let index = self.acts[head.act as usize].index as usize;
-        let Step::Transfer { role, bytes, cost } = self.model.streams[self.model.stream_of[d]][index] else { return };
+        let Step::Transfer { role, bytes, cost, .. } = self.model.streams[self.model.stream_of[d]][index] else { return };
         if head.channel != NONE {
             let channel = &mut self.channels[head.channel as usize];
             if role == Role::Send {
@@ -474,15 +526,18 @@ impl Sim<'_> {
                 let cause = if self.arrival(send) >= now { send } else { cause };
                 self.start(d, q, head.act, now, cause);
                 let combine = if cost.vector_flops > 0 { cost.seconds } else { 0.0 };
-                return self.at(now + combine, What::Done { die: d as u32, queue: q as u8 });
+                let done = self.receive(d, index, head.act, send, now, combine);
+                return self.at(done, What::Done { die: d as u32, queue: q as u8 });
             }
         } else {
             self.host_bytes += bytes;
         }
         self.start(d, q, head.act, now, cause);
         let message = self.messages.len() as u32;
-        self.messages.push(Message { act: head.act, channel: head.channel, hop: 0, bytes, tail: now, role });
-        self.at(now + self.overhead, What::Hop { message });
+        let tail = self.floors.remove(&head.act).map_or(now, |floor| floor + self.overhead);
+        self.messages.push(Message { act: head.act, channel: head.channel, hop: 0, bytes, tail, role });
+        // A queue sets the next transfer up while the one before it is on its way.
+        self.at(now.max(head.issued + self.overhead), What::Hop { message });
     }
 
     /// When the message of a send was there: kept in the end of its activity once it has arrived.
@@ -520,22 +575,25 @@ impl Sim<'_> {
         server.busy += service;
         server.bytes += message.bytes;
         server.messages += 1;
-        message.tail = (message.tail + server.latency).max(start + service + server.latency);
+        let leaves = message.tail.max(start + service);
+        message.tail = leaves + server.latency;
         message.hop += 1;
         let (tail, latency, role, act) = (message.tail, server.latency, message.role, message.act);
         if hop == 0 && role == Role::Send {
             let Act { die, track, .. } = self.acts[act as usize];
-            self.at(start + service, What::Done { die, queue: track });
+            self.at(leaves, What::Done { die, queue: track });
         }
         if hop + 1 == count {
-            self.at(tail, What::Arrive { message: id });
+            // Where words are passed on at once, a message is there when its first one is.
+            let there = if role == Role::Send && self.streaming.is_some() { start + latency } else { tail };
+            self.at(there, What::Arrive { message: id });
         } else {
             self.at(start + latency, What::Hop { message: id });
         }
     }
 
     fn arrive(&mut self, now: f64, id: u32) {
-        let Message { act, channel, role, .. } = self.messages[id as usize];
+        let Message { act, channel, role, tail, .. } = self.messages[id as usize];
         let Act { die, track, .. } = self.acts[act as usize];
         if role != Role::Send {
             return self.at(now, What::Done { die, queue: track });
@@ -543,7 +601,7 @@ impl Sim<'_> {
         if self.way(&self.messages[id as usize]).is_empty() {
             self.at(now, What::Done { die, queue: track });
         }
-        self.acts[act as usize].end = now;
+        self.acts[act as usize].end = if self.streaming.is_some() { tail.max(now) } else { now };
         let state = &mut self.channels[channel as usize];
         state.arrived.push_back(act);
         if std::mem::take(&mut state.needs_message) {

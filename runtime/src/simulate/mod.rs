@@ -1,12 +1,17 @@
 //! Simulates programs: the same streams, the same queues, credits and waits as the runtime, on the target's figures instead of on data.
 //!
 //! A discrete-event simulation. Each die runs its stream in order; what it computes costs what [`cost`](mod@cost) says. Queues work beside it, each one
-//! entry at a time in order. A message starts when its queue is free and its channel has a credit, pays the message overhead, and then
+//! entry at a time in order. A message starts when its queue is free and its channel has a credit, no sooner than the message overhead after it was issued, and then
 //! crosses its links one after the other, cut-through: it reserves each link for `bytes / bandwidth` from the moment its head is there and the
 //! link is free (first come, first served), and its head is at the next link a hop latency later. A blocked message holds no earlier
 //! link. A send completes when its last byte has left; a receive when the last byte is there, and a combining one after the combination. Loads and
 //! stores also reserve the nearest port and the host's total bandwidth, and pay the host's latency. Credits return at once. Engines and queues
 //! do not slow each other down in SRAM.
+//!
+//! Some targets say more about their network. With a *ramp*, all messages of a die share the way between its SRAM and its router, one after the
+//! other. With *streaming*, a combining receive works word by word as a message comes, and the send of what a receive makes (when nothing between
+//! them uses it) leaves a word's time behind it. Where transfers run *on the engine*, the next computation is longer by the time of those that are on
+//! their way.
 //!
 //! Loops are simulated iteration by iteration: a `loop`, `exit_unless` or `end_loop` waits for the queues of its die and then costs the launch
 //! overhead. How often a loop without a number of trips runs is an option, and said in the report. A loop whose body runs more than 64 times is
@@ -16,13 +21,16 @@
 //! Times are deterministic: events of one moment happen in the order in which they were made.
 
 pub mod cost;
+pub mod derive;
 mod engine;
 mod model;
 mod path;
 mod period;
+mod power;
 pub mod report;
 pub mod trace;
 
+pub use derive::{Derivation, Derived};
 pub use path::node_of;
 pub use report::{Contributor, DieReport, Energy, LinkReport, LoopReport, PathStep, Report};
 
@@ -55,6 +63,7 @@ pub struct Simulation<'p> {
     pub report: Report,
     program: &'p Program,
     acts: Vec<Act>,
+    finish: Vec<f64>,
 }
 
 /// What the simulator cannot know.
@@ -81,10 +90,21 @@ pub fn simulate(program: &Program) -> Result<Simulation<'_>, SimError> {
 pub fn simulate_with(program: &Program, options: SimOptions) -> Result<Simulation<'_>, SimError> {
     let outcome = engine::run(program, options)?;
     let report = report::build(program, &outcome);
-    Ok(Simulation { report, program, acts: outcome.acts })
+    let finish = outcome.dies.iter().map(|d| d.finish).collect();
+    Ok(Simulation { report, program, acts: outcome.acts, finish })
 }
 
 impl Simulation<'_> {
+    /// How the numbers of the report come about.
+    pub fn derive(&self) -> Derivation {
+        derive::derive(self.program, &self.report)
+    }
+
+    /// When each die with code was done, in seconds, in their order.
+    pub fn finish_times(&self) -> &[f64] {
+        &self.finish
+    }
+
     /// Writes the timeline as Chrome trace events, which Perfetto and `chrome://tracing` open.
     pub fn write_trace(&self, to: &mut dyn io::Write) -> io::Result<()> {
         trace::write(self.program, &self.acts, to)

@@ -5,7 +5,7 @@ use super::{SimError, SimOptions};
 use crate::machine::loops::Loops;
 use crate::machine::queues::{self, Entry};
 use crate::machine::{Deadlock, Place};
-use girih_ir::program::{Instr, Program, Queue};
+use girih_ir::program::{Instr, Program, Queue, Region};
 use girih_ir::target::{DieId, LinkId, Router, Target};
 use std::collections::BTreeMap;
 
@@ -14,6 +14,10 @@ use std::collections::BTreeMap;
 pub enum Resource {
     /// A link.
     Link(LinkId),
+    /// From the SRAM of a die to its router.
+    RampOut(DieId),
+    /// From the router of a die to its SRAM.
+    RampIn(DieId),
     /// The port at a die, from the host.
     PortIn(DieId),
     /// The port at a die, to the host.
@@ -60,6 +64,8 @@ pub enum Step {
         role: Role,
         bytes: u64,
         cost: Cost,
+        /// Seconds that the compute engine gives to it.
+        engine: f64,
     },
     Wait {
         queue: usize,
@@ -110,6 +116,8 @@ pub struct Model {
     pub runs: Vec<Vec<u64>>,
     pub stream_of: Vec<usize>,
     pub entries: Vec<Vec<Option<Entry>>>,
+    /// For each receive of each stream the send that passes on what it makes, where dies do that word by word.
+    pub chains: Vec<Vec<Option<u32>>>,
     pub ways: Vec<Way>,
     /// Ways of loads and of stores, one a die.
     pub loads: Vec<Vec<u32>>,
@@ -132,6 +140,7 @@ impl Servers<'_> {
         let t = self.target;
         let (rate, latency) = match resource {
             Resource::Link(link) => (t.bandwidth_of(link), t.latency_of(link)),
+            Resource::RampOut(_) | Resource::RampIn(_) => (t.ramp_bandwidth().unwrap_or(f64::INFINITY), 0.0),
             Resource::PortIn(_) | Resource::PortOut(_) => (t.port_bandwidth(), 0.0),
             Resource::HostIn | Resource::HostOut => (t.host_bandwidth(), t.host_latency()),
         };
@@ -140,6 +149,20 @@ impl Servers<'_> {
         self.list.push(Server { resource, rate, latency, free: 0.0, busy: 0.0, bytes: 0, messages: 0 });
         self.index.insert(resource, i);
         i
+    }
+
+    /// The way over these links, with the ramps at its ends where there are any.
+    fn way(&mut self, source: DieId, dest: DieId, links: &[LinkId]) -> Vec<u32> {
+        let ramps = self.target.ramp_bandwidth().is_some();
+        let mut way = Vec::with_capacity(links.len() + 2);
+        if ramps {
+            way.push(self.get(Resource::RampOut(source)));
+        }
+        way.extend(links.iter().map(|l| self.get(Resource::Link(*l))));
+        if ramps {
+            way.push(self.get(Resource::RampIn(dest)));
+        }
+        way
     }
 }
 
@@ -157,19 +180,21 @@ impl Model {
             return Err(wrong(code.die, format!("the mesh has {sites} dies")));
         }
         let mut servers = Servers { target, index: BTreeMap::new(), list: Vec::new() };
-        let (mut streams, mut runs) = (Vec::new(), Vec::new());
+        let (mut streams, mut runs, mut chains) = (Vec::new(), Vec::new(), Vec::new());
         for (s, stream) in program.streams.iter().enumerate() {
             let die = program.dies.iter().position(|d| d.stream.index() == s).unwrap_or(0);
             let loops = Loops::of(stream).map_err(|(i, why)| wrong(Place::new(program, die, i), why))?;
             let mut steps: Vec<Step> = stream.iter().enumerate().map(|(i, instr)| step(instr, loops.partner(i), program)).collect();
             runs.push(count_runs(&mut steps, options));
             streams.push(steps);
+            chains.push(if target.streaming().is_some() { passed_on(stream) } else { vec![None; stream.len()] });
         }
         let mut model = Model {
             streams,
             runs,
             stream_of: Vec::new(),
             entries: Vec::new(),
+            chains,
             ways: Vec::new(),
             loads: Vec::new(),
             stores: Vec::new(),
@@ -195,7 +220,7 @@ impl Model {
             if let Some(link) = channel.route.iter().find(|l| target.mesh.link_ends(**l).is_none()) {
                 return Err(wrong(format!("channel ch{c}"), format!("there is no link {link}")));
             }
-            let hops = channel.route.iter().map(|l| servers.get(Resource::Link(*l))).collect();
+            let hops = servers.way(channel.source, channel.dest, &channel.route);
             model.ways.push(Way { source, dest, depth: channel.depth.max(1) as usize, hops });
         }
         model.servers = servers.list;
@@ -208,11 +233,18 @@ fn host_ways(target: &Target, router: &Router<'_>, die: DieId, servers: &mut Ser
     let port = target.nearest_port(die);
     let mut load = vec![servers.get(Resource::HostIn)];
     let mut store = Vec::new();
+    let ramps = target.ramp_bandwidth().is_some();
     if let Some(port) = port {
+        if ramps {
+            store.push(servers.get(Resource::RampOut(die)));
+        }
         load.push(servers.get(Resource::PortIn(port)));
         load.extend(router.route(port, die).unwrap_or_default().into_iter().map(|l| servers.get(Resource::Link(l))));
         store.extend(router.route(die, port).unwrap_or_default().into_iter().map(|l| servers.get(Resource::Link(l))));
         store.push(servers.get(Resource::PortOut(port)));
+        if ramps {
+            load.push(servers.get(Resource::RampIn(die)));
+        }
     }
     store.push(servers.get(Resource::HostOut));
     (load, store)
@@ -281,7 +313,39 @@ fn step(instr: &Instr, partner: Option<usize>, program: &Program) -> Step {
     let cost = cost::cost(instr, program, &program.target);
     let region = instr.writes().first().copied().or(instr.reads().first().copied()).cloned();
     let bytes = region.map_or(0, |r| r.dims.iter().fold(r.dtype.size() as u64, |n, d| n.saturating_mul(*d as u64)));
-    Step::Transfer { role, bytes, cost }
+    let target = &program.target;
+    let rate = target.ramp_bandwidth().unwrap_or(target.link_bandwidth());
+    // What comes in goes through beside what goes out.
+    let engine = if target.link.on_engine && role == Role::Send { cost::seconds(bytes as f64, rate) } else { 0.0 };
+    Step::Transfer { role, bytes, cost, engine }
+}
+
+/// How far behind a receive its send is looked for.
+const PASSED_ON: usize = 24;
+
+/// For each receive the send of what it makes, when nothing between them uses that.
+fn passed_on(stream: &[Instr]) -> Vec<Option<u32>> {
+    let next = |i: usize| {
+        let out = match &stream[i] {
+            Instr::RecvAdd { out, .. } | Instr::Recv { out, .. } => out,
+            _ => return None,
+        };
+        let own = out.extent()?;
+        for (j, instr) in stream.iter().enumerate().skip(i + 1).take(PASSED_ON) {
+            if matches!(instr, Instr::Loop { .. } | Instr::ExitUnless { .. } | Instr::EndLoop) {
+                return None;
+            }
+            if matches!(instr, Instr::Send { region, .. } if region == out) {
+                return Some(j as u32);
+            }
+            let meets = |r: &&Region| r.extent().is_none_or(|e| e.start < own.end && own.start < e.end);
+            if instr.reads().iter().chain(&instr.writes()).any(meets) {
+                return None;
+            }
+        }
+        None
+    };
+    (0..stream.len()).map(next).collect()
 }
 
 /// Whether the queue at this position receives.

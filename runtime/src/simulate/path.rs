@@ -71,7 +71,9 @@ fn weights(path: &[PathStep], periods: &[Option<f64>]) -> Vec<f64> {
 /// The time of the path by instruction and node, longest first.
 fn contributors(path: &[PathStep], periods: &[Option<f64>], makespan: f64, most: usize) -> Vec<Contributor> {
     let mut sums: BTreeMap<(&str, &str), (f64, f64)> = BTreeMap::new();
+    let mut origins: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     for (step, weight) in path.iter().zip(weights(path, periods)) {
+        origins.entry((&step.name, &step.node)).or_insert(&step.origin);
         let sum = sums.entry((&step.name, &step.node)).or_default();
         sum.0 += (step.end - step.start) * weight;
         sum.1 += weight;
@@ -81,7 +83,8 @@ fn contributors(path: &[PathStep], periods: &[Option<f64>], makespan: f64, most:
     let share = |t: f64| if makespan > 0.0 { t / makespan } else { 0.0 };
     let one = |((name, node), (seconds, weight)): ((&str, &str), (f64, f64))| {
         let count = (weight.round() as u64).max(1);
-        Contributor { name: name.into(), node: node.into(), seconds, share: share(seconds), count }
+        let origin = origins.get(&(name, node)).copied().unwrap_or_default().to_string();
+        Contributor { name: name.into(), node: node.into(), origin, seconds, share: share(seconds), count }
     };
     let mut list: Vec<Contributor> = sums.into_iter().map(one).collect();
     list.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then_with(|| (&a.name, &a.node).cmp(&(&b.name, &b.node))));

@@ -5,7 +5,7 @@
 //! apart), and everything else has not moved at all, then the machine will go on in the same way until a loop ends or something that has
 //! stood still moves. So all times, counts and sums are moved on by that many periods at once.
 
-use super::engine::{Act, Block, COMPUTE, Event, NONE, Sim, What};
+use super::engine::{Act, Block, COMPUTE, Die, Event, NONE, Sim, What};
 use crate::machine::queues::QUEUES;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -85,6 +85,12 @@ struct Motion {
     count: u64,
 }
 
+/// The loops that a die is in, and what it has done ahead of its stream.
+fn open(die: &Die) -> Vec<usize> {
+    let ahead = die.early.iter().map(|e| usize::MAX - *e as usize);
+    die.loops.iter().map(|l| l.start).chain(ahead).chain([(die.debt * 1e15) as usize]).collect()
+}
+
 impl Sim<'_> {
     /// A die begins a further iteration of a long loop.
     pub(super) fn watch_iteration(&mut self, d: usize) {
@@ -123,7 +129,7 @@ impl Sim<'_> {
                 times.extend(head.map(|e| self.acts[e.act as usize].start));
             }
             DieNote {
-                form: (die.pc, die.over, die.blocked, die.loops.iter().map(|l| l.start).collect(), forms),
+                form: (die.pc, die.over, die.blocked, open(die), forms),
                 counts: die.loops.iter().map(|l| l.count).collect(),
                 times,
                 executed: die.executed,

@@ -10,6 +10,7 @@ use super::cost;
 use super::engine::Outcome;
 use super::model::Resource;
 use super::path;
+use super::power;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
 use girih_ir::program::{Instr, Program};
@@ -116,6 +117,9 @@ pub struct Contributor {
     pub name: String,
     /// The node.
     pub node: String,
+    /// Where the node came from, of the first step.
+    #[serde(default)]
+    pub origin: String,
     /// Seconds on the path.
     pub seconds: f64,
     /// Of the makespan.
@@ -159,6 +163,12 @@ pub struct Report {
     pub package_power: f64,
     /// See `package_power`.
     pub package_limit: f64,
+    /// Most watts of all dies together in a 256th of the step.
+    #[serde(default)]
+    pub peak_power: f64,
+    /// The same of the package that draws most.
+    #[serde(default)]
+    pub package_peak: f64,
     /// Loops, if there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loops: Option<LoopReport>,
@@ -173,10 +183,20 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether no package draws more than it may, on average over the step.
+    pub fn power_fits(&self) -> bool {
+        self.package_power <= self.package_limit
+    }
+
     /// Average engine time over makespan.
     pub fn busy(&self) -> f64 {
         self.dies.iter().map(|d| d.busy).sum::<f64>() / self.dies.len().max(1) as f64
     }
+}
+
+/// The type of most matrix operations of the reference graph.
+pub(super) fn main_dtype(program: &Program) -> DType {
+    model_flops(program, 1).into_iter().max_by_key(|(_, flops)| *flops).map_or(DType::F32, |(dtype, _)| dtype)
 }
 
 /// Matrix operations of the reference graph by input type, as often as their loops run.
@@ -253,6 +273,7 @@ pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
     let model = model_flops(program, outcome.while_iterations);
     let peak_seconds = model.iter().fold(0.0, |sum, (d, f)| sum + cost::seconds(*f as f64, target.peak_flops(*d)));
     let (energy, package_power) = energies(program, outcome, &work);
+    let (peak_power, package_peak) = power::peaks(program, outcome, energy.total - energy.idle);
     let (critical_path, contributors) = path::critical(program, outcome, 12);
     let mut links: Vec<LinkReport> = outcome.servers.iter().filter(|s| s.messages > 0).map(|s| link(program, s, over(s.busy))).collect();
     links.sort_by(|a, b| b.busy.total_cmp(&a.busy).then_with(|| a.name.cmp(&b.name)));
@@ -274,6 +295,8 @@ pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
         energy,
         package_power,
         package_limit: target.package_power_limit(),
+        peak_power,
+        package_peak,
         loops: loops(program, outcome),
         dies,
         links,
@@ -286,6 +309,8 @@ fn link(program: &Program, server: &super::model::Server, busy: f64) -> LinkRepo
     let t = &program.target;
     let name = match server.resource {
         Resource::Link(l) => t.mesh.link_name(l).to_string(),
+        Resource::RampOut(d) => format!("{} ramp out", t.coord(d)),
+        Resource::RampIn(d) => format!("{} ramp in", t.coord(d)),
         Resource::PortIn(d) => format!("port in {}", t.coord(d)),
         Resource::PortOut(d) => format!("port out {}", t.coord(d)),
         Resource::HostIn => "host in".into(),
@@ -320,6 +345,8 @@ fn energies(program: &Program, outcome: &Outcome, work: &[StreamWork]) -> (Energ
                 add(t.mesh.link_start(l).0, joules);
             }
             Resource::PortIn(d) | Resource::PortOut(d) => add(d, bytes * t.energy_per_host_byte()),
+            // The energy of a ramp is in that of SRAM.
+            Resource::RampIn(_) | Resource::RampOut(_) => {}
             Resource::HostIn | Resource::HostOut => e.host += bytes * t.energy_per_host_byte(),
         }
     }
@@ -379,10 +406,13 @@ impl fmt::Display for Report {
             (
                 "power",
                 format!(
-                    "{}, {} of {} in the hottest package",
+                    "{} on average, {} at the peak; {} of {} in the hottest package, {} at its peak{}",
                     big(self.power, "W"),
+                    big(self.peak_power, "W"),
                     big(self.package_power, "W"),
-                    big(self.package_limit, "W")
+                    big(self.package_limit, "W"),
+                    big(self.package_peak, "W"),
+                    if self.power_fits() { "" } else { ": MORE THAN IT MAY DRAW" },
                 ),
             ),
         ];
@@ -414,10 +444,11 @@ impl fmt::Display for Report {
             writeln!(f, "  {:<16}{:>12}{:>10}{:>9}", l.name, bytes(l.bytes), l.messages, percent(l.busy))?;
         }
         if !self.contributors.is_empty() {
-            writeln!(f, "\n  {:<14}{:<24}{:>8}{:>12}{:>9}", "critical path", "node", "count", "time", "share")?;
+            writeln!(f, "\n  {:<14}{:<24}{:>8}{:>12}{:>9}  from", "critical path", "node", "count", "time", "share")?;
         }
         for c in &self.contributors {
-            writeln!(f, "  {:<14}{:<24}{:>8}{:>12}{:>9}", c.name, c.node, c.count, time(c.seconds), percent(c.share))?;
+            let line = format!("  {:<14}{:<24}{:>8}{:>12}{:>9}  {}", c.name, c.node, c.count, time(c.seconds), percent(c.share), c.origin);
+            writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }

@@ -50,12 +50,12 @@ fn a_transfer_pays_overhead_hops_and_bandwidth_once() {
         let program = transfer(hops, count);
         let t = &program.target;
         let wire = 4.0 * count as f64 / t.link_bandwidth();
-        let want = t.launch_overhead() + t.message_overhead() + f64::from(hops) * t.hop_latency() + wire;
+        let want = t.issue_overhead() + t.message_overhead() + f64::from(hops) * t.hop_latency() + wire;
         let report = run(&program).report;
         close(report.makespan, want);
         assert_eq!(report.link_bytes, 4 * count as u64 * u64::from(hops));
         assert_eq!(report.message_bytes, 4 * count as u64);
-        close(report.dies[1].wait, want - t.launch_overhead());
+        close(report.dies[1].wait, want - t.issue_overhead());
     }
 }
 
@@ -79,7 +79,7 @@ fn two_messages_share_a_link_one_after_the_other() {
     let wire = 4e5 / t.link_bandwidth();
     assert!(wire > t.hop_latency(), "the second message has to meet the first");
     let report = run(&program).report;
-    close(report.makespan, t.launch_overhead() + t.message_overhead() + 2.0 * wire + t.hop_latency());
+    close(report.makespan, t.issue_overhead() + t.message_overhead() + 2.0 * wire + t.hop_latency());
     let shared = report.links.iter().find(|l| l.name == "(0,1):E").unwrap();
     assert_eq!((shared.bytes, shared.messages), (800_000, 2));
     assert_eq!(report.links[0].name, "(0,1):E", "the busiest comes first");

@@ -1,0 +1,52 @@
+//! Programs of streams alone: for communication patterns that are timed before a model needs them.
+//!
+//! They have no graph and claim nothing, so the simulator takes them and the checker does not.
+
+use girih_ir::graph::Graph;
+use girih_ir::program::{Channel, ChannelId, Claim, ClaimId, DieCode, Instr, Program, StreamId};
+use girih_ir::step::TrainStep;
+use girih_ir::target::{DieId, Target};
+
+/// A program under construction.
+#[derive(Clone, Debug)]
+pub struct Bare {
+    /// What is there so far.
+    pub program: Program,
+}
+
+impl Bare {
+    /// Nothing yet, on this target.
+    pub fn new(name: &str, target: &Target) -> Self {
+        let step = TrainStep { graph: Graph::new(name), state: Vec::new(), loss: None, seed: 0 };
+        let program = Program {
+            name: name.into(),
+            target: target.clone(),
+            step,
+            dies: Vec::new(),
+            streams: Vec::new(),
+            channels: Vec::new(),
+            host: Vec::new(),
+            state: Vec::new(),
+            fused: Vec::new(),
+            literals: Vec::new(),
+            claims: vec![Claim::Control],
+        };
+        Bare { program }
+    }
+
+    /// A channel between two dies over the target's route; `None` when there is none.
+    pub fn channel(&mut self, source: DieId, dest: DieId, depth: u32) -> Option<ChannelId> {
+        let route = self.program.target.route(source, dest)?;
+        self.program.channels.push(Channel { source, dest, route, depth });
+        Some(ChannelId::new(self.program.channels.len() - 1))
+    }
+
+    /// The code of a die. Dies come in ascending order.
+    pub fn die(&mut self, die: DieId, sram_used: u64, out_ports: Vec<ChannelId>, in_ports: Vec<ChannelId>, mut stream: Vec<Instr>) {
+        stream.push(Instr::End);
+        let claims = vec![ClaimId(0); stream.len()];
+        self.program.streams.push(stream);
+        let stream = StreamId::new(self.program.streams.len() - 1);
+        self.program.dies.push(DieCode { die, stream, claims, out_ports, in_ports, sram_used });
+    }
+}
