@@ -20,7 +20,7 @@ pub fn rows(text: &str) -> Vec<BTreeMap<String, f64>> {
 
 /// A matrix that lies column by column; columns are at least two elements apart, so that their direction shows.
 fn columns(offset: u64, rows: usize, cols: usize) -> Region {
-    let mut region = Region::dense(offset, &TensorType::new(DType::F16, &[rows, cols]));
+    let mut region = Region::dense(offset, &TensorType::new(DType::F16, [rows, cols]));
     region.strides = [1, rows.max(2) as i64].into_iter().collect();
     region
 }
@@ -174,7 +174,7 @@ pub fn grid_gemm(target: &Target, (m, k, n): (usize, usize, usize), in_memory: b
     }
     let (bm, bk, bn) = (m.div_ceil(rows), k.div_ceil(cols), n.div_ceil(cols));
     let bytes = |a: usize, b: usize| (a * b * 2).next_multiple_of(64) as u64;
-    let dense = |offset: u64, a: usize, b: usize| Region::dense(offset, &TensorType::new(DType::BF16, &[a, b]));
+    let dense = |offset: u64, a: usize, b: usize| Region::dense(offset, &TensorType::new(DType::BF16, [a, b]));
     // Two blocks of each matrix, the blocks that are the core's own, the result.
     let left = |turn: usize| dense(turn as u64 * bytes(bm, bk), bm, bk);
     let right = |turn: usize| dense(2 * bytes(bm, bk) + turn as u64 * bytes(bn, bk), bn, bk);

@@ -25,7 +25,7 @@ pub fn reduce(target: &Target, dies: usize, words: usize, group: usize) -> Optio
     for i in 1..dies {
         outgoing[i] = Some(bare.channel(row[i], row[to(i)?], 1)?);
     }
-    let sum = Region::dense(0, &TensorType::new(DType::F32, &[words]));
+    let sum = Region::dense(0, &TensorType::new(DType::F32, [words]));
     for i in 0..dies {
         // From the group first, then from the head of the next one.
         let mut sources = Vec::new();
