@@ -316,7 +316,7 @@ fn sweeps_plan_every_point() {
     let step = |n: usize| points[n]["step_s"].as_f64().unwrap();
     assert!(step(1) > step(0), "slower links take longer: {} and {}", step(1), step(0));
     assert_eq!(points[3]["bound_by"], "SRAM");
-    let mut args = vec!["sweep", MLP, "--vary", "dead=0,1", "--vary", "mesh=2x2,1x1"];
+    let mut args = vec!["sweep", MLP, "--vary", "dead=0,1", "--vary", "mesh=2x2,1x2"];
     args.extend(TRAIN);
     let table = ok(&args);
     assert_eq!(table.lines().count(), 5, "{table}");
