@@ -1,6 +1,6 @@
 //! Collectives as instruction streams, and what has to hold of the routes that carry them.
 //!
-//! On a line of dies that forward word by word, reductions run as chains, in one phase or in two ([`line`]); closed forms say which is
+//! On a line of dies that forward word by word, reductions run as chains, in one phase or in two ([`mod@line`]); closed forms say which is
 //! better, and the simulator has the last word.
 
 pub mod bare;
