@@ -156,9 +156,14 @@ pub fn mesh_gemm(target: &Target, p: usize, (m, k, n): (usize, usize, usize), co
     bare.program
 }
 
+/// The depth of the blocks that a grid product moves, and the largest side of the part of the result that a core works on at a time.
+const DEPTH: usize = 128;
+const SIDE: usize = 512;
+
 /// A product `[m, k] · [k, n]` in bf16 on all cores of a grid, as its vendor's library runs it: the left matrix lies in the cores' SRAM in blocks (or in
-/// device memory), the right one in device memory. The depth goes in as many blocks as there are columns: the core that has a block passes
-/// it along its row, the core that loads a block of the right matrix passes it along its column, and each multiplies while the next block comes.
+/// device memory), the right one in device memory. A core has a part of the result and goes through the depth in blocks: the core of its row that
+/// has the block of the left matrix passes it along the row, the core of its column that loads the block of the right matrix passes it along the column, and
+/// all multiply while the next blocks come.
 pub fn grid_gemm(target: &Target, (m, k, n): (usize, usize, usize), in_memory: bool) -> Program {
     let (rows, cols) = (target.mesh.shape.rows as usize, target.mesh.shape.cols as usize);
     let die = |r: usize, c: usize| -> DieId { target.die_at(Coord::new(r as u32, c as u32)).expect("in the grid") };
@@ -172,76 +177,148 @@ pub fn grid_gemm(target: &Target, (m, k, n): (usize, usize, usize), in_memory: b
             }
         }
     }
-    let (bm, bk, bn) = (m.div_ceil(rows), k.div_ceil(cols), n.div_ceil(cols));
-    let bytes = |a: usize, b: usize| (a * b * 2).next_multiple_of(64) as u64;
-    let dense = |offset: u64, a: usize, b: usize| Region::dense(offset, &TensorType::new(DType::BF16, [a, b]));
-    // Two blocks of each matrix, the blocks that are the core's own, the result.
-    let left = |turn: usize| dense(turn as u64 * bytes(bm, bk), bm, bk);
-    let right = |turn: usize| dense(2 * bytes(bm, bk) + turn as u64 * bytes(bn, bk), bn, bk);
-    let own = 2 * bytes(bm, bk) + 2 * bytes(bn, bk);
-    let (own_left, own_right) = (dense(own, bm, bk), dense(own + bytes(bm, bk), bn, bk));
-    let result = dense(own + bytes(bm, bk) + bytes(bn, bk), bm, bn);
     for r in 0..rows {
         for c in 0..cols {
-            let mut s = Stream::default();
-            let loaded_left = in_memory.then(|| s.load(own_left.clone()));
-            let loaded_right = (r < cols).then(|| s.load(own_right.clone()));
-            // For each block: its source of both matrices, begun; then finished and passed on.
-            let begin = |s: &mut Stream, b: usize| {
-                let mut waits = Vec::new();
-                if b != c {
-                    let from = if b < c { (r, c - 1) } else { (r, c + 1) };
-                    waits.push(s.recv(&bare, channel[&(from, (r, c))], left(b % 2)));
-                }
-                if b % rows != r {
-                    let from = if b % rows < r { (r - 1, c) } else { (r + 1, c) };
-                    waits.push(s.recv(&bare, channel[&(from, (r, c))], right(b % 2)));
-                }
-                waits
-            };
-            let finish = |s: &mut Stream, b: usize, waits: Vec<(Queue, u32)>| {
-                let mut sent = Vec::new();
-                waits.into_iter().for_each(|q| s.wait(q));
-                let mut pass = |s: &mut Stream, to: Option<(usize, usize)>, region: &Region| {
-                    if let Some(ch) = to.and_then(|to| channel.get(&((r, c), to))) {
-                        sent.push(s.send(&bare, *ch, region.clone()));
-                    }
-                };
-                if b == c {
-                    loaded_left.into_iter().for_each(|q| s.wait(q));
-                }
-                let source = if b == c { own_left.clone() } else { left(b % 2) };
-                pass(s, (b <= c).then_some((r, c + 1)), &source);
-                pass(s, (b >= c && c > 0).then(|| (r, c - 1)), &source);
-                if b % rows == r {
-                    loaded_right.into_iter().for_each(|q| s.wait(q));
-                }
-                let source = if b % rows == r { own_right.clone() } else { right(b % 2) };
-                pass(s, (b % rows <= r).then_some((r + 1, c)), &source);
-                pass(s, (b % rows >= r && r > 0).then(|| (r - 1, c)), &source);
-                sent
-            };
-            let first = begin(&mut s, 0);
-            let mut sent = finish(&mut s, 0, first);
-            for b in 0..cols {
-                let waits = if b + 1 < cols { begin(&mut s, b + 1) } else { Vec::new() };
-                let a = if b == c { own_left.clone() } else { left(b % 2) };
-                let w = if b % rows == r { own_right.clone() } else { right(b % 2) };
-                s.code.push(Instr::Gemm { out: result.clone(), a, b: w, batch: 0, contract: 1 });
-                sent.drain(..).for_each(|q| s.wait(q));
-                if b + 1 < cols {
-                    sent = finish(&mut s, b + 1, waits);
-                }
-            }
-            if in_memory {
-                let stored = s.store(result.clone());
-                s.wait(stored);
-            }
-            let used = result.offset + bytes(bm, bn);
-            bare.die(die(r, c), used, s.out_ports, s.in_ports, s.code);
+            let (bm, bn, bk) = (m.div_ceil(rows).min(SIDE), n.div_ceil(cols).min(SIDE), k.div_ceil(cols).min(DEPTH));
+            let parts = (m.div_ceil(rows) / bm) * (n.div_ceil(cols) / bn);
+            let core = Core { bare: &bare, channel: &channel, at: (r, c), grid: (rows, cols), block: (bm, bk, bn), in_memory };
+            let (stream, used) = core.stream(parts * k.div_ceil(bk), k.div_ceil(bk));
+            let Stream { code, out_ports, in_ports, .. } = stream;
+            bare.die(die(r, c), used, out_ports, in_ports, code);
         }
     }
     bare.program
+}
+
+/// A core of a grid product.
+struct Core<'a> {
+    bare: &'a Bare,
+    channel: &'a BTreeMap<((usize, usize), (usize, usize)), ChannelId>,
+    at: (usize, usize),
+    grid: (usize, usize),
+    /// Rows, depth and columns of a block.
+    block: (usize, usize, usize),
+    in_memory: bool,
+}
+
+/// What a stream waits for.
+type Waits = Vec<(Queue, u32)>;
+
+impl Core<'_> {
+    fn bytes(a: usize, b: usize) -> u64 {
+        (a * b * 2).next_multiple_of(64) as u64
+    }
+
+    fn dense(offset: u64, a: usize, b: usize) -> Region {
+        Region::dense(offset, &TensorType::new(DType::BF16, [a, b]))
+    }
+
+    /// Where the block of a step lies: three of each matrix.
+    fn left(&self, step: usize) -> Region {
+        let (bm, bk, _) = self.block;
+        Core::dense((step % 3) as u64 * Core::bytes(bm, bk), bm, bk)
+    }
+
+    fn right(&self, step: usize) -> Region {
+        let (bm, bk, bn) = self.block;
+        Core::dense(3 * Core::bytes(bm, bk) + (step % 3) as u64 * Core::bytes(bn, bk), bn, bk)
+    }
+
+    /// The column that has the left block of a step, and the row that loads the right one: another one in each column, so that the blocks of a
+    /// step come through all ports.
+    fn owners(&self, step: usize) -> (usize, usize) {
+        (step % self.grid.1, (step + self.at.1) % self.grid.0)
+    }
+
+    /// Loads what this core has of a step.
+    fn fetch(&self, s: &mut Stream, step: usize) -> Waits {
+        let (column, row) = self.owners(step);
+        let mut waits = Vec::new();
+        if column == self.at.1 && self.in_memory {
+            waits.push(s.load(self.left(step)));
+        }
+        if row == self.at.0 {
+            waits.push(s.load(self.right(step)));
+        }
+        waits
+    }
+
+    /// Sends a block on from the core `own` of a line, away from the core `root` that has it.
+    fn send(&self, s: &mut Stream, along: bool, root: usize, region: &Region) -> Waits {
+        let (r, c) = self.at;
+        let (own, end) = if along { (c, self.grid.1) } else { (r, self.grid.0) };
+        let up = (own >= root && own + 1 < end).then_some(own + 1);
+        let down = (own <= root && own > 0).then(|| own - 1);
+        let to = |next: usize| if along { (r, next) } else { (next, c) };
+        up.into_iter().chain(down).map(|next| s.send(self.bare, self.channel[&((r, c), to(next))], region.clone())).collect()
+    }
+
+    /// The core that has a block sends it ahead; the others make ready for it.
+    fn begin(&self, s: &mut Stream, step: usize) -> (Waits, Waits) {
+        let (r, c) = self.at;
+        let (column, row) = self.owners(step);
+        let (mut came, mut sent) = (Vec::new(), Vec::new());
+        if c == column {
+            sent.extend(self.send(s, true, column, &self.left(step)));
+        }
+        if r == row {
+            sent.extend(self.send(s, false, row, &self.right(step)));
+        }
+        if c != column {
+            let from = if column < c { (r, c - 1) } else { (r, c + 1) };
+            came.push(s.recv(self.bare, self.channel[&(from, (r, c))], self.left(step)));
+        }
+        if r != row {
+            let from = if row < r { (r - 1, c) } else { (r + 1, c) };
+            came.push(s.recv(self.bare, self.channel[&(from, (r, c))], self.right(step)));
+        }
+        (came, sent)
+    }
+
+    /// What has come is passed on.
+    fn finish(&self, s: &mut Stream, step: usize, came: Waits) -> Waits {
+        came.into_iter().for_each(|q| s.wait(q));
+        let (column, row) = self.owners(step);
+        let mut sent = Vec::new();
+        if self.at.1 != column {
+            sent.extend(self.send(s, true, column, &self.left(step)));
+        }
+        if self.at.0 != row {
+            sent.extend(self.send(s, false, row, &self.right(step)));
+        }
+        sent
+    }
+
+    /// The stream, which takes a part of the result after so many steps, and the bytes that it uses.
+    fn stream(&self, steps: usize, depth: usize) -> (Stream, u64) {
+        let (bm, bk, bn) = self.block;
+        let result = Core::dense(3 * (Core::bytes(bm, bk) + Core::bytes(bn, bk)), bm, bn);
+        let used = result.offset + Core::bytes(bm, bn);
+        let mut s = Stream::default();
+        let mut loaded = [self.fetch(&mut s, 0), if steps > 1 { self.fetch(&mut s, 1) } else { Vec::new() }, Vec::new()];
+        std::mem::take(&mut loaded[0]).into_iter().for_each(|q| s.wait(q));
+        let (came, mut sent) = self.begin(&mut s, 0);
+        sent.extend(self.finish(&mut s, 0, came));
+        for step in 0..steps {
+            std::mem::take(&mut loaded[(step + 1) % 3]).into_iter().for_each(|q| s.wait(q));
+            if step + 2 < steps {
+                loaded[(step + 2) % 3] = self.fetch(&mut s, step + 2);
+            }
+            let next = (step + 1 < steps).then(|| self.begin(&mut s, step + 1));
+            let (a, b) = (self.left(step), self.right(step));
+            s.code.push(Instr::Gemm { out: result.clone(), a, b, batch: 0, contract: 1 });
+            sent.drain(..).for_each(|q| s.wait(q));
+            if (step + 1) % depth == 0 && self.in_memory {
+                let stored = s.store(result.clone());
+                s.wait(stored);
+            }
+            if let Some((came, begun)) = next {
+                sent = begun;
+                sent.extend(self.finish(&mut s, step + 1, came));
+            }
+        }
+        (s, used)
+    }
 }
 
 /// One instruction on the first die.

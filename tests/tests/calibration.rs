@@ -64,9 +64,8 @@ fn wse2_reductions_are_within_three_percent() {
     assert!(summary("wse2 reduce", errors).1 <= 0.03);
 }
 
-/// The goal is 10 % on every row; rows with one of the two loops switched off are the ones that miss it.
 #[test]
-fn wse3_mesh_gemm_is_within_ten_percent_at_the_median() {
+fn wse3_mesh_gemm_is_within_ten_percent() {
     let wafer = Target::builtin("wse3").unwrap();
     let mut errors = Vec::new();
     for row in table("wse3_meshgemm_cycles.csv") {
@@ -78,8 +77,7 @@ fn wse3_mesh_gemm_is_within_ten_percent_at_the_median() {
         let mean = times.iter().sum::<f64>() / times.len() as f64 * wafer.clock_hz();
         errors.push(compare("wse3 gemm", &row, row["mean_cycle"], mean));
     }
-    let (median, largest) = summary("wse3 gemm", errors);
-    assert!(median <= 0.10 && largest <= 0.40);
+    assert!(summary("wse3 gemm", errors).1 <= 0.10);
 }
 
 #[test]
@@ -99,9 +97,8 @@ fn ipu_convolutions_and_pooling_are_within_ten_percent_at_the_median() {
     assert!(summary("ipu pool", poolings).0 <= 0.10);
 }
 
-/// The goal is 15 % at the median; this holds what is reached.
 #[test]
-fn n150_products_are_within_forty_percent_at_the_median() {
+fn n150_products_are_within_fifteen_percent_at_the_median() {
     let n150 = Target::builtin("wormhole-n150").unwrap();
     let mut errors = Vec::new();
     for row in table("tenstorrent_gemm_n150_hifi4.csv") {
@@ -111,5 +108,5 @@ fn n150_products_are_within_forty_percent_at_the_median() {
         let simulated = cycles(&grid_gemm(&n150, shape, large)) / n150.clock_hz() * 1e9;
         errors.push(compare("n150 gemm", &row, row["ns"], simulated));
     }
-    assert!(summary("n150 gemm", errors).0 <= 0.40);
+    assert!(summary("n150 gemm", errors).0 <= 0.15);
 }

@@ -323,7 +323,8 @@ fn step(instr: &Instr, partner: Option<usize>, program: &Program) -> Step {
 /// How far behind a receive its send is looked for.
 const PASSED_ON: usize = 24;
 
-/// For each receive the send of what it makes, when nothing between them uses that.
+/// For each receive the send of what it makes, when nothing between them uses that. A send of what was there before ends the search: a stream that
+/// first sends what it has moves data on in steps, and waits for all of it.
 fn passed_on(stream: &[Instr]) -> Vec<Option<u32>> {
     let next = |i: usize| {
         let out = match &stream[i] {
@@ -337,6 +338,10 @@ fn passed_on(stream: &[Instr]) -> Vec<Option<u32>> {
             }
             if matches!(instr, Instr::Send { region, .. } if region == out) {
                 return Some(j as u32);
+            }
+            let fresh = |region: &Region| stream[i.saturating_sub(4)..j].iter().any(|s| s.is_async() && s.writes().contains(&region));
+            if matches!(instr, Instr::Send { region, .. } if !fresh(region)) {
+                return None;
             }
             let meets = |r: &&Region| r.extent().is_none_or(|e| e.start < own.end && own.start < e.end);
             if instr.reads().iter().chain(&instr.writes()).any(meets) {
