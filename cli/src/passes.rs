@@ -6,7 +6,8 @@
 use crate::error::Error;
 use girih_compiler::levels::{parse_memory, parse_placed, parse_schedule, parse_sharded};
 use girih_compiler::optimize::OptimizeOptions;
-use girih_compiler::partition::{PartitionOptions, partition};
+use girih_compiler::partition::{PartitionOptions, Price, partition};
+use girih_compiler::precision::{self, Precision};
 use girih_compiler::pipeline::{CompileError, CompileOptions, Level, PASSES, Pipeline};
 use girih_compiler::train::{LossSpec, OptimizerSpec, train_step};
 use girih_compiler::{canonicalize, fuse, lower, memory, optimize, place, schedule};
@@ -25,6 +26,8 @@ pub struct PassOptions {
     pub optimizer: Option<OptimizerSpec>,
     /// `optimize`: rules and limits.
     pub optimize: OptimizeOptions,
+    /// `precision`: what products and convolutions take.
+    pub precision: Precision,
     /// `partition`: spread over exactly this many dies.
     pub dies: Option<usize>,
     /// `partition`: the price of a byte of SRAM in picoseconds.
@@ -64,9 +67,16 @@ pub fn run(name: &str, text: &str, target: &Target, options: &PassOptions) -> Re
             });
             optimized?.to_string()
         }
+        "precision" => rewritten(text, |step| {
+            Ok(match options.precision {
+                Precision::F32 => step.graph.clone(),
+                Precision::Bf16 => canonicalize::canonicalize(&precision::narrow(&step.graph).0).0,
+            })
+        })?
+        .to_string(),
         "fuse" => rewritten(text, |step| Ok(fuse::fuse(&step.graph).0))?.to_string(),
         "partition" => {
-            let options = PartitionOptions { dies: options.dies, lambda: options.sram_price, ..PartitionOptions::default() };
+            let options = PartitionOptions { dies: options.dies, price: Price { lambda: options.sram_price, ..Price::default() } };
             partition(&step_of(text)?, target, &options)?.0.to_string()
         }
         "place" => {

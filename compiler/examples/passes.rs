@@ -1,9 +1,12 @@
-//! Seconds of every pass from a StableHLO file to a program: `passes FILE [TARGET] [DIES]`.
+//! Seconds of every pass from a StableHLO file to a program: `passes FILE [TARGET] [DIES|-] [f32|bf16] [OUT.girih]`.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use girih_compiler::import::stablehlo::{StablehloOptions, import_bytes};
 use girih_compiler::pipeline::{CompileOptions, Pipeline};
+use girih_compiler::precision::Precision;
+use girih_ir::program::codec::{self, ProgramFile};
+use girih_ir::step::Weights;
 use girih_ir::target::Target;
 use std::time::Instant;
 
@@ -16,13 +19,18 @@ fn main() {
     println!("{:<14}{:>9.3} s  {nodes} nodes", "import", start.elapsed().as_secs_f64());
     let step = imported.into_step(&[]).unwrap_or_else(|e| panic!("{e}"));
     let target = Target::builtin(args.get(2).map_or("host", String::as_str)).unwrap_or_else(|e| panic!("{e}"));
-    let options = CompileOptions { dies: args.get(3).and_then(|d| d.parse().ok()), ..CompileOptions::default() };
+    let precision = args.get(4).map_or(Ok(Precision::F32), |p| p.parse()).unwrap_or_else(|e| panic!("{e}"));
+    let options = CompileOptions { dies: args.get(3).and_then(|d| d.parse().ok()), precision, ..CompileOptions::default() };
     match Pipeline::new(&target, &options).compile(step) {
         Ok((program, report)) => {
             for p in &report.passes {
                 println!("{:<14}{:>9.3} s  {:>8} -> {:<8} {}", p.name, p.seconds, p.before, p.after, p.summary.replace('\n', "; "));
             }
             let checking = Instant::now();
+            if let Some(path) = args.get(5) {
+                let file = ProgramFile { program: program.clone(), weights: Weights::new(), info: Vec::new() };
+                std::fs::write(path, codec::write(&file).unwrap_or_else(|e| panic!("{e}"))).unwrap_or_else(|e| panic!("{path}: {e}"));
+            }
             let checked = girih_ir::check::check(program).is_ok();
             println!("{:<14}{:>9.3} s  {checked}", "check", checking.elapsed().as_secs_f64());
         }

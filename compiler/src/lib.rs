@@ -15,6 +15,7 @@ pub mod optimize;
 pub mod partition;
 pub mod pipeline;
 pub mod place;
+pub mod precision;
 pub mod schedule;
 pub mod sharded;
 pub mod train;

@@ -102,18 +102,37 @@ pub struct Failure {
     pub profile: Vec<u64>,
 }
 
+/// How much memory the dies of a schedule need, without addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Footprint {
+    /// The most bytes that are live on a die at once.
+    pub peak: u64,
+    /// For each node of the graph: the most bytes that are live on a die from it to the next node.
+    pub profile: Vec<u64>,
+}
+
+/// How much memory the dies of a schedule need.
+pub fn footprint(mut schedule: Schedule) -> Footprint {
+    unify::unify(&mut schedule);
+    let streams = streams(&schedule);
+    let live = all_live(&schedule, &streams);
+    let profile = profile(&schedule, &streams, &live);
+    Footprint { peak: live.iter().map(|l| pack::lower_bound(l)).max().unwrap_or(0), profile }
+}
+
 /// Plans the memory of every die, or says how much is live when.
 pub fn plan_or_profile(mut schedule: Schedule, target: &Target) -> Result<MemoryPlan, Failure> {
     unify::unify(&mut schedule);
     let streams = streams(&schedule);
     let have = target.sram_bytes();
-    let packed = pack_all(&schedule, &streams, have);
+    let live = all_live(&schedule, &streams);
+    let packed = pack_all(&live, have);
     let mut offsets = vec![0u64; schedule.placed.buffers.len()];
     let mut dies = Vec::with_capacity(packed.len());
     for (die, (placements, memory)) in packed.into_iter().enumerate() {
         if memory.peak > have {
-            let report = std::boxed::Box::new(report(&schedule, &streams[die], die, memory.peak, have));
-            return Err(Failure { report, profile: profile(&schedule, &streams) });
+            let report = std::boxed::Box::new(report(&schedule, &streams[die], &live[die], die, memory.peak, have));
+            return Err(Failure { report, profile: profile(&schedule, &streams, &live) });
         }
         placements.into_iter().for_each(|(b, offset)| offsets[b.index()] = offset);
         dies.push(memory);
@@ -125,8 +144,7 @@ pub fn plan_or_profile(mut schedule: Schedule, target: &Target) -> Result<Memory
 }
 
 /// Addresses and needs of every die. Dies with equal problems share one solution.
-fn pack_all(schedule: &Schedule, streams: &[Vec<u32>], have: u64) -> Vec<(Vec<(BufferId, u64)>, DieMemory)> {
-    let live: Vec<Vec<Live>> = streams.par_iter().enumerate().map(|(die, stream)| live_ranges(schedule, die, stream)).collect();
+fn pack_all(live: &[Vec<Live>], have: u64) -> Vec<(Vec<(BufferId, u64)>, DieMemory)> {
     let mut first: rustc_hash::FxHashMap<Vec<(u64, u32, u32, bool)>, usize> = rustc_hash::FxHashMap::default();
     let key = |l: &Vec<Live>| l.iter().map(|l| (l.bytes, l.start, l.end, l.state)).collect::<Vec<_>>();
     let like: Vec<usize> = live.iter().enumerate().map(|(die, l)| *first.entry(key(l)).or_insert(die)).collect();
@@ -161,7 +179,7 @@ impl Problem {
 pub fn problems(mut schedule: Schedule) -> Vec<Problem> {
     unify::unify(&mut schedule);
     let mut known = std::collections::BTreeSet::new();
-    let all = streams(&schedule).iter().enumerate().map(|(die, s)| live_ranges(&schedule, die, s)).collect::<Vec<_>>();
+    let all = all_live(&schedule, &streams(&schedule));
     let new = |l: &Vec<Live>| known.insert(l.iter().map(|l| (l.bytes, l.start, l.end)).collect::<Vec<_>>());
     all.into_iter().filter(new).map(|live| Problem { live }).collect()
 }
@@ -175,17 +193,25 @@ pub(crate) fn streams(schedule: &Schedule) -> Vec<Vec<u32>> {
     streams
 }
 
+/// The live ranges of every die.
+fn all_live(schedule: &Schedule, streams: &[Vec<u32>]) -> Vec<Vec<Live>> {
+    let buffers = &schedule.placed.buffers;
+    let mut state: Vec<Vec<BufferId>> = vec![Vec::new(); streams.len()];
+    for (i, b) in buffers.iter().enumerate().filter(|(_, b)| matches!(b.storage, Storage::State(_))) {
+        state[b.die as usize].push(BufferId::new(i));
+    }
+    streams.par_iter().zip(&state).map(|(stream, state)| live_ranges(schedule, state, stream)).collect()
+}
+
 /// The live ranges of a die. A die without tasks still keeps its state.
-fn live_ranges(schedule: &Schedule, die: usize, stream: &[u32]) -> Vec<Live> {
+fn live_ranges(schedule: &Schedule, state: &[BufferId], stream: &[u32]) -> Vec<Live> {
     let placed = &schedule.placed;
     let mut index: rustc_hash::FxHashMap<BufferId, usize> = rustc_hash::FxHashMap::default();
     let mut live: Vec<Live> = Vec::new();
     let length = stream.len() as u32;
-    for (i, buffer) in placed.buffers.iter().enumerate() {
-        if buffer.die as usize == die && matches!(buffer.storage, Storage::State(_)) {
-            index.insert(BufferId::new(i), live.len());
-            live.push(Live { buffer: BufferId::new(i), bytes: buffer.bytes(), start: 0, end: length + 1, state: true });
-        }
+    for buffer in state {
+        index.insert(*buffer, live.len());
+        live.push(Live { buffer: *buffer, bytes: placed.buffers[buffer.index()].bytes(), start: 0, end: length + 1, state: true });
     }
     for (at, t) in stream.iter().enumerate() {
         let task = &placed.tasks[*t as usize];
@@ -224,7 +250,7 @@ pub(crate) fn spans(schedule: &Schedule, stream: &[u32]) -> Vec<Range<u32>> {
 }
 
 /// For each node of the graph: the most bytes that are live on a die from it to the next node.
-fn profile(schedule: &Schedule, streams: &[Vec<u32>]) -> Vec<u64> {
+fn profile(schedule: &Schedule, streams: &[Vec<u32>], live: &[Vec<Live>]) -> Vec<u64> {
     let placed = &schedule.placed;
     let nodes = placed.sharded.step.graph.nodes().len();
     // The node that is being worked on at each position of the order, on all dies alike.
@@ -236,9 +262,9 @@ fn profile(schedule: &Schedule, streams: &[Vec<u32>]) -> Vec<u64> {
         }
         node_of[*t as usize] = now;
     }
-    let of_die = |(die, stream): (usize, &Vec<u32>)| {
+    let of_die = |(stream, live): (&Vec<u32>, &Vec<Live>)| {
         let mut change = vec![0i64; stream.len() + 2];
-        for l in live_ranges(schedule, die, stream) {
+        for l in live {
             let bytes = pack::rounded(l.bytes) as i64;
             change[l.start as usize] += bytes;
             change[(l.end as usize).min(stream.len() + 1)] -= bytes;
@@ -251,7 +277,7 @@ fn profile(schedule: &Schedule, streams: &[Vec<u32>]) -> Vec<u64> {
         }
         out
     };
-    let all: Vec<Vec<u64>> = streams.par_iter().enumerate().map(of_die).collect();
+    let all: Vec<Vec<u64>> = streams.par_iter().zip(live).filter(|(s, _)| !s.is_empty()).map(of_die).collect();
     let mut out: Vec<u64> = (0..nodes).map(|n| all.iter().map(|p| p[n]).max().unwrap_or(0)).collect();
     // Where no die starts anything, what was live stays live.
     for n in 1..nodes {
@@ -262,11 +288,10 @@ fn profile(schedule: &Schedule, streams: &[Vec<u32>]) -> Vec<u64> {
     out
 }
 
-fn report(schedule: &Schedule, stream: &[u32], die: usize, need: u64, have: u64) -> DoesNotFit {
+fn report(schedule: &Schedule, stream: &[u32], live: &[Live], die: usize, need: u64, have: u64) -> DoesNotFit {
     let placed = &schedule.placed;
     let graph = &placed.sharded.step.graph;
-    let live = live_ranges(schedule, die, stream);
-    let peak = pack::peak_position(&live);
+    let peak = pack::peak_position(live);
     let mut at_peak: Vec<&Live> = live.iter().filter(|l| l.start <= peak && peak < l.end).collect();
     at_peak.sort_by_key(|l| (std::cmp::Reverse(l.bytes), l.buffer));
     let region = |l: &&Live| {

@@ -13,9 +13,11 @@ mod remat;
 
 use crate::sharded::{MeshShape, ShardedGraph, Strategy};
 use cost::CostModel;
+use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
 use girih_ir::target::{LogicalMesh, Target, error::TargetError};
-use groups::Groups;
+use groups::{Edge, Groups};
+use rayon::prelude::*;
 
 pub use eliminate::{Elimination, Factor, solve};
 pub use explain::{Alternative, Explanation, explain};
@@ -26,7 +28,14 @@ pub use remat::{Remat, rematerialize};
 pub struct PartitionOptions {
     /// Spread over exactly this many dies; `None` leaves the choice to the planner.
     pub dies: Option<usize>,
-    /// Picoseconds that a byte costs which is live where memory is short: the price of SRAM.
+    /// What SRAM costs.
+    pub price: Price,
+}
+
+/// What SRAM costs, where memory is short.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Price {
+    /// Picoseconds that a live byte costs.
     pub lambda: f64,
     /// For each node, whether memory is short there; empty: everywhere.
     pub pressure: Vec<bool>,
@@ -53,27 +62,81 @@ pub fn partition(
     target: &Target,
     options: &PartitionOptions,
 ) -> Result<(ShardedGraph, LogicalMesh, PartitionReport), TargetError> {
-    let mut report = PartitionReport::default();
-    let mut best: Option<(ShardedGraph, LogicalMesh)> = None;
-    // The largest first; the others are solved when they could be better.
-    let mut meshes = candidates(target, options.dies)?;
-    if meshes.is_empty() {
-        meshes.push(target.logical_mesh(1, 1)?);
+    let space = Space::new(step, target, options.dies)?;
+    let solved = space.solve(&options.price);
+    Ok((solved.sharded, space.meshes[solved.mesh].mesh.clone(), solved.report))
+}
+
+/// Everything that can be chosen for a step, with what it takes and holds: made once, solved for every price of SRAM.
+pub struct Space<'a> {
+    step: &'a TrainStep,
+    /// The largest first; the others are kept when their work alone does not rule them out.
+    meshes: Vec<Candidate<'a>>,
+}
+
+/// A logical mesh with the terms of the cost on it.
+struct Candidate<'a> {
+    mesh: LogicalMesh,
+    terms: Terms<'a>,
+}
+
+/// The best choice at a price.
+#[derive(Clone, Debug)]
+pub struct Solved {
+    /// The step with a strategy a node; its cost is the time, without the price of memory.
+    pub sharded: ShardedGraph,
+    /// Which mesh of the space.
+    pub mesh: usize,
+    /// How it was found.
+    pub report: PartitionReport,
+}
+
+impl std::fmt::Debug for Space<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Space").field("meshes", &self.meshes.len()).finish_non_exhaustive()
     }
-    for mesh in meshes.into_iter().rev() {
-        let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
-        let model = CostModel::new(step, target, shape, options);
-        let limit = best.as_ref().map_or(u64::MAX, |(b, _)| b.cost);
-        let Some((sharded, found)) = solve_mesh(step, shape, &model, limit) else { continue };
-        report.tried.push((shape.rows, shape.cols, sharded.cost));
-        if best.as_ref().is_none_or(|(b, _)| sharded.cost <= b.cost) {
-            (report.groups, report.edges, report.width, report.fixed) = (found.groups, found.edges, found.width, found.fixed);
-            best = Some((sharded, mesh));
+}
+
+impl<'a> Space<'a> {
+    /// The space of a step on a target, over exactly `dies` dies if that is given.
+    pub fn new(step: &'a TrainStep, target: &Target, dies: Option<usize>) -> Result<Self, TargetError> {
+        let mut meshes = candidates(target, dies)?;
+        if meshes.is_empty() {
+            meshes.push(target.logical_mesh(1, 1)?);
         }
+        let mut space = Space { step, meshes: Vec::new() };
+        let mut best = u64::MAX;
+        for mesh in meshes.into_iter().rev() {
+            let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
+            let Some(terms) = Terms::of(step, shape, &CostModel::new(target, shape, dies.is_some()), best) else { continue };
+            let candidate = Candidate { mesh, terms };
+            best = best.min(candidate.solve(step, &Price::default()).0.cost);
+            space.meshes.push(candidate);
+        }
+        Ok(space)
     }
-    report.tried.reverse();
-    let (sharded, mesh) = best.expect("the first mesh is solved without a limit");
-    Ok((sharded, mesh, report))
+
+    /// A logical mesh of the space, as [`Solved::mesh`] numbers them.
+    pub fn mesh(&self, mesh: usize) -> &LogicalMesh {
+        &self.meshes[mesh].mesh
+    }
+
+    /// The best choice at a price.
+    pub fn solve(&self, price: &Price) -> Solved {
+        let mut tried = Vec::new();
+        let mut best: Option<(u64, Solved)> = None;
+        for (mesh, candidate) in self.meshes.iter().enumerate() {
+            let (sharded, found, priced) = candidate.solve(self.step, price);
+            tried.push((sharded.mesh.rows, sharded.mesh.cols, sharded.cost));
+            if best.as_ref().is_none_or(|(b, _)| priced <= *b) {
+                best = Some((priced, Solved { sharded, mesh, report: found }));
+            }
+        }
+        let (_, mut solved) = best.expect("the first mesh is kept without a limit");
+        tried.reverse();
+        solved.report.tried = tried;
+        solved
+    }
 }
 
 /// Logical meshes worth trying: all of the wanted size, or one die, lines and rectangles up to everything that lives.
@@ -100,72 +163,124 @@ fn candidates(target: &Target, dies: Option<usize>) -> Result<Vec<LogicalMesh>, 
 /// The terms of the cost on a mesh.
 struct Terms<'a> {
     groups: Groups<'a>,
-    factors: Vec<Factor>,
-    edges: usize,
-    /// What every choice costs.
-    constant: u64,
-    /// What the work alone costs at least.
-    least: u64,
+    /// What each option of each group takes, in picoseconds.
+    work: Vec<Vec<u64>>,
+    /// The bytes of the results of each member for each option of each group, option by option.
+    bytes: Vec<Vec<u64>>,
+    edges: Vec<EdgeTerm>,
+}
+
+/// What an edge costs for every pair of choices of its ends, row-major.
+struct EdgeTerm {
+    producer: usize,
+    consumer: usize,
+    /// The node that reads.
+    to: ValueId,
+    time: Vec<u64>,
+    bytes: Vec<u64>,
 }
 
 impl<'a> Terms<'a> {
     /// The terms; `None` when the work alone costs more than `limit`.
     fn of(step: &'a TrainStep, mesh: MeshShape, model: &CostModel<'_>, limit: u64) -> Option<Self> {
         let groups = Groups::of(step, mesh);
-        let mut terms = Terms { groups, factors: Vec::new(), edges: 0, constant: 0, least: 0 };
-        for (g, group) in terms.groups.list.iter().enumerate() {
-            let table: Vec<u64> = group.options.iter().map(|o| model.group(&terms.groups, g, o)).collect();
-            terms.least = terms.least.saturating_add(table.iter().min().copied().unwrap_or(0));
-            terms.factors.push(Factor { vars: vec![g], table });
-        }
-        if terms.least > limit {
+        let of_group = |g: usize| {
+            let (mut work, mut bytes) = (Vec::new(), Vec::new());
+            for option in &groups.list[g].options {
+                let (time, held) = model.group(&groups, g, option);
+                work.push(time);
+                bytes.extend(held);
+            }
+            (work, bytes)
+        };
+        let (work, bytes): (Vec<Vec<u64>>, Vec<Vec<u64>>) = (0..groups.list.len()).into_par_iter().map(of_group).unzip();
+        let least = work.iter().map(|w| w.iter().min().copied().unwrap_or(0)).fold(0u64, u64::saturating_add);
+        if least > limit {
             return None;
         }
-        for edge in terms.groups.edges() {
-            let (a, b) = (edge.producer, edge.consumer);
-            if a == b {
-                continue;
-            }
-            let table = edge_table(model, &terms.groups, &edge);
-            if table.iter().all(|c| *c == table[0]) {
-                terms.constant += table[0];
-                continue;
-            }
-            terms.edges += 1;
-            terms.factors.push(Factor { vars: vec![a, b], table });
-        }
-        Some(terms)
+        let between: Vec<Edge> = groups.edges().into_iter().filter(|e| e.producer != e.consumer).collect();
+        let edges = between.par_iter().map(|e| EdgeTerm::of(model, &groups, e)).collect();
+        Some(Terms { groups, work, bytes, edges })
     }
 
     fn sizes(&self) -> Vec<usize> {
         self.groups.list.iter().map(|g| g.options.len()).collect()
     }
+
+    /// The terms at a price: one a group, then one an edge whose cost depends on a choice; and what every choice costs.
+    fn factors(&self, price: &Price) -> (Vec<Factor>, u64) {
+        let graph = &self.groups.step.graph;
+        let short: Vec<bool> =
+            (0..graph.nodes().len()).map(|n| price.pressure.get(n).copied().unwrap_or(price.pressure.is_empty())).collect();
+        let held = if price.lambda > 0.0 { cost::held(graph, &short) } else { Vec::new() };
+        let paid = |bytes: u64| (price.lambda * bytes as f64) as u64;
+        let mut factors: Vec<Factor> = Vec::with_capacity(self.work.len() + self.edges.len());
+        for (g, group) in self.groups.list.iter().enumerate() {
+            let mut table = self.work[g].clone();
+            if price.lambda > 0.0 {
+                for (cost, bytes) in table.iter_mut().zip(self.bytes[g].chunks_exact(group.members.len())) {
+                    *cost += paid(group.members.iter().zip(bytes).filter(|(m, _)| held[m.node.index()]).map(|(_, b)| b).sum());
+                }
+            }
+            factors.push(Factor { vars: vec![g], table });
+        }
+        let mut constant = 0;
+        for e in &self.edges {
+            let priced = price.lambda > 0.0 && short[e.to.index()];
+            let table: Vec<u64> =
+                if priced { e.time.iter().zip(&e.bytes).map(|(t, b)| t + paid(*b)).collect() } else { e.time.clone() };
+            if table.iter().all(|c| *c == table[0]) {
+                constant += table[0];
+                continue;
+            }
+            factors.push(Factor { vars: vec![e.producer, e.consumer], table });
+        }
+        (factors, constant)
+    }
+
+    /// What a choice takes, in picoseconds, without the price of memory.
+    fn time(&self, choice: &[usize]) -> u64 {
+        let work = self.work.iter().zip(choice).map(|(w, c)| w[*c]).fold(0u64, u64::saturating_add);
+        let size = |g: usize| self.groups.list[g].options.len();
+        self.edges.iter().map(|e| e.time[choice[e.producer] * size(e.consumer) + choice[e.consumer]]).fold(work, u64::saturating_add)
+    }
 }
 
-/// What an edge costs for every pair of choices of its ends, row-major.
-fn edge_table(model: &CostModel<'_>, groups: &Groups<'_>, edge: &groups::Edge) -> Vec<u64> {
-    let (oa, ob) = (&groups.list[edge.producer].options, &groups.list[edge.consumer].options);
-    oa.iter().flat_map(|x| ob.iter().map(|y| model.edge(groups, edge, x, y))).collect()
-}
-
-/// The best strategies on a mesh; `None` when the work alone costs more than `limit`.
-fn solve_mesh(step: &TrainStep, mesh: MeshShape, model: &CostModel<'_>, limit: u64) -> Option<(ShardedGraph, PartitionReport)> {
-    let mut terms = Terms::of(step, mesh, model, limit)?;
-    let sizes = terms.sizes();
-    let found = solve(&sizes, std::mem::take(&mut terms.factors));
-    let groups = &terms.groups;
-    let mut strategies: Vec<Strategy> = vec![Strategy::new(); step.graph.nodes().len()];
-    for (g, group) in groups.list.iter().enumerate() {
-        let choice = &group.options[found.choice[g]];
-        for member in &group.members {
-            strategies[member.node.index()] = groups.member_strategy(member, choice);
+impl EdgeTerm {
+    fn of(model: &CostModel<'_>, groups: &Groups<'_>, edge: &Edge) -> Self {
+        let (oa, ob) = (&groups.list[edge.producer].options, &groups.list[edge.consumer].options);
+        let moves: Vec<cost::Move> = oa.iter().flat_map(|x| ob.iter().map(|y| model.edge(groups, edge, x, y))).collect();
+        EdgeTerm {
+            producer: edge.producer,
+            consumer: edge.consumer,
+            to: edge.to.node,
+            time: moves.iter().map(|m| m.picoseconds).collect(),
+            bytes: moves.iter().map(|m| m.bytes).collect(),
         }
     }
-    // The end of a loop leaves every slot as it is carried.
-    for l in &groups.nest.loops {
-        strategies[l.end.index()] = l.carries.iter().flat_map(|c| strategies[c.index()].clone()).collect();
+}
+
+impl Candidate<'_> {
+    /// The best strategies on this mesh, how they were found, and what they cost with the price of memory.
+    fn solve(&self, step: &TrainStep, price: &Price) -> (ShardedGraph, PartitionReport, u64) {
+        let (sizes, (factors, constant)) = (self.terms.sizes(), self.terms.factors(price));
+        let edges = factors.len() - sizes.len();
+        let found = solve(&sizes, factors);
+        let groups = &self.terms.groups;
+        let mut strategies: Vec<Strategy> = vec![Strategy::new(); step.graph.nodes().len()];
+        for (g, group) in groups.list.iter().enumerate() {
+            let choice = &group.options[found.choice[g]];
+            for member in &group.members {
+                strategies[member.node.index()] = groups.member_strategy(member, choice);
+            }
+        }
+        // The end of a loop leaves every slot as it is carried.
+        for l in &groups.nest.loops {
+            strategies[l.end.index()] = l.carries.iter().flat_map(|c| strategies[c.index()].clone()).collect();
+        }
+        let report = PartitionReport { groups: sizes.len(), edges, width: found.width, fixed: found.fixed, tried: Vec::new() };
+        let cost = self.terms.time(&found.choice);
+        let sharded = ShardedGraph { step: step.clone(), mesh: groups.mesh, strategies, cost, reuse: None, remat: Vec::new() };
+        (sharded, report, found.cost.saturating_add(constant))
     }
-    let cost = found.cost.saturating_add(terms.constant);
-    let report = PartitionReport { groups: sizes.len(), edges: terms.edges, width: found.width, fixed: found.fixed, tried: Vec::new() };
-    Some((ShardedGraph { step: step.clone(), mesh, strategies, cost, reuse: None, remat: Vec::new() }, report))
 }

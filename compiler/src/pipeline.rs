@@ -1,12 +1,15 @@
 //! The order of the passes: the only file that knows it, and the only one that may loop back.
 //!
-//! `canonicalize → optimize → fuse → partition → place → schedule → memory → lower`, on a training step that `import`, `autodiff` and
-//! `train` made. When the memory plan does not fit, partitioning is repeated with a higher price of SRAM.
+//! `canonicalize → optimize → precision → fuse → partition → place → schedule → memory → lower`, on a training step that `import`, `autodiff` and
+//! `train` made. How a split is found whose memory plan fits is in `fit`.
+
+mod fit;
 
 use crate::memory::{self, DoesNotFit, Failure, MemoryPlan, Repair};
 use crate::optimize::{OptimizeOptions, OptimizeReport};
-use crate::partition::{self, PartitionOptions, PartitionReport};
+use crate::partition::PartitionReport;
 use crate::place::PlacedGraph;
+use crate::precision::{self, Precision};
 use crate::schedule::Schedule;
 use crate::sharded::ShardedGraph;
 use crate::{canonicalize, fuse, lower, optimize, place, schedule};
@@ -30,6 +33,7 @@ pub struct Pass {
 pub const PASSES: &[Pass] = &[
     Pass { name: "canonicalize", about: "folds constants, drops what does nothing" },
     Pass { name: "optimize", about: "rewrites the whole step by equality saturation" },
+    Pass { name: "precision", about: "rounds the operands of products and convolutions" },
     Pass { name: "fuse", about: "groups elementwise and row-wise ops into single programs" },
     Pass { name: "partition", about: "chooses which loops are split over which axes of the mesh" },
     Pass { name: "place", about: "gives every die its tasks and buffers, and routes what must move" },
@@ -47,11 +51,13 @@ pub struct CompileOptions {
     pub optimize: Option<OptimizeOptions>,
     /// Whether values may be made again when they do not fit otherwise.
     pub remat: bool,
+    /// The operands of products and convolutions of f32.
+    pub precision: Precision,
 }
 
 impl Default for CompileOptions {
     fn default() -> Self {
-        CompileOptions { dies: None, optimize: Some(OptimizeOptions::default()), remat: true }
+        CompileOptions { dies: None, optimize: Some(OptimizeOptions::default()), remat: true, precision: Precision::F32 }
     }
 }
 
@@ -109,7 +115,7 @@ pub struct CompileReport {
 /// A level of the pipeline, handed to the observer after the pass that made it.
 #[derive(Clone, Copy, Debug)]
 pub enum Level<'a> {
-    /// A training step, after `canonicalize`, `optimize` or `fuse`.
+    /// A training step, after `canonicalize`, `optimize`, `precision` or `fuse`.
     Step(&'a TrainStep),
     /// After `partition`.
     Sharded(&'a ShardedGraph),
@@ -154,19 +160,6 @@ fn without_shards(graph: &Graph, one_die: bool) -> Graph {
     graph.rewritten(drop).map_or_else(|_| graph.clone(), |(g, _)| g)
 }
 
-/// Prices of a byte of SRAM, in picoseconds, that are tried in turn until the plan fits.
-const PRICES: [f64; 6] = [0.0, 0.5, 5.0, 50.0, 500.0, 5000.0];
-/// Memory is short where more than this part of it is live.
-const SHORT: f64 = 0.7;
-/// When memory is short, copies are used again within so many nodes.
-const REUSE: u32 = 12;
-/// How often rematerialization may be tried for one partition.
-const REMAT_ROUNDS: usize = 4;
-/// Making values again is tried for what needs up to so many times the SRAM.
-const NEAR: f64 = 3.0;
-/// The part of the SRAM that rematerialization aims at.
-const REMAT_MARGIN: f64 = 0.985;
-
 impl<'a> Pipeline<'a> {
     /// A pipeline for a target.
     pub fn new(target: &'a Target, options: &'a CompileOptions) -> Self {
@@ -193,7 +186,7 @@ impl<'a> Pipeline<'a> {
         Ok((program, self.report))
     }
 
-    /// The passes on the tensor graph: canonicalize, optimize, fuse.
+    /// The passes on the tensor graph: canonicalize, optimize, precision, fuse.
     pub fn rewrite(&mut self, mut step: TrainStep) -> Result<TrainStep, CompileError> {
         let size = |s: &TrainStep| s.graph.nodes().len();
         let before = size(&step);
@@ -213,6 +206,16 @@ impl<'a> Pipeline<'a> {
             self.report.passes.push(PassReport { name: "optimize", seconds, before, after: size(&step), summary });
             self.report.optimize = Some(found.report);
             (self.observe)("optimize", Level::Step(&step));
+        }
+        if self.options.precision == Precision::Bf16 {
+            let before = size(&step);
+            step.graph = self.timed("precision", before, |_| {
+                let (graph, products) = precision::narrow(&step.graph);
+                let graph = canonicalize::canonicalize(&graph).0;
+                let n = graph.nodes().len();
+                (graph, n, format!("{products} products and convolutions on bf16"))
+            });
+            (self.observe)("precision", Level::Step(&step));
         }
         let before = size(&step);
         step.graph = self.timed("fuse", before, |_| {
@@ -234,40 +237,6 @@ impl<'a> Pipeline<'a> {
                 Err(CompileError::Fit(report))
             }
         }
-    }
-
-    /// A plan that fits. What does not is planned again: with a price for SRAM where it was short, without keeping copies of what lies on
-    /// other dies, and by making values again instead of keeping them; then with a higher price.
-    fn fit(&mut self, step: &TrainStep) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
-        let mut failure: Option<Box<DoesNotFit>> = None;
-        let mut pressure: Vec<bool> = Vec::new();
-        for lambda in PRICES {
-            let (mut sharded, mesh) = self.partition(step, lambda, pressure)?;
-            sharded.reuse = (lambda > 0.0).then_some(REUSE);
-            let mut found = match self.memory(sharded.clone(), &mesh)? {
-                Ok(plan) => return Ok(Ok(plan)),
-                Err(found) => found,
-            };
-            // Far above what there is, another layout saves more than making values again.
-            let near = lambda > 0.0 && (found.report.need as f64) < found.report.have as f64 * NEAR || mesh.count() == 1;
-            for _ in 0..if self.options.remat && near { REMAT_ROUNDS } else { 0 } {
-                let Some(again) = self.rematerialize(&sharded, &found) else { break };
-                sharded.reuse = Some(REUSE);
-                sharded.remat = again;
-                found = match self.memory(sharded.clone(), &mesh)? {
-                    Ok(plan) => return Ok(Ok(plan)),
-                    Err(found) => found,
-                };
-            }
-            pressure = found.profile.iter().map(|b| *b as f64 > found.report.have as f64 * SHORT).collect();
-            if failure.as_ref().is_none_or(|f| found.report.need < f.need) {
-                failure = Some(found.report);
-            }
-            if mesh.count() == 1 && self.options.dies == Some(1) {
-                break;
-            }
-        }
-        Ok(Err(failure.expect("at least one price is tried")))
     }
 
     /// Changes of the options with which the step fits, fastest first. Each one is planned.
@@ -294,36 +263,6 @@ impl<'a> Pipeline<'a> {
         let mut repairs: Vec<Repair> = tries.into_iter().filter_map(planned).collect();
         repairs.sort_by_key(|r| r.picoseconds);
         repairs
-    }
-
-    /// What to make again so that a plan that failed would fit.
-    fn rematerialize(&mut self, sharded: &ShardedGraph, found: &Failure) -> Option<Vec<(ValueId, ValueId)>> {
-        let start = Instant::now();
-        let peak = found.profile.iter().copied().max().unwrap_or(0);
-        // What packing loses now it loses then.
-        let goal = (found.report.have as f64 * (peak as f64 / found.report.need.max(1) as f64).min(1.0) * REMAT_MARGIN) as u64;
-        let made = partition::rematerialize(sharded, self.target, &found.profile, goal)?;
-        if made.list == sharded.remat {
-            return None;
-        }
-        let summary = format!("{} values made again, {:.1} us, peak {} of {goal} bytes", made.list.len(), made.seconds * 1e6, made.peak);
-        let (before, seconds) = (sharded.remat.len(), start.elapsed().as_secs_f64());
-        self.report.passes.push(PassReport { name: "remat", seconds, before, after: made.list.len(), summary });
-        Some(made.list)
-    }
-
-    fn partition(&mut self, step: &TrainStep, lambda: f64, pressure: Vec<bool>) -> Result<(ShardedGraph, LogicalMesh), CompileError> {
-        let start = Instant::now();
-        let options = PartitionOptions { dies: self.options.dies, lambda, pressure };
-        let (sharded, mesh, report) = partition::partition(step, self.target, &options)?;
-        let summary =
-            format!("{}×{} dies, {} decisions, width {}, {} fixed", mesh.rows(), mesh.cols(), report.groups, report.width, report.fixed);
-        let n = step.graph.nodes().len();
-        let seconds = start.elapsed().as_secs_f64();
-        self.report.passes.push(PassReport { name: "partition", seconds, before: n, after: report.groups, summary });
-        self.report.partition = report;
-        (self.observe)("partition", Level::Sharded(&sharded));
-        Ok((sharded, mesh))
     }
 
     fn memory(&mut self, sharded: ShardedGraph, mesh: &LogicalMesh) -> Result<Result<MemoryPlan, Failure>, CompileError> {

@@ -3,6 +3,7 @@
 //!
 //! The generic mechanism is box intersection: halos, gathers, all-to-alls, reduce-scatters and uneven shards are all cases of it.
 
+mod alone;
 mod assemble;
 mod dies;
 mod holders;
@@ -43,11 +44,20 @@ pub enum PlaceError {
 
 /// Places a sharded graph on the live dies of a target.
 pub fn place(sharded: ShardedGraph, mesh: &LogicalMesh, target: &Target) -> Result<PlacedGraph, PlaceError> {
+    place_dies(sharded, mesh, target, None)
+}
+
+/// The tasks of one logical die, to learn how much memory it needs when: transfers have both their ends on it, so this is nothing to lower.
+pub fn place_alone(sharded: ShardedGraph, mesh: &LogicalMesh, target: &Target, die: u32) -> Result<PlacedGraph, PlaceError> {
+    place_dies(sharded, mesh, target, Some(die))
+}
+
+fn place_dies(sharded: ShardedGraph, mesh: &LogicalMesh, target: &Target, only: Option<u32>) -> Result<PlacedGraph, PlaceError> {
     if mesh.count() != sharded.mesh.count() {
         return Err(PlaceError::Mesh { want: sharded.mesh.count(), have: mesh.count() });
     }
     let live = sharded.step.graph.live();
-    let mut placer = Placer::new(&sharded, mesh, target);
+    let mut placer = Placer::new(&sharded, mesh, target, only);
     let graph = &sharded.step.graph;
     let nest = LoopNest::of(graph).unwrap_or_default();
     let mut open: Vec<Option<OpenLoop>> = nest.loops.iter().map(|_| None).collect();

@@ -6,6 +6,7 @@ use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Prepared, Targ
 use girih_compiler::import::onnx::BatchNormMode;
 use girih_compiler::import::onnx::limits::ImportLimits;
 use girih_compiler::optimize::{OptimizeOptions, RuleClass};
+use girih_compiler::precision::Precision;
 use girih_compiler::train::LossSpec;
 use girih_ir::target::Coord;
 use girih_runtime::{RuntimeOptions, jit};
@@ -244,6 +245,9 @@ pub struct PipelineArgs {
     /// Whether values that do not fit into SRAM may be computed again instead of being kept
     #[arg(long, value_enum, default_value_t = Remat::Auto, value_name = "WHEN")]
     pub remat: Remat,
+    /// In what products and convolutions of f32 take their operands; sums, weights and everything else stay f32
+    #[arg(long, default_value_t = Precision::F32, value_name = "f32|bf16")]
+    pub precision: Precision,
 }
 
 /// When values are computed again.
@@ -269,7 +273,7 @@ impl PipelineArgs {
     /// Options of the pipeline.
     pub fn options(&self, target: &TargetArgs) -> CompileOptions {
         let optimize = if self.no_optimize { None } else { Some(self.optimize()) };
-        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto }
+        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto, precision: self.precision }
     }
 }
 

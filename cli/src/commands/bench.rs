@@ -178,7 +178,7 @@ impl Bench {
             json!({
                 "program": program.name, "target": program.target.name, "dies_used": program.dies.len(), "threads": session.threads(),
                 "steps": steps, "median_ms": median * 1e3, "min_ms": least * 1e3, "flops": flops, "gflops": rate / 1e9, "percent_of_peak": share,
-                "peak_rss_bytes": peak, "losses": losses, "compile_ms": compile * 1e3,
+                "precision": product_type(program).name(), "peak_rss_bytes": peak, "losses": losses, "compile_ms": compile * 1e3,
             })
         };
         out.line(text, document)

@@ -4,7 +4,7 @@ use super::output::{bytes, metric, table};
 use girih_ir::program::{HostUse, Instr, Program};
 use girih_ir::types::TensorType;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Counts over all dies.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Totals {
     pub peak: u64,
     /// Bytes of state, every replica counted.
     pub state: u64,
+    /// Element types of the operands of products and convolutions.
+    pub products: BTreeSet<&'static str>,
 }
 
 impl Totals {
@@ -38,6 +40,9 @@ impl Totals {
                     Instr::Send { region, .. } => {
                         t.transfers += 1;
                         t.moved += region.bytes();
+                    }
+                    Instr::Gemm { a: region, .. } | Instr::Conv { lhs: region, .. } => {
+                        t.products.insert(region.dtype.name());
                     }
                     Instr::Load { out: region, .. } | Instr::Store { region, .. } => t.host += region.bytes(),
                     _ => {}
@@ -72,14 +77,23 @@ pub fn facts(program: &Program) -> Vec<Vec<String>> {
     let share = 100.0 * t.peak as f64 / program.target.sram_bytes() as f64;
     let flops = girih::flops(&step.graph);
     let ops = step.graph.nodes().len();
-    vec![
+    let mut facts = vec![
         row("model", format!("{}: {ops} nodes, {}", program.name, metric(flops as f64, "FLOP a step"))),
         row("target", dies(program)),
         row("program", format!("{} instructions, {} transfers, {} between dies", t.instructions, t.transfers, bytes(t.moved))),
         row("sram", format!("peak {} of {} a die ({share:.1} %)", bytes(t.peak), bytes(program.target.sram_bytes()))),
         row("state", format!("{} tensors, {} in SRAM", step.state.len(), bytes(t.state))),
         row("host", format!("{} loaded and stored a step", bytes(t.host))),
-    ]
+    ];
+    if !t.products.is_empty() {
+        facts.insert(1, row("precision", format!("{} products", precision(&t).join(" and "))));
+    }
+    facts
+}
+
+/// The element types of the operands of products and convolutions.
+fn precision(t: &Totals) -> Vec<&'static str> {
+    t.products.iter().copied().collect()
 }
 
 /// The inputs and outputs in host memory, and the state.
@@ -119,6 +133,7 @@ pub fn document(program: &Program) -> Value {
         "channels": program.channels.len(),
         "nodes": step.graph.nodes().len(),
         "flops": girih::flops(&step.graph),
+        "precision": precision(&t),
         "instructions": t.instructions,
         "instructions_by_name": t.by_name,
         "transfers": t.transfers,

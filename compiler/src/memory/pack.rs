@@ -169,7 +169,8 @@ fn busiest(live: &[Live]) -> (u64, u32) {
     (best, at)
 }
 
-fn lower_bound(live: &[Live]) -> u64 {
+/// The most bytes alive at one position.
+pub(super) fn lower_bound(live: &[Live]) -> u64 {
     busiest(live).0
 }
 

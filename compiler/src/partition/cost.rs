@@ -1,12 +1,10 @@
 //! What a choice costs, in integer picoseconds: work on the busiest die, and the bytes that must move between two choices.
 
-use super::PartitionOptions;
 use super::groups::{Choice, Edge, Groups};
 use crate::sharded::MeshShape;
 use girih_ir::axes::{Axes, DimUse, LoopKind, box_dims};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
-use girih_ir::step::TrainStep;
 use girih_ir::target::Target;
 use girih_ir::types::{TensorType, element_count};
 use std::ops::Range;
@@ -24,12 +22,14 @@ const WHILE_RUNS: usize = 8;
 pub(super) struct CostModel<'a> {
     target: &'a Target,
     mesh: MeshShape,
-    lambda: f64,
     move_weight: f64,
-    /// For each node, whether memory is short there.
-    short: Vec<bool>,
-    /// For each node, whether memory is short between it and the last use of its results.
-    held: Vec<bool>,
+}
+
+/// What moving a value takes, and the bytes of the copy that it leaves on a die.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Move {
+    pub picoseconds: u64,
+    pub bytes: u64,
 }
 
 /// How a tensor lies along one mesh axis.
@@ -44,38 +44,39 @@ enum Along {
 }
 
 impl<'a> CostModel<'a> {
-    pub fn new(step: &TrainStep, target: &'a Target, mesh: MeshShape, options: &PartitionOptions) -> Self {
-        let move_weight = if options.dies.is_some() { SPREAD_DISCOUNT } else { 1.0 };
-        let nodes = step.graph.nodes().len();
-        let short: Vec<bool> = (0..nodes).map(|n| options.pressure.get(n).copied().unwrap_or(options.pressure.is_empty())).collect();
-        let held = held(&step.graph, &short);
-        CostModel { target, mesh, lambda: options.lambda, move_weight, short, held }
+    /// Costs on a mesh; `given` when the mesh is not up for choice.
+    pub fn new(target: &'a Target, mesh: MeshShape, given: bool) -> Self {
+        CostModel { target, mesh, move_weight: if given { SPREAD_DISCOUNT } else { 1.0 } }
     }
 
-    /// Work of all members of a group on the busiest die, and the price of state that lives there.
-    pub fn group(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> u64 {
+    /// Picoseconds of all members of a group on the busiest die, and the bytes of the results of each member there.
+    pub fn group(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> (u64, Vec<u64>) {
         let group = &groups.list[g];
-        let mut seconds = 0.0;
+        let (mut seconds, mut bytes) = (0.0, Vec::with_capacity(group.members.len()));
         for member in &group.members {
-            let Some(axes) = &groups.axes[member.node.index()] else { continue };
+            let Some(axes) = &groups.axes[member.node.index()] else {
+                bytes.push(0);
+                continue;
+            };
             let ranges: Vec<_> = axes
                 .loops
                 .iter()
                 .zip(&member.dim_of_loop)
                 .map(|(l, d)| 0..l.extent.div_ceil(groups.parts(choice, *d)).min(l.extent))
                 .collect();
-            let lambda = if self.held[member.node.index()] { self.lambda * 1e-12 } else { 0.0 };
-            let price = lambda * result_bytes(&groups.step.graph, member.node, axes, &ranges) as f64;
-            let seconds_once = price + work(self.target, &groups.step.graph, member.node, axes, &ranges);
-            seconds += seconds_once * groups.nest.runs(member.node, WHILE_RUNS) as f64;
+            bytes.push(result_bytes(&groups.step.graph, member.node, axes, &ranges) as u64);
+            let once = work(self.target, &groups.step.graph, member.node, axes, &ranges);
+            seconds += once * groups.nest.runs(member.node, WHILE_RUNS) as f64;
         }
-        (seconds * 1e12) as u64
+        ((seconds * 1e12) as u64, bytes)
     }
 
     /// Moving the value of an edge from how it is made to how it is read.
-    pub fn edge(&self, groups: &Groups<'_>, e: &Edge, made: &Choice, read: &Choice) -> u64 {
+    pub fn edge(&self, groups: &Groups<'_>, e: &Edge, made: &Choice, read: &Choice) -> Move {
         let graph = &groups.step.graph;
-        let (Some(from), Some(to)) = (&groups.axes[e.from.node.index()], &groups.axes[e.to.node.index()]) else { return 0 };
+        let (Some(from), Some(to)) = (&groups.axes[e.from.node.index()], &groups.axes[e.to.node.index()]) else {
+            return Move::default();
+        };
         let ty = &graph.ty(e.from.node).components()[e.component];
         let mut need = ty.bytes() as f64;
         // What is combined is cut into pieces along all axes at once, and so is what is gathered.
@@ -115,7 +116,7 @@ impl<'a> CostModel<'a> {
         }
         let bytes = need * (1.0 - local) + combined;
         if bytes <= 0.0 {
-            return 0;
+            return Move::default();
         }
         // Each message occupies the engines of both ends while it is issued; all that arrives for a die is issued by others.
         let pieces = (senders + adders - 2) as f64;
@@ -124,13 +125,12 @@ impl<'a> CostModel<'a> {
         let seconds = CONTENTION * bytes / self.target.link_bandwidth() + pieces * issue + latency;
         // What does not change in a loop is moved before it.
         let runs = groups.nest.runs(e.from.node, WHILE_RUNS) as f64;
-        let price = if self.short[e.to.node.index()] { self.lambda * need * (1.0 - local) } else { 0.0 };
-        (seconds * runs * self.move_weight * 1e12 + price) as u64
+        Move { picoseconds: (seconds * runs * self.move_weight * 1e12) as u64, bytes: (need * (1.0 - local)) as u64 }
     }
 }
 
 /// For each node, whether memory is short somewhere between it and the last use of its results.
-fn held(graph: &Graph, short: &[bool]) -> Vec<bool> {
+pub(super) fn held(graph: &Graph, short: &[bool]) -> Vec<bool> {
     let mut last: Vec<usize> = (0..short.len()).collect();
     for v in graph.values().rev() {
         let node = graph.node(v);

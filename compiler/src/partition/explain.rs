@@ -1,8 +1,7 @@
 //! Why a value lies as it does: every way in which its group could be split, and what the whole step would cost then at best.
 
-use super::cost::CostModel;
-use super::{PartitionOptions, Terms, edge_table, partition, solve};
-use crate::sharded::{LoopSplit, MeshShape};
+use super::{PartitionOptions, Space, solve};
+use crate::sharded::LoopSplit;
 use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
 use girih_ir::target::{Target, error::TargetError};
@@ -38,32 +37,23 @@ pub struct Explanation {
 
 /// Explains the split of a value of a fused step; `None` for what is made wherever it is needed.
 pub fn explain(step: &TrainStep, target: &Target, options: &PartitionOptions, value: ValueId) -> Result<Option<Explanation>, TargetError> {
-    let (sharded, ..) = partition(step, target, options)?;
-    let mesh: MeshShape = sharded.mesh;
-    let model = CostModel::new(step, target, mesh, options);
-    let Some(terms) = Terms::of(step, mesh, &model, u64::MAX) else { return Ok(None) };
+    let space = Space::new(step, target, options.dies)?;
+    let terms = &space.meshes[space.solve(&options.price).mesh].terms;
     let groups = &terms.groups;
+    let mesh = groups.mesh;
     let node = groups.maker(value);
     let Some((g, at)) = node.and_then(|n| groups.place[n.index()]) else { return Ok(None) };
     let (group, sizes) = (&groups.list[g], terms.sizes());
-    let edges: Vec<_> = groups.edges().into_iter().filter(|e| e.producer != e.consumer && (e.producer == g || e.consumer == g)).collect();
-    let tables: Vec<(Vec<u64>, _)> = edges.iter().map(|e| (edge_table(&model, groups, e), e)).collect();
+    let (factors, _) = terms.factors(&options.price);
+    let edges: Vec<_> = terms.edges.iter().filter(|e| e.producer == g || e.consumer == g).collect();
     let alternative = |o: usize| {
-        let mut factors = terms.factors.clone();
+        let mut factors = factors.clone();
         factors.push(super::Factor { vars: vec![g], table: (0..sizes[g]).map(|i| if i == o { 0 } else { FORBIDDEN }).collect() });
         let found = solve(&sizes, factors);
-        let moves = tables.iter().map(|(table, e)| {
-            let (a, b) = (found.choice[e.producer], found.choice[e.consumer]);
-            table[a * sizes[e.consumer] + b]
-        });
+        let moves = edges.iter().map(|e| e.time[found.choice[e.producer] * sizes[e.consumer] + found.choice[e.consumer]]);
         let strategy = groups.member_strategy(&group.members[at], &group.options[o]);
         let split: Vec<String> = strategy.iter().map(|LoopSplit { axes, .. }| axes.to_string()).collect();
-        Alternative {
-            split: split.join(","),
-            work: model.group(groups, g, &group.options[o]),
-            moves: moves.sum(),
-            step: found.cost.saturating_add(terms.constant),
-        }
+        Alternative { split: split.join(","), work: terms.work[g][o], moves: moves.sum(), step: terms.time(&found.choice) }
     };
     let mut alternatives: Vec<Alternative> = (0..sizes[g]).map(alternative).collect();
     alternatives.sort_by_key(|a| a.step);

@@ -3,7 +3,7 @@
 use super::PlaceError;
 use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
 use super::holders::{Holders, Holding};
-use crate::sharded::{Shard, ShardedGraph};
+use crate::sharded::{AxisSet, Shard, ShardedGraph};
 use girih_ir::axes::{Axes, Box, LoopKind, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
@@ -20,11 +20,11 @@ const SPLIT_COMBINE_BYTES: usize = 2048;
 
 /// A part of a value on a die, for use there.
 #[derive(Clone, Debug)]
-struct Local {
-    buffer: BufferId,
-    part: Box,
+pub(super) struct Local {
+    pub(super) buffer: BufferId,
+    pub(super) part: Box,
     /// Made here; else a copy.
-    origin: bool,
+    pub(super) origin: bool,
     /// The node that used it last.
     used: u32,
 }
@@ -36,6 +36,8 @@ pub(super) struct Placer<'a> {
     sharded: &'a ShardedGraph,
     mesh: &'a LogicalMesh,
     router: Router<'a>,
+    /// The only die whose tasks are made, with the others' part in its transfers left out.
+    only: Option<u32>,
     buffers: Vec<Buffer>,
     tasks: Vec<Task>,
     messages: Vec<Message>,
@@ -51,13 +53,14 @@ pub(super) struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    pub(super) fn new(sharded: &'a ShardedGraph, mesh: &'a LogicalMesh, target: &'a Target) -> Self {
+    pub(super) fn new(sharded: &'a ShardedGraph, mesh: &'a LogicalMesh, target: &'a Target, only: Option<u32>) -> Self {
         let mut pair_of_input = vec![None; sharded.step.graph.inputs.len()];
         sharded.step.state.iter().enumerate().for_each(|(p, s)| pair_of_input[s.input] = Some(p as u32));
         Placer {
             sharded,
             mesh,
             router: target.router(),
+            only,
             buffers: Vec::new(),
             tasks: Vec::new(),
             messages: Vec::new(),
@@ -86,6 +89,22 @@ impl<'a> Placer<'a> {
         self.tasks.push(task);
     }
 
+    /// What is known to be on a die of a value.
+    pub(super) fn local(&self, die: u32, key: Key) -> &[Local] {
+        self.local.get(&(die, key)).map_or(&[], Vec::as_slice)
+    }
+
+    /// A new message.
+    pub(super) fn message(&mut self, message: Message) -> u32 {
+        self.messages.push(message);
+        self.messages.len() as u32 - 1
+    }
+
+    /// Bytes of an element of a buffer.
+    pub(super) fn element(&self, buffer: BufferId) -> usize {
+        self.buffers[buffer.index()].dtype.size()
+    }
+
     /// The buffer whose bytes a buffer uses.
     pub(super) fn root(&self, mut id: BufferId) -> &Buffer {
         while let Storage::Alias(of) = self.buffers[id.index()].storage {
@@ -98,6 +117,16 @@ impl<'a> Placer<'a> {
         self.sharded.mesh.count() as u32
     }
 
+    /// Whether tasks of a die are made.
+    pub(super) fn works(&self, die: u32) -> bool {
+        self.only.is_none_or(|only| only == die)
+    }
+
+    /// The dies whose tasks are made.
+    pub(super) fn working(&self) -> std::ops::Range<u32> {
+        self.only.map_or(0..self.dies(), |die| die..die + 1)
+    }
+
     /// The value component behind chains of `proj`.
     pub(super) fn resolve(&self, value: ValueId) -> Key {
         let node = self.sharded.step.graph.node(value);
@@ -107,7 +136,7 @@ impl<'a> Placer<'a> {
         }
     }
 
-    fn shape(&self, key: Key) -> &'a [usize] {
+    pub(super) fn shape(&self, key: Key) -> &'a [usize] {
         &self.sharded.step.graph.ty(key.0).components()[key.1 as usize].shape
     }
 
@@ -127,7 +156,7 @@ impl<'a> Placer<'a> {
         for c in 0..self.graph().ty(value).components().len() as u32 {
             let key = (value, c);
             self.holdings.remove(&key);
-            (0..self.dies()).for_each(|die| {
+            self.working().for_each(|die| {
                 self.local.remove(&(die, key));
             });
         }
@@ -150,7 +179,7 @@ impl<'a> Placer<'a> {
             return Ok(());
         }
         let mut partials = Vec::new();
-        for die in 0..self.dies() {
+        for die in self.working() {
             let Some(shard) = self.sharded.shard(value, axes, die as usize) else { continue };
             let mut reads = Vec::with_capacity(node.operands.len());
             for (k, operand) in node.operands.iter().enumerate() {
@@ -178,7 +207,12 @@ impl<'a> Placer<'a> {
             }
             self.tasks.push(Task { die, kind: TaskKind::Compute { node: value, ranges: shard.ranges }, reads, writes });
         }
-        if partials.is_empty() { Ok(()) } else { self.combine(value, axes, partials) }
+        match (partials.is_empty(), self.only) {
+            (true, _) => {}
+            (false, None) => self.combine(value, axes, partials)?,
+            (false, Some(die)) => partials.into_iter().for_each(|(_, views)| self.combine_alone(value, axes, die, views)),
+        }
+        Ok(())
     }
 
     /// A reshape (or an op that changes nothing) whose share is exactly the elements of a whole buffer only gives the bytes another name: they are already in order.
@@ -288,6 +322,9 @@ impl<'a> Placer<'a> {
 
     /// Assembles a part in a new buffer: local pieces are copied, the rest comes from the nearest holders.
     fn gather(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
+        if self.only.is_some() {
+            return Ok(self.gather_alone(die, key, part));
+        }
         let target = self.buffer(die, key, part.clone(), Storage::Own);
         let mut sources = self.holdings.get_mut(&key).map(|h| h.overlapping(&part)).unwrap_or_default();
         if let Some(held) = self.local.get(&(die, key)) {
@@ -356,7 +393,7 @@ impl<'a> Placer<'a> {
                 monoid = m;
             }
         }
-        let rest = crate::sharded::AxisSet(3 & !cut);
+        let rest = AxisSet(3 & !cut);
         let mut groups: std::collections::BTreeMap<usize, Vec<(u32, Vec<View>)>> = std::collections::BTreeMap::new();
         for (die, views) in partials {
             groups.entry(self.sharded.mesh.part(rest, die as usize)).or_default().push((die, views));
@@ -386,7 +423,7 @@ impl<'a> Placer<'a> {
         for (p, pair) in step.state.iter().enumerate() {
             let input = (graph.inputs[pair.input].value, 0);
             let Some(output) = pair.output else {
-                if self.state[p].is_empty() {
+                if self.state[p].is_empty() && self.works(0) {
                     self.demand(0, input, full_box(self.shape(input)))?;
                 }
                 continue;
@@ -394,7 +431,7 @@ impl<'a> Placer<'a> {
             let key = self.resolve(graph.outputs[output].value);
             self.prepare(input)?;
             if self.is_frozen(p as u32) {
-                if self.state[p].is_empty() {
+                if self.state[p].is_empty() && self.works(0) {
                     self.demand(0, input, full_box(self.shape(input)))?;
                 }
                 continue;
@@ -402,6 +439,9 @@ impl<'a> Placer<'a> {
             for home in self.state[p].clone() {
                 let (die, part) = (self.buffers[home.index()].die, self.buffers[home.index()].part.clone());
                 if box_is_empty(&part) {
+                    continue;
+                }
+                if !self.works(die) {
                     continue;
                 }
                 let view = self.demand(die, key, part.clone())?;
@@ -422,7 +462,7 @@ impl<'a> Placer<'a> {
         let whole = full_box(self.shape(key));
         let lazy = matches!(&self.sharded.step.graph.node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_));
         let sources: Vec<(u32, View)> = if lazy || box_is_empty(&whole) {
-            if box_is_empty(&whole) {
+            if box_is_empty(&whole) || !self.works(0) {
                 return Ok(());
             }
             vec![(0, self.demand(0, key, whole)?)]
@@ -469,7 +509,7 @@ fn subtract(from: &Box, piece: &Box, out: &mut Vec<Box>) {
 }
 
 /// Which group member combines which piece of a part.
-fn pieces(part: &[Range<usize>], members: usize, element: usize) -> Vec<(usize, Box)> {
+pub(super) fn pieces(part: &[Range<usize>], members: usize, element: usize) -> Vec<(usize, Box)> {
     let dims = box_dims(part);
     let whole: Box = part.iter().cloned().collect();
     let bytes = element_count(&dims) * element;

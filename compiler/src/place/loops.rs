@@ -39,7 +39,7 @@ fn participants(placer: &Placer<'_>, nest: &LoopNest, l: usize) -> Vec<u32> {
             }
         }
     }
-    (0..placer.dies()).filter(|d| runs[*d as usize]).collect()
+    placer.working().filter(|d| runs[*d as usize]).collect()
 }
 
 impl Placer<'_> {

@@ -1,0 +1,237 @@
+//! The search for a split whose memory plan fits, and takes the least time.
+//!
+//! Without a price of SRAM the fastest split is found; where memory is short, a price makes splits that hold less, and what is still too much
+//! is made again instead of being kept. Which price is best is found on *drafts*: a split, and the memory of the one die with
+//! the largest shares. Only what looks best there is placed on all dies, and the next best when it does not fit after all.
+
+use super::{CompileError, Level, PassReport, Pipeline};
+use crate::memory::{self, DoesNotFit, Footprint, MemoryPlan};
+use crate::partition::{self, Price, Solved, Space};
+use crate::sharded::ShardedGraph;
+use crate::{place, schedule};
+use girih_ir::step::TrainStep;
+use girih_ir::target::LogicalMesh;
+use rayon::prelude::*;
+use std::time::Instant;
+
+/// The first prices of a byte of SRAM, in picoseconds, where it is short.
+const PRICES: [f64; 4] = [0.0, 2.0, 16.0, 128.0];
+/// The prices when all of them are too low.
+const HIGH_PRICES: [f64; 2] = [1024.0, 8192.0];
+/// Memory is short where more than this part of it is live.
+const SHORT: f64 = 0.7;
+/// When memory is short, copies are used again within so many nodes.
+const REUSE: u32 = 12;
+/// How often rematerialization goes on from what it left.
+const REMAT_ROUNDS: usize = 3;
+/// Making values again is tried for what needs up to so many times the SRAM.
+const NEAR: f64 = 3.0;
+/// The part of the SRAM that a draft may take: the rest is for what packing loses.
+const MARGIN: f64 = 0.985;
+/// How many drafts are placed on all dies.
+const TRIES: usize = 5;
+
+/// A split, as far as it is known without placing all dies.
+#[derive(Clone, Debug)]
+struct Draft {
+    lambda: f64,
+    mesh: usize,
+    sharded: ShardedGraph,
+    /// Without anything made again.
+    kept: Footprint,
+    /// The most bytes that are live.
+    peak: u64,
+    /// Estimated picoseconds, with what is made again.
+    time: u64,
+    /// Wall-clock seconds that it took to make. Never an input of a decision.
+    seconds: f64,
+}
+
+/// What drafts are made from.
+struct Drafting<'a> {
+    space: Space<'a>,
+    target: &'a girih_ir::target::Target,
+    remat: bool,
+}
+
+impl Drafting<'_> {
+    fn mesh(&self, mesh: usize) -> &LogicalMesh {
+        self.space.mesh(mesh)
+    }
+
+    /// The memory of the die with the largest shares: the last one.
+    fn footprint(&self, sharded: &ShardedGraph, mesh: usize) -> Result<Footprint, CompileError> {
+        let die = sharded.mesh.count() as u32 - 1;
+        let placed = place::place_alone(sharded.clone(), self.mesh(mesh), self.target, die)?;
+        Ok(memory::footprint(schedule::schedule(placed)))
+    }
+
+    /// The best split at a price, with values made again until it stays below `goal`.
+    fn draft(&self, price: &Price, reuse: Option<u32>, goal: u64) -> Result<Draft, CompileError> {
+        let start = Instant::now();
+        let Solved { mut sharded, mesh, .. } = self.space.solve(price);
+        sharded.reuse = reuse;
+        let kept = self.footprint(&sharded, mesh)?;
+        let draft = Draft { lambda: price.lambda, mesh, peak: kept.peak, time: sharded.cost, sharded, kept, seconds: 0.0 };
+        let draft = self.lowered(draft, goal)?;
+        Ok(Draft { seconds: start.elapsed().as_secs_f64(), ..draft })
+    }
+
+    /// The draft with values made again until it stays below `goal`, or as near to it as can be.
+    fn lowered(&self, mut draft: Draft, goal: u64) -> Result<Draft, CompileError> {
+        // Far above what there is, another split saves more than making values again.
+        if !self.remat || draft.peak as f64 > goal as f64 * NEAR {
+            return Ok(draft);
+        }
+        draft.sharded.remat.clear();
+        (draft.peak, draft.time) = (draft.kept.peak, draft.sharded.cost);
+        let mut profile = draft.kept.profile.clone();
+        let mut best: Option<Draft> = None;
+        for _ in 0..REMAT_ROUNDS {
+            if draft.peak <= goal {
+                break;
+            }
+            let Some(made) = partition::rematerialize(&draft.sharded, self.target, &profile, goal) else { break };
+            if made.list == draft.sharded.remat {
+                break;
+            }
+            draft.sharded.remat = made.list;
+            draft.sharded.reuse = draft.sharded.reuse.or(Some(REUSE));
+            let found = self.footprint(&draft.sharded, draft.mesh)?;
+            draft.time += (made.seconds * 1e12) as u64;
+            (draft.peak, profile) = (found.peak, found.profile);
+            if best.as_ref().is_none_or(|b| draft.peak < b.peak) {
+                best = Some(draft.clone());
+            }
+        }
+        Ok(best.unwrap_or(draft))
+    }
+
+    /// Drafts at several prices.
+    fn drafts(&self, prices: &[f64], pressure: &[bool], goal: u64) -> Result<Vec<Draft>, CompileError> {
+        let one = |lambda: &f64| self.draft(&Price { lambda: *lambda, pressure: pressure.to_vec() }, Some(REUSE), goal);
+        prices.par_iter().map(one).collect()
+    }
+}
+
+/// The fastest draft that stays below the goal, and if none does, the smallest.
+fn best(drafts: &[Draft], goal: u64) -> Option<usize> {
+    let fitting = (0..drafts.len()).filter(|i| drafts[*i].peak <= goal).min_by_key(|i| (drafts[*i].time, drafts[*i].peak, *i));
+    fitting.or_else(|| (0..drafts.len()).min_by_key(|i| (drafts[*i].peak, *i)))
+}
+
+impl Pipeline<'_> {
+    /// The fastest plan that is found to fit, or why none does.
+    pub(super) fn fit(&mut self, step: &TrainStep) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+        let (start, nodes) = (Instant::now(), step.graph.nodes().len());
+        let space = Space::new(step, self.target, self.options.dies)?;
+        let work = Drafting { space, target: self.target, remat: self.options.remat };
+        let solved = work.space.solve(&Price::default());
+        let report = solved.report;
+        let (rows, cols) = (solved.sharded.mesh.rows, solved.sharded.mesh.cols);
+        let summary = format!("{rows}×{cols} dies, {} decisions, width {}, {} fixed", report.groups, report.width, report.fixed);
+        let (seconds, after) = (start.elapsed().as_secs_f64(), report.groups);
+        self.report.passes.push(PassReport { name: "partition", seconds, before: nodes, after, summary });
+        self.report.partition = report;
+        let have = self.target.sram_bytes();
+        let goal = (have as f64 * MARGIN) as u64;
+        // Where all is on one die, planning it is as good as a draft of it.
+        let alone = solved.sharded.mesh.count() == 1;
+        let first = if alone { None } else { Some(work.footprint(&solved.sharded, solved.mesh)?) };
+        let mut failure = None;
+        if first.as_ref().is_none_or(|f| f.peak <= have) {
+            match self.attempt(&work, &solved.sharded, solved.mesh)? {
+                Ok(plan) => return Ok(Ok(plan)),
+                Err(found) => failure = Some(found),
+            }
+        }
+        let drafts = self.drafts(&work, goal)?;
+        self.settle(&work, drafts, failure)
+    }
+
+    /// Drafts at prices around the best one.
+    fn drafts(&mut self, work: &Drafting<'_>, goal: u64) -> Result<Vec<Draft>, CompileError> {
+        let fast = work.draft(&Price::default(), Some(REUSE), goal)?;
+        let pressure: Vec<bool> = fast.kept.profile.iter().map(|b| *b as f64 > self.target.sram_bytes() as f64 * SHORT).collect();
+        let single = fast.sharded.mesh.count() == 1;
+        self.drafted(std::slice::from_ref(&fast), goal);
+        let mut all = vec![fast];
+        if single {
+            return Ok(all);
+        }
+        let more = |pipeline: &mut Self, all: &mut Vec<Draft>, prices: &[f64]| -> Result<(), CompileError> {
+            let made = work.drafts(prices, &pressure, goal)?;
+            pipeline.drafted(&made, goal);
+            all.extend(made);
+            all.sort_by(|a, b| a.lambda.total_cmp(&b.lambda));
+            Ok(())
+        };
+        more(self, &mut all, &PRICES[1..])?;
+        if all.iter().all(|d| d.peak > goal) {
+            more(self, &mut all, &HIGH_PRICES)?;
+        }
+        if let Some(at) = best(&all, goal) {
+            let below = at.checked_sub(1).map(|b| between(all[b].lambda, all[at].lambda));
+            let above = all.get(at + 1).map(|a| between(all[at].lambda, a.lambda));
+            let prices: Vec<f64> = below.into_iter().chain(above).collect();
+            more(self, &mut all, &prices)?;
+        }
+        Ok(all)
+    }
+
+    /// Places what looks best on all dies until something fits.
+    fn settle(
+        &mut self,
+        work: &Drafting<'_>,
+        mut drafts: Vec<Draft>,
+        mut failure: Option<Box<DoesNotFit>>,
+    ) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+        let have = self.target.sram_bytes();
+        let mut goal = have;
+        for _ in 0..TRIES {
+            let Some(at) = best(&drafts, goal) else { break };
+            let draft = drafts.remove(at);
+            let found = match self.attempt(work, &draft.sharded, draft.mesh)? {
+                Ok(plan) => return Ok(Ok(plan)),
+                Err(found) => found,
+            };
+            // What packing and the other dies take beyond the draft now, they take then.
+            let beyond = found.need as f64 / draft.peak.max(1) as f64;
+            goal = goal.min((have as f64 / beyond.max(1.0) * MARGIN) as u64);
+            if failure.as_ref().is_none_or(|f| found.need < f.need) {
+                failure = Some(found);
+            }
+            let lower = work.lowered(Draft { peak: draft.kept.peak, ..draft.clone() }, goal)?;
+            if lower.peak < draft.peak {
+                self.drafted(std::slice::from_ref(&lower), goal);
+                drafts.push(lower);
+            }
+        }
+        Ok(Err(failure.expect("something was placed, and did not fit")))
+    }
+
+    /// Places a split on all dies and plans their memory.
+    fn attempt(
+        &mut self,
+        work: &Drafting<'_>,
+        sharded: &ShardedGraph,
+        mesh: usize,
+    ) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+        (self.observe)("partition", Level::Sharded(sharded));
+        Ok(self.memory(sharded.clone(), work.mesh(mesh))?.map_err(|f| f.report))
+    }
+
+    fn drafted(&mut self, drafts: &[Draft], goal: u64) {
+        for d in drafts {
+            let (again, us) = (d.sharded.remat.len(), d.time as f64 * 1e-6);
+            let summary = format!("{} ps a byte: {us:.1} us, {again} values made again, peak {} of {goal} bytes", d.lambda, d.peak);
+            let (before, after) = (d.sharded.strategies.len(), again);
+            self.report.passes.push(PassReport { name: "draft", seconds: d.seconds, before, after, summary });
+        }
+    }
+}
+
+/// A price between two.
+fn between(low: f64, high: f64) -> f64 {
+    if low <= 0.0 { high / 4.0 } else { (low * high).sqrt() }
+}
