@@ -49,7 +49,7 @@ pub mod training;
 
 pub use compiled::{Compiled, accept, compile, compile_observed};
 pub use error::{Diagnostic, Error, Snippet};
-pub use girih_compiler::pipeline::{CompileOptions, CompileReport, Level};
+pub use girih_compiler::pipeline::{CompileOptions, CompileReport, Level, Stream};
 pub use girih_compiler::train::{LossSpec, OptimizerSpec};
 pub use girih_ir::literal::Literal;
 pub use girih_ir::step::{TrainStep, Weights};

@@ -6,6 +6,7 @@ mod instrs;
 
 use crate::memory::MemoryPlan;
 use crate::place::{Task, TaskKind, View};
+use crate::sharded::ShardedGraph;
 use emit::DieEmitter;
 use girih_ir::axes::box_dims;
 use girih_ir::fused::FusedProgram;
@@ -17,6 +18,7 @@ use girih_ir::program::{
     Channel, ChannelId, Claim, ClaimId, DieCode, FusedId, HostId, HostTensor, HostUse, Instr, LiteralId, Program, Region, StateShard,
     StreamId,
 };
+use girih_ir::step::{StatePair, TrainStep};
 use girih_ir::target::Target;
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxHashMap;
@@ -55,6 +57,7 @@ pub(crate) struct Tables {
 enum HostKey {
     Input(u32),
     Output(u32),
+    State(u32),
 }
 
 impl Tables {
@@ -73,6 +76,16 @@ impl Tables {
         entry.or_insert_with(make);
         HostId::new(index)
     }
+    /// The host tensor of a streamed state pair.
+    fn state(&mut self, step: &TrainStep, pair: u32) -> HostId {
+        let of = &step.state[pair as usize];
+        self.host(HostKey::State(pair), || HostTensor { name: of.name.clone(), ty: step.state_type(of).clone(), usage: HostUse::State(pair) })
+    }
+}
+
+/// The streamed state pair for which something holds.
+fn streamed(sharded: &ShardedGraph, holds: impl Fn(&StatePair) -> bool) -> Option<u32> {
+    sharded.streamed.iter().copied().find(|p| holds(&sharded.step.state[*p as usize]))
 }
 
 /// Lowers a plan for the target that it was made for.
@@ -81,6 +94,10 @@ pub fn lower(plan: MemoryPlan, target: &Target) -> Result<Program, LowerError> {
     let step = &placed.sharded.step;
     let graph = &step.graph;
     let mut tables = Tables::default();
+    // Also what the step neither reads nor changes has its place there.
+    placed.sharded.streamed.iter().for_each(|p| {
+        tables.state(step, *p);
+    });
     let nest = LoopNest::of(graph).unwrap_or_default();
     let mut loops: FxHashMap<(u32, ValueId), Claim> = FxHashMap::default();
     let mut dies: Vec<DieEmitter> = (0..placed.dies.len()).map(|_| DieEmitter::default()).collect();
@@ -109,21 +126,27 @@ pub fn lower(plan: MemoryPlan, target: &Target) -> Result<Program, LowerError> {
             TaskKind::Copy => (Instr::Copy { out: region(&task.writes[0]), input: region(&task.reads[0]) }, movement(&task.reads[0])),
             TaskKind::Load(input) => {
                 let source = &graph.inputs[*input as usize];
-                let host = tables.host(HostKey::Input(*input), || HostTensor {
-                    name: source.name.clone(),
-                    ty: graph.tensor_ty(source.value).clone(),
-                    usage: HostUse::Input(*input),
-                });
+                let host = match streamed(&placed.sharded, |s| s.input == *input as usize) {
+                    Some(pair) => tables.state(step, pair),
+                    None => tables.host(HostKey::Input(*input), || HostTensor {
+                        name: source.name.clone(),
+                        ty: graph.tensor_ty(source.value).clone(),
+                        usage: HostUse::Input(*input),
+                    }),
+                };
                 let view = &task.writes[0];
                 (Instr::Load { host, part: view.part.clone(), out: region(view) }, movement(view))
             }
             TaskKind::Store(output) => {
                 let result = &graph.outputs[*output as usize];
-                let host = tables.host(HostKey::Output(*output), || HostTensor {
-                    name: result.name.clone(),
-                    ty: graph.tensor_ty(result.value).clone(),
-                    usage: HostUse::Output(*output),
-                });
+                let host = match streamed(&placed.sharded, |s| s.output == Some(*output as usize)) {
+                    Some(pair) => tables.state(step, pair),
+                    None => tables.host(HostKey::Output(*output), || HostTensor {
+                        name: result.name.clone(),
+                        ty: graph.tensor_ty(result.value).clone(),
+                        usage: HostUse::Output(*output),
+                    }),
+                };
                 let view = &task.reads[0];
                 (Instr::Store { host, part: view.part.clone(), region: region(view) }, movement(view))
             }

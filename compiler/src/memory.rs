@@ -169,6 +169,11 @@ impl Problem {
         self.live.len()
     }
 
+    /// Bytes, begin and end of each: problems with equal ones are equal.
+    pub fn ranges(&self) -> Vec<(u64, u32, u32)> {
+        self.live.iter().map(|l| (l.bytes, l.start, l.end)).collect()
+    }
+
     /// Packs them as near to the bound as possible.
     pub fn solve(&self) -> DieMemory {
         pack::pack(&self.live, pack::Effort::Thorough).1

@@ -10,6 +10,7 @@ mod eliminate;
 mod explain;
 mod groups;
 mod remat;
+mod stream;
 
 use crate::sharded::{MeshShape, ShardedGraph, Strategy};
 use cost::CostModel;
@@ -22,6 +23,7 @@ use rayon::prelude::*;
 pub use eliminate::{Elimination, Factor, solve};
 pub use explain::{Alternative, Explanation, explain};
 pub use remat::{Remat, rematerialize};
+pub use stream::{Streamable, edge_time, relieved, streamable};
 
 /// What the partitioner is asked to do.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -280,7 +282,8 @@ impl Candidate<'_> {
         }
         let report = PartitionReport { groups: sizes.len(), edges, width: found.width, fixed: found.fixed, tried: Vec::new() };
         let cost = self.terms.time(&found.choice);
-        let sharded = ShardedGraph { step: step.clone(), mesh: groups.mesh, strategies, cost, reuse: None, remat: Vec::new() };
+        let (mesh, step) = (groups.mesh, step.clone());
+        let sharded = ShardedGraph { step, mesh, strategies, cost, reuse: None, remat: Vec::new(), streamed: Vec::new() };
         (sharded, report, found.cost.saturating_add(constant))
     }
 }

@@ -53,11 +53,31 @@ pub struct CompileOptions {
     pub remat: bool,
     /// The operands of products and convolutions of f32.
     pub precision: Precision,
+    /// Which state stays in host memory between its uses.
+    pub stream: Stream,
+}
+
+/// Which state stays in host memory between its uses and is loaded for each of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Stream {
+    /// As little as is needed, when the step does not fit otherwise.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+    /// All that can.
+    All,
 }
 
 impl Default for CompileOptions {
     fn default() -> Self {
-        CompileOptions { dies: None, optimize: Some(OptimizeOptions::default()), remat: true, precision: Precision::F32 }
+        CompileOptions {
+            dies: None,
+            optimize: Some(OptimizeOptions::default()),
+            remat: true,
+            precision: Precision::F32,
+            stream: Stream::Auto,
+        }
     }
 }
 
@@ -110,6 +130,10 @@ pub struct CompileReport {
     pub dies_used: usize,
     /// Highest SRAM use of a die, in bytes.
     pub sram_peak: u64,
+    /// How many values are made again instead of being kept.
+    pub remat: usize,
+    /// How many state tensors stay in host memory between their uses.
+    pub streamed: usize,
 }
 
 /// A level of the pipeline, handed to the observer after the pass that made it.
@@ -245,6 +269,9 @@ impl<'a> Pipeline<'a> {
         if !self.options.remat {
             tries.push(("--remat auto".into(), self.target.clone(), CompileOptions { remat: true, ..self.options.clone() }));
         }
+        if self.options.stream == Stream::Off {
+            tries.push(("--stream auto".into(), self.target.clone(), CompileOptions { stream: Stream::Auto, ..self.options.clone() }));
+        }
         let all = self.target.live_dies().len();
         if self.options.dies.is_some_and(|n| n < all) {
             tries.push((format!("--dies {all}"), self.target.clone(), CompileOptions { dies: Some(all), ..self.options.clone() }));
@@ -289,6 +316,8 @@ impl<'a> Pipeline<'a> {
         });
         if let Ok(plan) = &plan {
             self.report.sram_peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
+            let sharded = &plan.schedule.placed.sharded;
+            (self.report.remat, self.report.streamed) = (sharded.remat.len(), sharded.streamed.len());
             (self.observe)("memory", Level::Planned(plan));
         }
         Ok(plan)

@@ -8,8 +8,12 @@ mod assemble;
 mod dies;
 mod holders;
 mod loops;
+mod stream;
 
 pub use dies::{Buffer, BufferId, Message, PlacedGraph, Storage, Task, TaskKind, View};
+
+pub(crate) use loops::participants;
+pub use stream::STREAM_WINDOW;
 
 use crate::sharded::{ShardedGraph, axes_of};
 use assemble::Placer;
@@ -73,9 +77,13 @@ fn place_dies(sharded: ShardedGraph, mesh: &LogicalMesh, target: &Target, only: 
         let inside = nest.innermost(value);
         if let Some(l) = inside.filter(|l| open[*l].is_none()) {
             open[l] = Some(placer.begin_loop(&nest, l)?);
+            placer.forget_streamed();
         }
         match nest.ending_at(value).and_then(|l| open[l].take().map(|o| (l, o))) {
-            Some((l, opened)) => placer.end_loop(&nest, l, &opened)?,
+            Some((l, opened)) => {
+                placer.end_loop(&nest, l, &opened)?;
+                placer.forget_streamed();
+            }
             None => placer.node(value, &axes_of(graph, value))?,
         }
         if let Some((l, opened)) = inside.and_then(|l| open[l].as_ref().map(|o| (l, o)))

@@ -104,6 +104,8 @@ impl Scheduler<'_> {
                 self.now = self.now.max(at_node(*node));
                 self.now
             }
+            // State from host memory is on its way before it is sent on, and that is before its use.
+            TaskKind::Load(i) if self.is_state(*i) => self.streamed(),
             TaskKind::Load(_) => self.outside(),
             TaskKind::LoopBegin(end) => {
                 let l = self.nest.ending_at(*end).unwrap_or_default();
@@ -150,16 +152,32 @@ impl Scheduler<'_> {
         at
     }
 
+    fn is_state(&self, input: u32) -> bool {
+        self.placed.sharded.step.state.iter().any(|s| s.input == input as usize)
+    }
+
     /// How early something may be brought whose sources are complete at `ready`: some nodes before it is used, and before the loops that it
     /// does not depend on. Nearer would be waited for, and farther would hold memory for long.
     fn ahead(&self, ready: u32) -> u32 {
         let inner = self.node.and_then(|v| self.nest.innermost(v));
         let around: Vec<usize> = std::iter::successors(inner, |l| self.nest.loops[*l].parent).collect();
         let outside = around.iter().filter(|l| ready < self.bounds[**l].begin).map(|l| self.bounds[*l].invariants()).min();
-        let at = outside.unwrap_or(self.now).min(self.now).saturating_sub(PREFETCH * STEP);
-        // Not inside a loop that is over: there it would be brought in every iteration.
+        self.behind_loops(&around, outside.unwrap_or(self.now).min(self.now).saturating_sub(PREFETCH * STEP))
+    }
+
+    /// A position, or the first one behind a loop that it would be in and that is over: there it would be brought in every iteration.
+    fn behind_loops(&self, around: &[usize], at: u32) -> u32 {
         let over = |l: &usize| !around.contains(l) && (self.bounds[*l].begin..=at_node(self.bounds[*l].end)).contains(&at);
         (0..self.bounds.len()).filter(over).map(|l| at_node(self.bounds[l].end) + 1).max().unwrap_or(at)
+    }
+
+    /// Where streamed state is loaded: early enough to be there when it is sent on, and in a loop in every iteration, for between them it
+    /// would take its room.
+    fn streamed(&self) -> u32 {
+        let inner = self.node.and_then(|v| self.nest.innermost(v));
+        let around: Vec<usize> = std::iter::successors(inner, |l| self.nest.loops[*l].parent).collect();
+        let first = inner.map_or(0, |l| self.bounds[l].begin + 1);
+        self.behind_loops(&around, self.now.saturating_sub(2 * PREFETCH * STEP).max(first))
     }
 
     /// Where something is made that depends on nothing: here, or before the outermost loop that is open here.

@@ -126,6 +126,8 @@ pub struct ShardedGraph {
     /// Values that are made again: right before the second node, the first one is computed once more and what it made before is
     /// forgotten. Ascending by second, then by first node.
     pub remat: Vec<(ValueId, ValueId)>,
+    /// State pairs that stay in host memory: each die loads its part before it is used, and stores the new value behind the update. Ascending.
+    pub streamed: Vec<u32>,
 }
 
 /// The loop nest of a node.

@@ -1,6 +1,7 @@
 //! Sessions: a program in memory, with its state, ready to run step after step.
 //!
-//! State lives in the SRAM of the dies and is updated there; a session reads and writes it only between steps. **A step either
+//! State lives in the SRAM of the dies and is updated there, or in host memory, from where the step loads it and where it stores it anew; a
+//! session reads and writes it only between steps. **A step either
 //! completes or loses the state:** errors that are found before anything runs (missing or ill-typed inputs, unset state, cancellation) leave it
 //! as it was; after an error in the middle the session refuses to go on until all of it was set again, from a checkpoint for example.
 
@@ -111,7 +112,7 @@ impl Session {
             true => Machine::Host(HostMachine::new(&program, &team, isa)?),
             false => Machine::Mesh(MeshMachine::new(&program, &team, isa)?),
         };
-        let hosts = Hosts::new(&program.host);
+        let hosts = Hosts::new(&program.host, &program.stored());
         let set = vec![false; program.step.state.len()];
         Ok(Session { program, team, machine, hosts, set, lost: false })
     }
@@ -148,6 +149,9 @@ impl Session {
         let index = self.state_index(name)?;
         let expected = self.program.step.state_type(&self.program.step.state[index]).clone();
         same_type("state", name, value.ty(), &expected)?;
+        if let Some(host) = self.program.streamed(index) {
+            shard_fits(Some(self.hosts.set_state(host.index(), value.bytes())), name)?;
+        }
         for k in 0..self.shards(index).len() {
             let shard = self.shards(index)[k].clone();
             let layout = machine::part_of(&expected.shape, &shard.part);
@@ -173,6 +177,9 @@ impl Session {
         let ty = self.program.step.state_type(&self.program.step.state[index]);
         if !self.set[index] {
             return Err(self.unset(name, ty));
+        }
+        if let Some(bytes) = self.program.streamed(index).and_then(|host| self.hosts.bytes(host.index())) {
+            return Literal::new(ty.clone(), bytes).map_err(|e| RuntimeError::Program { place: format!("state `{name}`"), why: e.to_string() });
         }
         let mut bytes = vec![0u8; ty.bytes()];
         for shard in self.shards(index) {
@@ -262,7 +269,9 @@ impl Session {
             Machine::Host(m) => m.step(&self.program, &self.team, &self.hosts, cancel, clock),
             Machine::Mesh(m) => m.step(&self.program, &self.team, &self.hosts, cancel, clock),
         };
-        if ran.is_err() {
+        if ran.is_ok() {
+            self.hosts.commit();
+        } else {
             self.set.iter_mut().for_each(|s| *s = false);
             self.lost = !self.set.is_empty();
         }

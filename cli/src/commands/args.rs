@@ -2,7 +2,7 @@
 
 use super::output::{Outcome, Output};
 use clap::{Args, ValueEnum};
-use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Prepared, Target, TargetSpec, files};
+use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Prepared, Stream, Target, TargetSpec, files};
 use girih_compiler::import::onnx::BatchNormMode;
 use girih_compiler::import::onnx::limits::ImportLimits;
 use girih_compiler::optimize::{OptimizeOptions, RuleClass};
@@ -248,6 +248,20 @@ pub struct PipelineArgs {
     /// In what products and convolutions of f32 take their operands; sums, weights and everything else stay f32
     #[arg(long, default_value_t = Precision::F32, value_name = "f32|bf16")]
     pub precision: Precision,
+    /// Whether optimizer state and weights that do not fit into SRAM may stay in host memory and be loaded for each use
+    #[arg(long, value_enum, default_value_t = Streaming::Auto, value_name = "WHEN")]
+    pub stream: Streaming,
+}
+
+/// When state stays in host memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Streaming {
+    /// When the step does not fit otherwise, as little as is needed.
+    Auto,
+    /// Never.
+    Off,
+    /// Always, all that can.
+    All,
 }
 
 /// When values are computed again.
@@ -273,7 +287,12 @@ impl PipelineArgs {
     /// Options of the pipeline.
     pub fn options(&self, target: &TargetArgs) -> CompileOptions {
         let optimize = if self.no_optimize { None } else { Some(self.optimize()) };
-        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto, precision: self.precision }
+        let stream = match self.stream {
+            Streaming::Auto => Stream::Auto,
+            Streaming::Off => Stream::Off,
+            Streaming::All => Stream::All,
+        };
+        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto, precision: self.precision, stream }
     }
 }
 

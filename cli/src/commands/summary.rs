@@ -25,6 +25,13 @@ pub struct Totals {
     pub state: u64,
     /// Element types of the operands of products and convolutions.
     pub products: BTreeSet<&'static str>,
+    /// Bytes of state that stays in host memory between steps.
+    pub streamed: u64,
+}
+
+/// The state that stays in host memory.
+fn streamed(program: &Program) -> impl Iterator<Item = &girih_ir::program::HostTensor> {
+    program.host.iter().filter(|h| matches!(h.usage, HostUse::State(_)))
 }
 
 impl Totals {
@@ -50,6 +57,7 @@ impl Totals {
             }
         }
         t.state = program.state.iter().flatten().map(|s| s.region.bytes()).sum();
+        t.streamed = streamed(program).map(|h| h.ty.bytes() as u64).sum();
         t
     }
 }
@@ -82,7 +90,7 @@ pub fn facts(program: &Program) -> Vec<Vec<String>> {
         row("target", dies(program)),
         row("program", format!("{} instructions, {} transfers, {} between dies", t.instructions, t.transfers, bytes(t.moved))),
         row("sram", format!("peak {} of {} a die ({share:.1} %)", bytes(t.peak), bytes(program.target.sram_bytes()))),
-        row("state", format!("{} tensors, {} in SRAM", step.state.len(), bytes(t.state))),
+        row("state", state_text(step.state.len(), &t)),
         row("host", format!("{} loaded and stored a step", bytes(t.host))),
     ];
     if !t.products.is_empty() {
@@ -96,9 +104,14 @@ fn precision(t: &Totals) -> Vec<&'static str> {
     t.products.iter().copied().collect()
 }
 
+fn state_text(tensors: usize, t: &Totals) -> String {
+    let streamed = if t.streamed > 0 { format!(", {} streamed from host memory", bytes(t.streamed)) } else { String::new() };
+    format!("{tensors} tensors, {} in SRAM{streamed}", bytes(t.state))
+}
+
 /// The inputs and outputs in host memory, and the state.
 pub fn interface(program: &Program) -> Vec<Vec<String>> {
-    let host = program.host.iter().map(|h| {
+    let host = program.host.iter().filter(|h| !matches!(h.usage, HostUse::State(_))).map(|h| {
         let kind = if matches!(h.usage, HostUse::Input(_)) { "input" } else { "output" };
         vec![kind.to_string(), h.name.clone(), h.ty.to_string()]
     });
@@ -113,7 +126,8 @@ pub fn document(program: &Program) -> Value {
     let step = &program.step;
     let tensor = |name: &str, ty: &TensorType| json!({ "name": name, "dtype": ty.dtype.name(), "shape": ty.shape.to_vec() });
     let hosted = |input: bool| -> Vec<Value> {
-        let wanted = program.host.iter().filter(|h| matches!(h.usage, HostUse::Input(_)) == input);
+        let of = |h: &HostUse| if input { matches!(h, HostUse::Input(_)) } else { matches!(h, HostUse::Output(_)) };
+        let wanted = program.host.iter().filter(|h| of(&h.usage));
         wanted.map(|h| tensor(&h.name, &h.ty)).collect()
     };
     let per_die: Vec<Value> = program
@@ -142,6 +156,8 @@ pub fn document(program: &Program) -> Value {
         "sram_peak_bytes": t.peak,
         "sram_bytes_per_die": program.target.sram_bytes(),
         "state_bytes": t.state,
+        "streamed_bytes": t.streamed,
+        "streamed": streamed(program).map(|h| tensor(&h.name, &h.ty)).collect::<Vec<_>>(),
         "inputs": hosted(true),
         "outputs": hosted(false),
         "state": step.state.iter().map(|s| tensor(&s.name, step.state_type(s))).collect::<Vec<_>>(),

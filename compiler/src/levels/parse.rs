@@ -131,7 +131,7 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
     let step = parse_step(head).map_err(|e| LevelError::Step(e.to_string()))?;
     let mut mesh = MeshShape { rows: 1, cols: 1 };
     let mut cost = 0;
-    let (mut reuse, mut remat) = (None, Vec::new());
+    let (mut reuse, mut remat, mut streamed) = (None, Vec::new(), Vec::<u32>::new());
     let mut strategies: Vec<Strategy> = vec![Strategy::new(); step.graph.nodes().len()];
     each(section(&found, "partition")?, |w| match w.next()? {
         "mesh" => {
@@ -165,9 +165,15 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
             remat.push((ValueId::new(v), ValueId::new(before)));
             if v < before && before < step.graph.nodes().len() { Ok(()) } else { Err("a value is made again before a later node") }
         }
-        _ => Err("`mesh`, `reuse`, `remat` or `split` is expected"),
+        "stream" => {
+            let pair = w.number("")?;
+            let fits = (pair as usize) < step.state.len() && streamed.last().is_none_or(|p| u64::from(*p) < pair);
+            streamed.push(pair as u32);
+            if fits { Ok(()) } else { Err("streamed state pairs are listed in ascending order") }
+        }
+        _ => Err("`mesh`, `reuse`, `remat`, `stream` or `split` is expected"),
     })?;
-    Ok(ShardedGraph { step, mesh, strategies, cost, reuse, remat })
+    Ok(ShardedGraph { step, mesh, strategies, cost, reuse, remat, streamed })
 }
 
 fn storage(w: &mut Words<'_>) -> Result<Storage, &'static str> {

@@ -42,6 +42,9 @@ impl Display for ShardedGraph {
         for (v, before) in &self.remat {
             writeln!(f, "remat {v} before {before}")?;
         }
+        for pair in &self.streamed {
+            writeln!(f, "stream {pair}")?;
+        }
         for (v, strategy) in self.strategies.iter().enumerate().filter(|(_, s)| !s.is_empty()) {
             write!(f, "split %{v} ")?;
             for (i, LoopSplit { axes, grain }) in strategy.iter().enumerate() {

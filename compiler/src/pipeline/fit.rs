@@ -3,8 +3,11 @@
 //! Without a price of SRAM the fastest split is found; where memory is short, a price makes splits that hold less, and what is still too much
 //! is made again instead of being kept. Which price is best is found on *drafts*: a split, and the memory of the one die with
 //! the largest shares. Only what looks best there is placed on all dies, and the next best when it does not fit after all.
+//! When no draft fits, each gets rid of state that can stay in host memory.
 
-use super::{CompileError, Level, PassReport, Pipeline};
+mod stream;
+
+use super::{CompileError, Level, PassReport, Pipeline, Stream};
 use crate::memory::{self, DoesNotFit, Footprint, MemoryPlan};
 use crate::partition::{self, Price, Solved, Space};
 use crate::sharded::ShardedGraph;
@@ -52,6 +55,7 @@ struct Drafting<'a> {
     space: Space<'a>,
     target: &'a girih_ir::target::Target,
     remat: bool,
+    stream: Stream,
 }
 
 impl Drafting<'_> {
@@ -69,7 +73,7 @@ impl Drafting<'_> {
     /// The best split at a price, with values made again until it stays below `goal`.
     fn draft(&self, price: &Price, reuse: Option<u32>, goal: u64) -> Result<Draft, CompileError> {
         let start = Instant::now();
-        let Solved { mut sharded, mesh, .. } = self.space.solve(price);
+        let Solved { mut sharded, mesh, .. } = self.solve(price);
         sharded.reuse = reuse;
         let kept = self.footprint(&sharded, mesh)?;
         let draft = Draft { lambda: price.lambda, mesh, peak: kept.peak, time: sharded.cost, sharded, kept, seconds: 0.0 };
@@ -125,8 +129,8 @@ impl Pipeline<'_> {
     pub(super) fn fit(&mut self, step: &TrainStep) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
         let (start, nodes) = (Instant::now(), step.graph.nodes().len());
         let space = Space::new(step, self.target, self.options.dies)?;
-        let work = Drafting { space, target: self.target, remat: self.options.remat };
-        let solved = work.space.solve(&Price::default());
+        let work = Drafting { space, target: self.target, remat: self.options.remat, stream: self.options.stream };
+        let solved = work.solve(&Price::default());
         let report = solved.report;
         let (rows, cols) = (solved.sharded.mesh.rows, solved.sharded.mesh.cols);
         let summary = format!("{rows}×{cols} dies, {} decisions, width {}, {} fixed", report.groups, report.width, report.fixed);
@@ -146,7 +150,17 @@ impl Pipeline<'_> {
             }
         }
         let drafts = self.drafts(&work, goal)?;
-        self.settle(&work, drafts, failure)
+        if self.options.stream != Stream::Auto {
+            return self.settle(&work, drafts, failure);
+        }
+        if drafts.iter().any(|d| d.peak <= have) {
+            match self.settle(&work, drafts.clone(), failure)? {
+                Ok(plan) => return Ok(Ok(plan)),
+                Err(found) => failure = Some(found),
+            }
+        }
+        let streamed = self.streamed(&work, &drafts, goal)?;
+        self.settle(&work, if streamed.is_empty() { drafts } else { streamed }, failure)
     }
 
     /// Drafts at prices around the best one.
@@ -187,11 +201,16 @@ impl Pipeline<'_> {
         mut failure: Option<Box<DoesNotFit>>,
     ) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
         let have = self.target.sram_bytes();
-        let mut goal = have;
+        let (mut goal, mut hopeless) = (have, false);
         for _ in 0..TRIES {
             let Some(at) = best(&drafts, goal) else { break };
             let draft = drafts.remove(at);
-            let found = match self.attempt(work, &draft.sharded, draft.mesh)? {
+            // What is too much on one die is placed once, to say where.
+            if draft.peak > have && std::mem::replace(&mut hopeless, true) {
+                break;
+            }
+            let sharded = ShardedGraph { cost: draft.time, ..draft.sharded.clone() };
+            let found = match self.attempt(work, &sharded, draft.mesh)? {
                 Ok(plan) => return Ok(Ok(plan)),
                 Err(found) => found,
             };
@@ -223,8 +242,9 @@ impl Pipeline<'_> {
 
     fn drafted(&mut self, drafts: &[Draft], goal: u64) {
         for d in drafts {
-            let (again, us) = (d.sharded.remat.len(), d.time as f64 * 1e-6);
-            let summary = format!("{} ps a byte: {us:.1} us, {again} values made again, peak {} of {goal} bytes", d.lambda, d.peak);
+            let (again, us, streamed) = (d.sharded.remat.len(), d.time as f64 * 1e-6, d.sharded.streamed.len());
+            let streamed = if streamed > 0 { format!(", {streamed} state tensors streamed") } else { String::new() };
+            let summary = format!("{} ps a byte: {us:.1} us, {again} values made again{streamed}, peak {} of {goal} bytes", d.lambda, d.peak);
             let (before, after) = (d.sharded.strategies.len(), again);
             self.report.passes.push(PassReport { name: "draft", seconds: d.seconds, before, after, summary });
         }

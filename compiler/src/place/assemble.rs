@@ -3,6 +3,7 @@
 use super::PlaceError;
 use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
 use super::holders::{Holders, Holding};
+use super::stream::StreamHome;
 use crate::sharded::{AxisSet, Shard, ShardedGraph};
 use girih_ir::axes::{Axes, Box, LoopKind, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
@@ -50,6 +51,10 @@ pub(super) struct Placer<'a> {
     pair_of_input: Vec<Option<u32>>,
     /// State buffers by pair.
     state: Vec<Vec<BufferId>>,
+    /// For each state pair: whether it stays in host memory.
+    pub(super) streamed: Vec<bool>,
+    /// The dies that load streamed state, by pair.
+    pub(super) loads: std::collections::BTreeMap<u32, Vec<StreamHome>>,
 }
 
 impl<'a> Placer<'a> {
@@ -70,6 +75,8 @@ impl<'a> Placer<'a> {
             now: 0,
             pair_of_input,
             state: vec![Vec::new(); sharded.step.state.len()],
+            streamed: (0..sharded.step.state.len() as u32).map(|p| sharded.streamed.contains(&p)).collect(),
+            loads: std::collections::BTreeMap::new(),
         }
     }
 
@@ -230,6 +237,9 @@ impl<'a> Placer<'a> {
 
     /// A view of `part` of a value on `die`, brought there when it is not.
     pub(super) fn demand(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
+        if let Some(pair) = self.streamed_pair(key) {
+            return self.demand_streamed(pair, die, key, part);
+        }
         self.prepare(key)?;
         if let Some(held) = self.local.get_mut(&(die, key)) {
             if let Some(window) = self.sharded.reuse {
@@ -287,7 +297,40 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    fn is_frozen(&self, pair: u32) -> bool {
+    /// The state pair of a value that is one's input and stays in host memory.
+    fn streamed_pair(&self, key: Key) -> Option<u32> {
+        let Op::Input(input) = &self.sharded.step.graph.node(key.0).op else { return None };
+        self.pair_of_input[input.index].filter(|p| self.streamed[*p as usize])
+    }
+
+    /// A copy of a part that is on a die and was used within so many nodes. What was not is forgotten.
+    pub(super) fn recent(&mut self, die: u32, key: Key, part: &Box, window: u32) -> Option<View> {
+        let now = self.now;
+        let held = self.local.get_mut(&(die, key))?;
+        held.retain(|l| now - l.used <= window);
+        let l = held.iter_mut().find(|l| box_contains(&l.part, part))?;
+        l.used = now;
+        Some(View { buffer: l.buffer, part: part.clone() })
+    }
+
+    /// Forgets what a die has of a value.
+    pub(super) fn forget(&mut self, die: u32, key: Key) {
+        self.local.remove(&(die, key));
+    }
+
+    /// The number of the node that is being placed.
+    pub(super) fn now(&self) -> u32 {
+        self.now
+    }
+
+    /// Makes these the only holders of a value that others can be sent from.
+    pub(super) fn only_holders(&mut self, key: Key, list: impl IntoIterator<Item = Holding>) {
+        let mut holders = Holders::default();
+        list.into_iter().for_each(|h| holders.push(h));
+        self.holdings.insert(key, holders);
+    }
+
+    pub(super) fn is_frozen(&self, pair: u32) -> bool {
         let graph = &self.sharded.step.graph;
         let state = &self.sharded.step.state[pair as usize];
         match state.output {
@@ -297,7 +340,7 @@ impl<'a> Placer<'a> {
     }
 
     /// Where the shards of an updated state pair live: on the dies that make its new value.
-    fn homes(&self, pair: u32) -> Vec<(u32, Box)> {
+    pub(super) fn homes(&self, pair: u32) -> Vec<(u32, Box)> {
         let graph = &self.sharded.step.graph;
         let state = &self.sharded.step.state[pair as usize];
         let key = self.resolve(graph.outputs[state.output.unwrap_or_default()].value);
@@ -321,7 +364,7 @@ impl<'a> Placer<'a> {
     }
 
     /// Assembles a part in a new buffer: local pieces are copied, the rest comes from the nearest holders.
-    fn gather(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
+    pub(super) fn gather(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
         if self.only.is_some() {
             return Ok(self.gather_alone(die, key, part));
         }
@@ -422,6 +465,12 @@ impl<'a> Placer<'a> {
         let graph = &step.graph;
         for (p, pair) in step.state.iter().enumerate() {
             let input = (graph.inputs[pair.input].value, 0);
+            if self.streamed[p] {
+                if let Some(output) = pair.output.filter(|_| !self.is_frozen(p as u32)) {
+                    self.store(output as u32, self.resolve(graph.outputs[output].value))?;
+                }
+                continue;
+            }
             let Some(output) = pair.output else {
                 if self.state[p].is_empty() && self.works(0) {
                     self.demand(0, input, full_box(self.shape(input)))?;

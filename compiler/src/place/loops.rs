@@ -6,7 +6,7 @@
 use super::PlaceError;
 use super::assemble::Placer;
 use super::dies::{BufferId, Storage, Task, TaskKind, View};
-use crate::sharded::axes_of;
+use crate::sharded::{ShardedGraph, axes_of};
 use girih_ir::axes::{Box, box_is_empty};
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
@@ -22,31 +22,32 @@ pub(super) struct OpenLoop {
 }
 
 /// The dies that have a share of a member of a loop or of the loops inside it.
-fn participants(placer: &Placer<'_>, nest: &LoopNest, l: usize) -> Vec<u32> {
-    let mut runs = vec![false; placer.dies() as usize];
+pub(crate) fn participants(sharded: &ShardedGraph, nest: &LoopNest, l: usize) -> Vec<u32> {
+    let graph = &sharded.step.graph;
+    let mut runs = vec![false; sharded.mesh.count()];
     let mut open = vec![l];
     while let Some(l) = open.pop() {
         for m in &nest.loops[l].members {
             match nest.ending_at(*m) {
                 Some(inner) => open.push(inner),
-                None if matches!(placer.graph().node(*m).op, Op::LoopIndex(_) | Op::Proj(_)) => {}
+                None if matches!(graph.node(*m).op, Op::LoopIndex(_) | Op::Proj(_)) => {}
                 None => {
-                    let axes = axes_of(placer.graph(), *m);
+                    let axes = axes_of(graph, *m);
                     for (die, runs) in runs.iter_mut().enumerate().filter(|(_, r)| !**r) {
-                        *runs = placer.sharded().shard(*m, &axes, die).is_some();
+                        *runs = sharded.shard(*m, &axes, die).is_some();
                     }
                 }
             }
         }
     }
-    placer.working().filter(|d| runs[*d as usize]).collect()
+    (0..runs.len() as u32).filter(|d| runs[*d as usize]).collect()
 }
 
 impl Placer<'_> {
     /// Fills the slots and begins the loop on its dies.
     pub(super) fn begin_loop(&mut self, nest: &LoopNest, l: usize) -> Result<OpenLoop, PlaceError> {
         let this = &nest.loops[l];
-        let dies = participants(self, nest, l);
+        let dies: Vec<u32> = participants(self.sharded(), nest, l).into_iter().filter(|d| self.works(*d)).collect();
         let mut carried: Vec<Vec<(u32, BufferId, Box)>> = vec![Vec::new(); this.carries.len()];
         for (slot, carry) in this.carries.iter().enumerate() {
             let axes = axes_of(self.graph(), *carry);

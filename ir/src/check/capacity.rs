@@ -1,7 +1,7 @@
 //! Capacity: what is used fits into what the target has.
 
 use super::report::{Fault, Findings, Place};
-use crate::program::Program;
+use crate::program::{HostTensor, HostUse, Program};
 
 /// Checks SRAM and host memory.
 pub fn check(program: &Program, findings: &mut Findings<'_>) {
@@ -15,7 +15,10 @@ pub fn check(program: &Program, findings: &mut Findings<'_>) {
             findings.add(Fault::Capacity, Place::die(d), "the die does not exist or is dead");
         }
     }
-    let host = program.host.iter().fold(0u64, |n, h| n.saturating_add(h.ty.bytes() as u64));
+    // State that is stored anew is there twice: steps read the old value while they write the new one.
+    let copies = |h: &HostTensor, stored: bool| if stored && matches!(h.usage, HostUse::State(_)) { 2 } else { 1 };
+    let sizes = program.host.iter().zip(program.stored()).map(|(h, stored)| h.ty.bytes() as u64 * copies(h, stored));
+    let host = sizes.fold(0u64, u64::saturating_add);
     let room = program.target.host_capacity();
     if host > room {
         findings.add(Fault::Capacity, Place::program(), format!("the host tensors need {host} bytes, and host memory has {room}"));

@@ -356,17 +356,22 @@ impl<'a> State<'a> {
                 self.combine(die, out, key, part, [have, message], *monoid)
             }
             Instr::Load { host, part: box_, out } => {
-                let HostUse::Input(n) = self.program.host[host.index()].usage else {
-                    return fail(Fault::Claim, "it loads from a tensor that is an output");
+                let input = match self.program.host[host.index()].usage {
+                    HostUse::Input(n) => n as usize,
+                    HostUse::State(p) => self.program.step.state[p as usize].input,
+                    HostUse::Output(_) => return fail(Fault::Claim, "it loads from a tensor that is an output"),
                 };
-                self.host_part(self.graph.inputs[n as usize].value, key, part, box_)?;
+                self.host_part(self.graph.inputs[input].value, key, part, box_)?;
                 self.write_part(die, out, key, part, COMPLETE)
             }
             Instr::Store { host, part: box_, region } => {
-                let HostUse::Output(n) = self.program.host[host.index()].usage else {
-                    return fail(Fault::Claim, "it stores to a tensor that is an input");
+                let output = match self.program.host[host.index()].usage {
+                    HostUse::Output(n) => Some(n as usize),
+                    HostUse::State(p) => self.program.step.state[p as usize].output,
+                    HostUse::Input(_) => None,
                 };
-                self.host_part(self.graph.outputs[n as usize].value, key, part, box_)?;
+                let Some(output) = output else { return fail(Fault::Claim, "it stores to a tensor that stays as it is") };
+                self.host_part(self.graph.outputs[output].value, key, part, box_)?;
                 let coverage = self.read_part(die, region, key, part)?;
                 self.complete(key, coverage)?;
                 self.surely_runs(die)?;
@@ -550,6 +555,16 @@ impl<'a> State<'a> {
             let pair = &step.state[p];
             let value = pair.output.map_or(self.graph.inputs[pair.input].value, |o| self.graph.outputs[o].value);
             let key = self.keys[value.index()];
+            if let Some(host) = self.program.streamed(p) {
+                // Without a store the host tensor keeps its value, which then has to be the new one.
+                let stored = &self.stored[host.index()];
+                let kept = stored.is_empty() && key == self.keys[self.graph.inputs[pair.input].value.index()];
+                if let (false, Some(hole)) = (kept, uncovered(full_box(&self.ty(key).shape), stored)) {
+                    let why = format!("{} of state `{}` is never stored to host memory", show_box(&hole), pair.name);
+                    findings.add(Fault::Result, Place::program(), why);
+                }
+                continue;
+            }
             for shard in shards {
                 let held = self.read_part(shard.die as usize, &shard.region, key, &shard.part);
                 if let Err((_, why)) = held.and_then(|coverage| self.complete(key, coverage)) {

@@ -141,6 +141,9 @@ pub enum HostUse {
     Input(u32),
     /// Output number `0` of the step's graph, read after the step.
     Output(u32),
+    /// State pair number `0` of the step: it stays here between the steps and has no shards in SRAM. Loads read the value that it had before
+    /// the step, at any time; stores make the value that it has behind the step, all of it or nothing.
+    State(u32),
 }
 
 /// A tensor in host memory, dense.
@@ -215,6 +218,26 @@ pub struct DieCode {
     pub sram_used: u64,
 }
 
+impl Program {
+    /// The host tensor in which a state pair stays between steps; `None` when its shards are in SRAM.
+    pub fn streamed(&self, pair: usize) -> Option<HostId> {
+        self.host.iter().position(|h| h.usage == HostUse::State(pair as u32)).map(HostId::new)
+    }
+
+    /// For each host tensor, whether the step stores anything into it.
+    pub fn stored(&self) -> Vec<bool> {
+        let mut stored = vec![false; self.host.len()];
+        for instr in self.streams.iter().flatten() {
+            if let Instr::Store { host, .. } = instr
+                && let Some(slot) = stored.get_mut(host.index())
+            {
+                *slot = true;
+            }
+        }
+        stored
+    }
+}
+
 /// A lowered training step.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Program {
@@ -232,7 +255,8 @@ pub struct Program {
     pub channels: Vec<Channel>,
     /// Tensors in host memory.
     pub host: Vec<HostTensor>,
-    /// For each state pair of the step, where it lives. Shards cover the tensor; equal parts may be on several dies.
+    /// For each state pair of the step, where it lives. Shards cover the tensor; equal parts may be on several dies. A pair that stays in
+    /// host memory has none.
     pub state: Vec<Vec<StateShard>>,
     /// Fused programs that `map` and `rows` instructions run.
     pub fused: Vec<Arc<FusedProgram>>,

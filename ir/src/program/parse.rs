@@ -314,10 +314,11 @@ impl Reader {
                 next_id(p, "h", program.host.len())?;
                 let name = p.cursor.quoted("the name in quotes")?;
                 let ty = p.tensor_type()?;
-                let usage = match p.cursor.word("`input` or `output`")? {
+                let usage = match p.cursor.word("`input`, `output` or `state`")? {
                     "input" => HostUse::Input(p.cursor.integer("a position")?),
                     "output" => HostUse::Output(p.cursor.integer("a position")?),
-                    other => return Err(p.cursor.unexpected("`input` or `output`", Token::Word(other))),
+                    "state" => HostUse::State(p.cursor.integer("the number of a state pair")?),
+                    other => return Err(p.cursor.unexpected("`input`, `output` or `state`", Token::Word(other))),
                 };
                 program.host.push(HostTensor { name, ty, usage });
             }

@@ -158,6 +158,7 @@ impl Program {
             let (word, n) = match h.usage {
                 super::HostUse::Input(n) => ("input", n),
                 super::HostUse::Output(n) => ("output", n),
+                super::HostUse::State(n) => ("state", n),
             };
             writeln!(f, "host h{i} {} {} {word} {n}", quote(&h.name), h.ty)?;
         }

@@ -163,6 +163,13 @@ impl Program {
                     id(&place, "output", n as usize, graph.outputs.len())?;
                     graph.outputs[n as usize].value
                 }
+                HostUse::State(n) => {
+                    id(&place, "state pair", n as usize, self.step.state.len())?;
+                    let once = self.host.iter().filter(|other| other.usage == h.usage).count() == 1;
+                    let shards = self.state.get(n as usize).map_or(0, Vec::len);
+                    fit(&place, once && shards == 0, || format!("state {n} has another place as well"))?;
+                    graph.inputs[self.step.state[n as usize].input].value
+                }
             };
             fit(&place, graph.tensor_ty(value) == &h.ty, || format!("it is {}, and the step has {}", h.ty, graph.tensor_ty(value)))?;
         }
