@@ -184,6 +184,9 @@ fn without_shards(graph: &Graph, one_die: bool) -> Graph {
     graph.rewritten(drop).map_or_else(|_| graph.clone(), |(g, _)| g)
 }
 
+/// Sizes of SRAM that are tried as a repair, in percent of what the best plan needs.
+const MORE_SRAM: [u64; 4] = [100, 104, 112, 130];
+
 impl<'a> Pipeline<'a> {
     /// A pipeline for a target.
     pub fn new(target: &'a Target, options: &'a CompileOptions) -> Self {
@@ -276,18 +279,21 @@ impl<'a> Pipeline<'a> {
         if self.options.dies.is_some_and(|n| n < all) {
             tries.push((format!("--dies {all}"), self.target.clone(), CompileOptions { dies: Some(all), ..self.options.clone() }));
         }
-        // What the best plan so far needs, in whole MiB.
-        let sram = format!("sram={}MiB", report.need.div_ceil(1 << 20));
-        let mut larger = self.target.clone();
-        if larger.set(&sram).is_ok() {
-            tries.push((format!("--set {sram}"), larger, self.options.clone()));
-        }
         let planned = |(flag, target, options): (String, Target, CompileOptions)| {
             let plan = Pipeline::new(&target, &options).fit(step).ok()?.ok()?;
             let peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
             Some(Repair { flag, peak, picoseconds: plan.schedule.placed.sharded.cost })
         };
         let mut repairs: Vec<Repair> = tries.into_iter().filter_map(planned).collect();
+        // What the best plan so far needs, or a little more: with another size another split may be tried first.
+        let larger = |percent: &u64| {
+            let need = report.need.saturating_mul(*percent) / 100;
+            let sram = if need < 64 << 20 { format!("sram={}KiB", need.div_ceil(1 << 10)) } else { format!("sram={}MiB", need.div_ceil(1 << 20)) };
+            let mut target = self.target.clone();
+            target.set(&sram).ok()?;
+            planned((format!("--set {sram}"), target, self.options.clone()))
+        };
+        repairs.extend(MORE_SRAM.iter().find_map(larger));
         repairs.sort_by_key(|r| r.picoseconds);
         repairs
     }

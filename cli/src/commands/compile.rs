@@ -173,6 +173,14 @@ impl Compile {
             let saved = 100.0 * (1.0 - o.cost_after as f64 / (o.cost_before as f64).max(1.0));
             rows.insert(1, row("optimize", format!("{} nodes -> {}, estimated time {saved:+.0} % saved", o.nodes_before, o.nodes_after)));
         }
+        let r = &compiled.report;
+        let made: Vec<String> = [(r.remat, "values made again"), (r.streamed, "state tensors streamed")]
+            .into_iter()
+            .filter_map(|(n, what)| (n > 0).then(|| format!("{n} {what}")))
+            .collect();
+        if !made.is_empty() {
+            rows.push(row("to fit", made.join(", ")));
+        }
         rows.push(row("check", format!("accepted, {} reads traced to the reference step", compiled.program.stats().traced_reads)));
         match written {
             Some((path, size)) => rows.push(row("written", format!("{} ({})", path.display(), bytes(size)))),
@@ -189,6 +197,7 @@ impl Compile {
     fn document(&self, compiled: &Compiled, written: Option<(&Path, u64)>) -> Value {
         let mut d = summary::document(&compiled.program);
         d["passes"] = passes_document(&compiled.report);
+        d["values_made_again"] = json!(compiled.report.remat);
         d["checked"] = super::check::stats(&compiled.program.stats());
         d["output"] = json!(written.map(|(path, size)| json!({ "path": path.display().to_string(), "bytes": size })));
         d
