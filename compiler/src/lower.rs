@@ -79,7 +79,11 @@ impl Tables {
     /// The host tensor of a streamed state pair.
     fn state(&mut self, step: &TrainStep, pair: u32) -> HostId {
         let of = &step.state[pair as usize];
-        self.host(HostKey::State(pair), || HostTensor { name: of.name.clone(), ty: step.state_type(of).clone(), usage: HostUse::State(pair) })
+        self.host(HostKey::State(pair), || HostTensor {
+            name: of.name.clone(),
+            ty: step.state_type(of).clone(),
+            usage: HostUse::State(pair),
+        })
     }
 }
 

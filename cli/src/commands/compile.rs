@@ -140,7 +140,12 @@ impl Compile {
             Some(file) => tensors::open(file)?,
             None => Weights::new(),
         };
-        let options = PassOptions { optimize: self.pipeline.optimize(), dies: self.target.dies, precision: self.pipeline.precision, ..PassOptions::default() };
+        let options = PassOptions {
+            optimize: self.pipeline.optimize(),
+            dies: self.target.dies,
+            precision: self.pipeline.precision,
+            ..PassOptions::default()
+        };
         watch.see(stage, || text.clone());
         let program = passes::resume(stage, &text, &self.path, target, &options, &mut |pass, text| watch.see(pass, || text.to_string()))?;
         Ok(girih::accept(program, weights)?)

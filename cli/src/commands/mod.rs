@@ -26,7 +26,14 @@ use output::{Failure, Format, Output};
 
 /// Compiles training graphs onto meshes of SRAM dies, checks the programs, runs them, and predicts their time and energy.
 #[derive(Parser, Debug)]
-#[command(name = "girih", bin_name = "girih", version, subcommand_required = true, arg_required_else_help = true, args_override_self = true)]
+#[command(
+    name = "girih",
+    bin_name = "girih",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 #[command(after_help = "Exit codes: 0 ok, 1 the check failed, 2 usage, 3 malformed input, 4 unsupported,\n\
                         5 does not fit, 6 I/O, 7 hardware fault, 70 internal error.\n\
                         `girih demo` shows everything on a small model; `girih explain CODE` explains an error.")]

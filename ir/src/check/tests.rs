@@ -341,7 +341,8 @@ fn behaves(program: &Program, dice: &mut Dice) -> bool {
             && program.step.state.iter().zip(&program.state).enumerate().all(|(p, (pair, shards))| {
                 let new = pair.output.map_or(given[pair.input].clone(), |o| floats(&want[o]));
                 if let Some(host) = program.streamed(p) {
-                    return new == if program.stored()[host.index()] { run.next[host.index()].clone() } else { run.host[host.index()].clone() };
+                    return new
+                        == if program.stored()[host.index()] { run.next[host.index()].clone() } else { run.host[host.index()].clone() };
                 }
                 let shape = &program.step.state_type(pair).shape;
                 let covered = content::uncovered(crate::axes::full_box(shape), &shards.iter().map(|s| s.part.clone()).collect::<Vec<_>>());
