@@ -5,12 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use girih_compiler::collectives::{self, line};
-use girih_ir::program::Program;
-use girih_ir::target::Target;
+use girih_compiler::collectives::{self, exchange, line, trees};
+use girih_ir::program::{Instr, Program, Queue};
+use girih_ir::target::{Coord, Target};
 use girih_runtime::simulate::simulate;
 use girih_tests::calibration::{self, convolution, grid_gemm, mesh_gemm, pooling};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 type Row = BTreeMap<String, f64>;
@@ -109,4 +109,105 @@ fn n150_products_are_within_fifteen_percent_at_the_median() {
         errors.push(compare("n150 gemm", &row, row["ns"], simulated));
     }
     assert!(summary("n150 gemm", errors).0 <= 0.15);
+}
+
+/// A die of [`sums_everything`]: what its parts of the vector contain, by offset, its place in the stream, and its queues.
+#[derive(Default)]
+struct Follower {
+    held: BTreeMap<u64, u64>,
+    at: usize,
+    queues: BTreeMap<Queue, (VecDeque<usize>, u32)>,
+}
+
+/// Follows the streams and their queues with sets of dies instead of numbers: every die must end with the contribution of every die, each exactly once.
+fn sums_everything(program: &Program) {
+    let mut dies: Vec<Follower> = program.dies.iter().map(|_| Follower::default()).collect();
+    let mut flying: BTreeMap<usize, VecDeque<(u64, u64)>> = BTreeMap::new();
+    let side = |link| program.target.mesh.link_start(link).1;
+    loop {
+        let mut moved = false;
+        for (d, die) in dies.iter_mut().enumerate() {
+            let code = &program.dies[d];
+            let stream = &program.streams[code.stream.index()];
+            // The stream goes on until it waits; what it issues goes into the queues.
+            while let Some(instr) = stream.get(die.at) {
+                match instr {
+                    Instr::Wait { queue, count } if die.queues.get(queue).is_none_or(|q| q.1 < *count) => break,
+                    Instr::Send { port, .. } => {
+                        let first = program.channels[code.out_ports[port.index()].index()].route[0];
+                        die.queues.entry(Queue::Out(side(first))).or_default().0.push_back(die.at);
+                    }
+                    Instr::Recv { port, .. } | Instr::RecvAdd { port, .. } => {
+                        let last = *program.channels[code.in_ports[port.index()].index()].route.last().unwrap();
+                        die.queues.entry(Queue::In(side(last).opposite())).or_default().0.push_back(die.at);
+                    }
+                    _ => {}
+                }
+                (die.at, moved) = (die.at + 1, true);
+            }
+            for (entries, done) in die.queues.values_mut() {
+                while let Some(entry) = entries.front() {
+                    match &stream[*entry] {
+                        Instr::Send { port, region } => {
+                            let channel = code.out_ports[port.index()].index();
+                            let queue = flying.entry(channel).or_default();
+                            if queue.len() as u32 >= program.channels[channel].depth {
+                                break;
+                            }
+                            queue.push_back((region.offset, *die.held.entry(region.offset).or_insert(1 << d)));
+                        }
+                        Instr::Recv { port, out } | Instr::RecvAdd { port, out, .. } => {
+                            let Some((offset, set)) = flying.entry(code.in_ports[port.index()].index()).or_default().pop_front() else {
+                                break;
+                            };
+                            assert_eq!(offset, out.offset, "messages of a channel come in order");
+                            let own = die.held.entry(offset).or_insert(1 << d);
+                            if matches!(stream[*entry], Instr::Recv { .. }) {
+                                *own = set;
+                            } else {
+                                assert_eq!(*own & set, 0, "a contribution is added twice");
+                                *own |= set;
+                            }
+                        }
+                        other => panic!("{other:?} is in no queue"),
+                    }
+                    entries.pop_front();
+                    (*done, moved) = (*done + 1, true);
+                }
+            }
+        }
+        if !moved {
+            break;
+        }
+    }
+    for (d, die) in dies.iter().enumerate() {
+        assert_eq!(die.at, program.streams[program.dies[d].stream.index()].len(), "the stream of die {d} is stuck");
+        assert!(die.queues.values().all(|q| q.0.is_empty()), "a queue of die {d} is stuck");
+        assert!(die.held.values().all(|set| *set == (1u64 << program.dies.len()) - 1), "die {d} lacks a contribution");
+    }
+    assert!(flying.values().all(VecDeque::is_empty), "a message is left over");
+}
+
+/// Simulated over the lower bound.
+fn all_reduce(target: &Target, bytes: usize) -> f64 {
+    let forests = trees::packings(target, 8);
+    let (program, chosen) = exchange::program(target, &forests, bytes / 4).unwrap();
+    let forest = &forests[chosen];
+    sums_everything(&program);
+    assert_eq!(collectives::dependency_cycle(program.channels.iter().map(|c| c.route.as_slice())), None);
+    let report = simulate(&program).unwrap().report;
+    let ratio = report.makespan / collectives::lower_bound(target, bytes as f64);
+    let (trees, dies) = (forest.trees.len(), forest.dies.len());
+    println!("all-reduce of {bytes} bytes, {dies} dies, {trees} trees: {:.2} µs, {ratio:.3} of the bound", report.makespan * 1e6);
+    assert!(ratio >= 1.0, "nothing beats the bound");
+    ratio
+}
+
+#[test]
+fn all_reduce_comes_near_the_lower_bound() {
+    let tile = Target::builtin("dojo-tile").unwrap();
+    assert!(all_reduce(&tile, 256_000_000) <= 1.05);
+    for dead in [Coord::new(2, 2), Coord::new(1, 3), Coord::new(0, 2), Coord::new(0, 0)] {
+        assert!(all_reduce(&tile.clone().with_dead([dead]).unwrap(), 256_000_000) <= 1.10, "{dead}");
+    }
 }
