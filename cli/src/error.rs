@@ -217,7 +217,7 @@ impl Error {
             Error::Train(_) | Error::Usage { .. } => 2,
             Error::TargetFile { .. } => 3,
             Error::Target(_) => 2,
-            Error::Compile(CompileError::Lower(_)) | Error::Unsupported { .. } => 4,
+            Error::Compile(CompileError::Lower(_) | CompileError::Slices(_)) | Error::Unsupported { .. } => 4,
             Error::Compile(CompileError::Place(_)) => 5,
             Error::Compile(_) => 70,
             Error::DoesNotFit { .. } => 5,

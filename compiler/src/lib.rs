@@ -18,4 +18,5 @@ pub mod place;
 pub mod precision;
 pub mod schedule;
 pub mod sharded;
+pub mod slices;
 pub mod train;

@@ -15,8 +15,8 @@ use girih_ir::graph::{Graph, ValueId};
 use girih_ir::literal::Literal;
 use girih_ir::ops::Op;
 use girih_ir::program::{
-    Channel, ChannelId, Claim, ClaimId, DieCode, FusedId, HostId, HostTensor, HostUse, Instr, LiteralId, Program, Region, StateShard,
-    StreamId,
+    Channel, ChannelId, Claim, ClaimId, DieCode, FusedId, HostId, HostTensor, HostUse, Instr, LiteralId, Program, Queue, Region,
+    StateShard, StreamId,
 };
 use girih_ir::step::{StatePair, TrainStep};
 use girih_ir::target::Target;
@@ -178,7 +178,10 @@ pub fn lower(plan: MemoryPlan, target: &Target) -> Result<Program, LowerError> {
             }
         };
         let claim = tables.claim(claim);
-        let queue = emit::queue_of(&task.kind, &placed.messages);
+        let queue = match instr {
+            Instr::AllReduce { .. } => Some(Queue::Collective),
+            _ => emit::queue_of(&task.kind, &placed.messages),
+        };
         dies[die].emit(instr, claim, queue, task, &plan, tables.claims.insert_full(Claim::Control).0);
     }
     Ok(assemble(plan, target, tables, dies))
@@ -250,6 +253,7 @@ fn assemble(plan: MemoryPlan, target: &Target, mut tables: Tables, emitters: Vec
         fused: tables.fused.into_iter().collect(),
         literals: tables.literals.into_iter().collect(),
         claims: tables.claims.into_iter().collect(),
+        replicas: None,
     }
 }
 

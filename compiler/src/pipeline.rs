@@ -12,10 +12,10 @@ use crate::place::PlacedGraph;
 use crate::precision::{self, Precision};
 use crate::schedule::Schedule;
 use crate::sharded::ShardedGraph;
-use crate::{canonicalize, fuse, lower, optimize, place, schedule};
+use crate::{canonicalize, fuse, lower, optimize, place, schedule, slices};
 use girih_ir::graph::{Graph, Node, ValueId};
 use girih_ir::ops::Op;
-use girih_ir::program::Program;
+use girih_ir::program::{Program, Replicas};
 use girih_ir::step::TrainStep;
 use girih_ir::target::{LogicalMesh, Target};
 use std::time::Instant;
@@ -55,6 +55,34 @@ pub struct CompileOptions {
     pub precision: Precision,
     /// Which state stays in host memory between its uses.
     pub stream: Stream,
+    /// Whether the batch is computed in slices, one after the other.
+    pub microbatches: Microbatches,
+    /// Whether the batch is computed in slices side by side, one a package of the machine.
+    pub replicas: ReplicaOption,
+}
+
+/// How many packages of the machine run the same streams, each on its rows of the batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReplicaOption {
+    /// As many as there are packages, on machines of many dies, when the batch divides.
+    #[default]
+    Auto,
+    /// Exactly so many.
+    Exactly(usize),
+    /// All dies are planned as one.
+    Off,
+}
+
+/// Into how many slices the batch is cut that are computed one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Microbatches {
+    /// As few as fit, when the whole batch does not.
+    #[default]
+    Auto,
+    /// Exactly so many.
+    Exactly(usize),
+    /// The whole batch at once.
+    Off,
 }
 
 /// Which state stays in host memory between its uses and is loaded for each of them.
@@ -77,6 +105,8 @@ impl Default for CompileOptions {
             remat: true,
             precision: Precision::F32,
             stream: Stream::Auto,
+            microbatches: Microbatches::Auto,
+            replicas: ReplicaOption::Auto,
         }
     }
 }
@@ -100,6 +130,9 @@ pub enum CompileError {
     /// An op has no instruction.
     #[error(transparent)]
     Lower(#[from] lower::LowerError),
+    /// The step cannot be cut along its batch.
+    #[error(transparent)]
+    Slices(#[from] slices::Refusal),
 }
 
 /// What one pass did.
@@ -186,6 +219,8 @@ fn without_shards(graph: &Graph, one_die: bool) -> Graph {
 
 /// Sizes of SRAM that are tried as a repair, in percent of what the best plan needs.
 const MORE_SRAM: [u64; 4] = [100, 104, 112, 130];
+/// Machines of so many dies run replicas when they can.
+const MANY_DIES: usize = 100;
 
 impl<'a> Pipeline<'a> {
     /// A pipeline for a target.
@@ -208,9 +243,63 @@ impl<'a> Pipeline<'a> {
 
     /// Runs every pass.
     pub fn compile(mut self, step: TrainStep) -> Result<(Program, CompileReport), CompileError> {
+        if let Some((one, replicas, local)) = self.replicate(&step)? {
+            let options = CompileOptions { replicas: ReplicaOption::Off, ..self.options.clone() };
+            let inner = Pipeline { target: &one, options: &options, observe: self.observe, report: self.report };
+            let (mut program, report) = inner.compile(local)?;
+            program.replicas = Some(Box::new(replicas));
+            return Ok((program, report));
+        }
         let step = self.rewrite(step)?;
         let program = self.plan(step)?;
         Ok((program, self.report))
+    }
+
+    /// The package, the replicas and the step of one of them, when the step is to run in replicas.
+    fn replicate(&mut self, step: &TrainStep) -> Result<Option<(Target, Replicas, TrainStep)>, CompileError> {
+        let (wanted, auto) = match self.options.replicas {
+            ReplicaOption::Off | ReplicaOption::Exactly(1) => return Ok(None),
+            ReplicaOption::Exactly(n) => (Some(n), false),
+            ReplicaOption::Auto if self.options.dies.is_some() || self.target.live_dies().len() < MANY_DIES => return Ok(None),
+            ReplicaOption::Auto => (None, true),
+        };
+        let Some((rows, cols)) = self.target.package_grid() else {
+            return if auto { Ok(None) } else { Err(slices::Refusal::Packages { target: self.target.name.clone() }.into()) };
+        };
+        let Some(batch) = slices::batch(step) else {
+            return if auto { Ok(None) } else { Err(slices::Refusal::NoBatch.into()) };
+        };
+        let grid = slices::grid((rows as usize, cols as usize), batch, wanted);
+        let Some((rows, cols)) = grid.filter(|(r, c)| !auto || r * c * 2 > (rows * cols) as usize) else {
+            let parts = wanted.unwrap_or_default();
+            return if auto { Ok(None) } else { Err(slices::Refusal::Indivisible { batch, parts }.into()) };
+        };
+        let start = Instant::now();
+        let before = step.graph.nodes().len();
+        let plain = TrainStep { graph: canonicalize::canonicalize(&without_shards(&step.graph, true)).0, ..step.clone() };
+        let local = match slices::replicated(&plain, rows, cols) {
+            Ok(local) => local,
+            Err(_) if auto => return Ok(None),
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let one = self.target.replica(rows as u32, cols as u32)?;
+        let (rows, cols) = (rows as u32, cols as u32);
+        let summary = format!("{rows}×{cols} replicas of {} rows", batch / (rows * cols) as usize);
+        let (seconds, after) = (start.elapsed().as_secs_f64(), local.step.graph.nodes().len());
+        self.report.passes.push(PassReport { name: "replicate", seconds, before, after, summary });
+        let replicas = Replicas { machine: self.target.clone(), rows, cols, inputs: local.inputs, outputs: local.outputs };
+        Ok(Some((one, replicas, local.step)))
+    }
+
+    /// The step with its batch in slices, one after the other.
+    fn slice(&mut self, step: &TrainStep, parts: usize) -> Result<TrainStep, CompileError> {
+        let (before, start) = (step.graph.nodes().len(), Instant::now());
+        let mut sliced = slices::microbatched(step, parts)?;
+        sliced.graph = canonicalize::canonicalize(&sliced.graph).0;
+        let after = sliced.graph.nodes().len();
+        let summary = format!("{parts} microbatches");
+        self.report.passes.push(PassReport { name: "microbatch", seconds: start.elapsed().as_secs_f64(), before, after, summary });
+        Ok(sliced)
     }
 
     /// The passes on the tensor graph: canonicalize, optimize, precision, fuse.
@@ -224,6 +313,9 @@ impl<'a> Pipeline<'a> {
             (graph, n, String::new())
         });
         (self.observe)("canonicalize", Level::Step(&step));
+        if let Microbatches::Exactly(parts) = self.options.microbatches {
+            step = self.slice(&step, parts)?;
+        }
         if let Some(options) = &self.options.optimize {
             let (before, start) = (size(&step), Instant::now());
             let found = optimize::optimize(&step.graph, options)?;

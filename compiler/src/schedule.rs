@@ -99,6 +99,8 @@ impl Scheduler<'_> {
         let outputs = task.writes.iter().map(|v| self.ready[root(v.buffer)]).max().unwrap_or(0);
         let at = match &task.kind {
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::Constant(_) | Op::Iota(_)) => self.outside(),
+            // A combination over replicas is issued as soon as its operand is there: it takes long, and the engine goes on meanwhile.
+            TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::AllReduce(_)) => inputs.max(outputs),
             TaskKind::Compute { node, .. } => {
                 self.node = Some(*node);
                 self.now = self.now.max(at_node(*node));

@@ -9,7 +9,7 @@ use crate::error::RuntimeError;
 use crate::machine::{self, Clock, HostMachine, Hosts, MeshMachine, Span, Sram, Team};
 use girih_ir::check::Verified;
 use girih_ir::literal::Literal;
-use girih_ir::program::{HostUse, Program, StateShard};
+use girih_ir::program::{HostTensor, HostUse, Program, StateShard};
 use girih_ir::step::Weights;
 use girih_ir::tensor::Tensor;
 use girih_ir::types::TensorType;
@@ -71,6 +71,8 @@ pub struct Session {
     program: Program,
     team: Team,
     machine: Machine,
+    /// The host tensors of the program, of all replicas together.
+    tensors: Vec<HostTensor>,
     hosts: Hosts,
     /// Which state has a value, by position.
     set: Vec<bool>,
@@ -106,15 +108,18 @@ impl Session {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let threads = if options.threads == 0 { cores() } else { options.threads };
         let isa = options.isa.unwrap_or_else(Isa::detect).usable();
-        let alone = program.dies.len() == 1 && program.channels.is_empty();
-        let team = Team::new(if alone { threads } else { threads.min(program.dies.len()) })?;
+        let dies = program.dies.len() * program.replica_count();
+        let alone = dies == 1 && program.channels.is_empty();
+        let team = Team::new(if alone { threads } else { threads.min(dies) })?;
         let machine = match alone {
             true => Machine::Host(HostMachine::new(&program, &team, isa)?),
             false => Machine::Mesh(MeshMachine::new(&program, &team, isa)?),
         };
-        let hosts = Hosts::new(&program.host, &program.stored());
+        let whole = |h: &HostTensor| HostTensor { ty: program.host_type(h.usage, &h.ty), ..h.clone() };
+        let tensors: Vec<HostTensor> = program.host.iter().map(whole).collect();
+        let hosts = Hosts::new(&tensors, &program.stored());
         let set = vec![false; program.step.state.len()];
-        Ok(Session { program, team, machine, hosts, set, lost: false })
+        Ok(Session { program, team, machine, tensors, hosts, set, lost: false })
     }
 
     /// The program.
@@ -129,7 +134,7 @@ impl Session {
 
     /// Names and types of the tensors that every step needs.
     pub fn inputs(&self) -> Vec<(&str, &TensorType)> {
-        let inputs = self.program.host.iter().filter(|h| matches!(h.usage, HostUse::Input(_)));
+        let inputs = self.tensors.iter().filter(|h| matches!(h.usage, HostUse::Input(_)));
         inputs.map(|h| (h.name.as_str(), &h.ty)).collect()
     }
 
@@ -162,7 +167,11 @@ impl Session {
             };
             let written = match &mut self.machine {
                 Machine::Host(m) => Some(write(m.sram())),
-                Machine::Mesh(m) => m.sram(shard.die as usize, write),
+                Machine::Mesh(m) => {
+                    let dies = self.program.dies.len();
+                    let all = (0..self.program.replica_count()).map(|r| m.sram(r * dies + shard.die as usize, write));
+                    all.reduce(|a, b| if a == Some(true) { b } else { a }).flatten()
+                }
             };
             shard_fits(written, name)?;
         }
@@ -281,13 +290,16 @@ impl Session {
     fn check_inputs(&self, inputs: &Inputs) -> Result<(), RuntimeError> {
         let graph = &self.program.step.graph;
         for (name, value) in inputs {
-            let hosted = self.program.host.iter().find(|h| matches!(h.usage, HostUse::Input(_)) && h.name == *name).map(|h| &h.ty);
+            let hosted = self.tensors.iter().find(|h| matches!(h.usage, HostUse::Input(_)) && h.name == *name).map(|h| h.ty.clone());
             let expected = hosted.or_else(|| {
                 let unused = self.program.step.data_inputs().into_iter().map(|i| &graph.inputs[i]).find(|i| i.name == *name);
-                unused.map(|i| graph.tensor_ty(i.value))
+                unused.map(|i| {
+                    let position = graph.inputs.iter().position(|x| x.value == i.value).unwrap_or_default();
+                    self.program.host_type(HostUse::Input(position as u32), graph.tensor_ty(i.value))
+                })
             });
             let expected = expected.ok_or_else(|| unknown("input", name, self.inputs().iter().map(|i| i.0)))?;
-            same_type("input", name, value.ty(), expected)?;
+            same_type("input", name, value.ty(), &expected)?;
         }
         match self.inputs().into_iter().find(|(name, _)| !inputs.contains_key(*name)) {
             Some((name, ty)) => Err(RuntimeError::MissingInput { name: name.to_string(), expected: ty.clone() }),
@@ -377,7 +389,7 @@ impl Outputs<'_> {
             return self.empty().find(|(n, _)| *n == name).map(|(_, ty)| Literal::zeros(ty.clone()));
         };
         let bytes = self.session.hosts.bytes(index)?;
-        Literal::new(self.session.program.host[index].ty.clone(), bytes).ok()
+        Literal::new(self.session.tensors[index].ty.clone(), bytes).ok()
     }
 
     /// The value of a scalar output.

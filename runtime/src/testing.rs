@@ -68,6 +68,7 @@ impl Builder {
             fused: Vec::new(),
             literals: Vec::new(),
             claims: vec![Claim::Control],
+            replicas: None,
         };
         Builder { program }
     }

@@ -6,6 +6,7 @@ use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Prepared, Stre
 use girih_compiler::import::onnx::BatchNormMode;
 use girih_compiler::import::onnx::limits::ImportLimits;
 use girih_compiler::optimize::{OptimizeOptions, RuleClass};
+use girih_compiler::pipeline::{Microbatches, ReplicaOption};
 use girih_compiler::precision::Precision;
 use girih_compiler::train::LossSpec;
 use girih_ir::target::Coord;
@@ -251,6 +252,32 @@ pub struct PipelineArgs {
     /// Whether optimizer state and weights that do not fit into SRAM may stay in host memory and be loaded for each use
     #[arg(long, value_enum, default_value_t = Streaming::Auto, value_name = "WHEN")]
     pub stream: Streaming,
+    /// Cut the batch into N slices that are computed one after the other; `auto` does it when the whole batch does not fit
+    #[arg(long, default_value = "auto", value_name = "auto|N|off", value_parser = microbatches)]
+    pub microbatches: Microbatches,
+    /// Run the same streams on N packages of the machine, each on its rows of the batch; `auto` does it on machines of many dies
+    #[arg(long, default_value = "auto", value_name = "auto|N|off", value_parser = replicas)]
+    pub replicas: ReplicaOption,
+}
+
+/// Parses `auto`, a number or `off`.
+fn replicas(text: &str) -> Result<ReplicaOption, String> {
+    match (text, text.parse::<usize>()) {
+        ("auto", _) => Ok(ReplicaOption::Auto),
+        ("off", _) => Ok(ReplicaOption::Off),
+        (_, Ok(n)) if n > 0 => Ok(ReplicaOption::Exactly(n)),
+        _ => Err("write `auto`, `off` or a number of replicas".into()),
+    }
+}
+
+/// Parses `auto`, a number or `off`.
+fn microbatches(text: &str) -> Result<Microbatches, String> {
+    match (text, text.parse::<usize>()) {
+        ("auto", _) => Ok(Microbatches::Auto),
+        ("off", _) => Ok(Microbatches::Off),
+        (_, Ok(n)) if n > 0 => Ok(Microbatches::Exactly(n)),
+        _ => Err("write `auto`, `off` or a number of slices".into()),
+    }
 }
 
 /// When state stays in host memory.
@@ -292,7 +319,7 @@ impl PipelineArgs {
             Streaming::Off => Stream::Off,
             Streaming::All => Stream::All,
         };
-        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto, precision: self.precision, stream }
+        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto, precision: self.precision, stream, microbatches: self.microbatches, replicas: self.replicas }
     }
 }
 

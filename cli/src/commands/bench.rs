@@ -105,7 +105,9 @@ impl Subject {
         };
         let wanted: Vec<String> = session.inputs().iter().map(|(n, _)| (*n).to_string()).collect();
         let batches = batches.into_iter().map(|b| b.into_iter().filter(|(n, _)| wanted.contains(n)).collect()).collect();
-        let flops = case.and_then(|c| c.useful_flops()).unwrap_or_else(|| girih::flops(&compiled.program.step.graph));
+        let flops = case
+            .and_then(|c| c.useful_flops())
+            .unwrap_or_else(|| girih::flops(&compiled.program.step.graph).saturating_mul(compiled.program.replica_count() as u64));
         let mut ready = Ready { session, batches, flops, compile, losses: Vec::new(), steps: 0 };
         for _ in 0..self.warmup {
             ready.step()?;

@@ -67,8 +67,9 @@ pub fn dies(program: &Program) -> String {
     let shape = &program.target.mesh.shape;
     let (used, streams) = (program.dies.len(), program.streams.len());
     let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let of = program.replicas.as_ref().map_or(String::new(), |r| format!("{}: {}×{} replicas, each on ", r.machine.name, r.rows, r.cols));
     format!(
-        "{}: {}×{} mesh, {} used, {}",
+        "{of}{}: {}×{} mesh, {} used, {}",
         program.target.name,
         shape.rows,
         shape.cols,
@@ -83,7 +84,7 @@ pub fn facts(program: &Program) -> Vec<Vec<String>> {
     let step = &program.step;
     let row = |label: &str, text: String| vec![label.to_string(), text];
     let share = 100.0 * t.peak as f64 / program.target.sram_bytes() as f64;
-    let flops = girih::flops(&step.graph);
+    let flops = girih::flops(&step.graph).saturating_mul(program.replica_count() as u64);
     let ops = step.graph.nodes().len();
     let mut facts = vec![
         row("model", format!("{}: {ops} nodes, {}", program.name, metric(flops as f64, "FLOP a step"))),
@@ -113,7 +114,7 @@ fn state_text(tensors: usize, t: &Totals) -> String {
 pub fn interface(program: &Program) -> Vec<Vec<String>> {
     let host = program.host.iter().filter(|h| !matches!(h.usage, HostUse::State(_))).map(|h| {
         let kind = if matches!(h.usage, HostUse::Input(_)) { "input" } else { "output" };
-        vec![kind.to_string(), h.name.clone(), h.ty.to_string()]
+        vec![kind.to_string(), h.name.clone(), program.host_type(h.usage, &h.ty).to_string()]
     });
     let step = &program.step;
     let state = step.state.iter().map(|s| vec![s.role.name().to_string(), s.name.clone(), step.state_type(s).to_string()]);
@@ -128,7 +129,7 @@ pub fn document(program: &Program) -> Value {
     let hosted = |input: bool| -> Vec<Value> {
         let of = |h: &HostUse| if input { matches!(h, HostUse::Input(_)) } else { matches!(h, HostUse::Output(_)) };
         let wanted = program.host.iter().filter(|h| of(&h.usage));
-        wanted.map(|h| tensor(&h.name, &h.ty)).collect()
+        wanted.map(|h| tensor(&h.name, &program.host_type(h.usage, &h.ty))).collect()
     };
     let per_die: Vec<Value> = program
         .dies
@@ -142,11 +143,12 @@ pub fn document(program: &Program) -> Value {
         "name": program.name,
         "target": program.target.name,
         "target_digest": program.target.digest(),
-        "dies_used": program.dies.len(),
+        "dies_used": program.dies.len() * program.replica_count(),
+        "replicas": program.replica_count(),
         "streams": program.streams.len(),
         "channels": program.channels.len(),
         "nodes": step.graph.nodes().len(),
-        "flops": girih::flops(&step.graph),
+        "flops": girih::flops(&step.graph).saturating_mul(program.replica_count() as u64),
         "precision": precision(&t),
         "instructions": t.instructions,
         "instructions_by_name": t.by_name,

@@ -24,6 +24,8 @@ pub(super) fn fold(rw: &mut Rewriter<'_>, op: &Op, operands: &[ValueId]) -> Opti
         Op::Constant(_) | Op::Input(_) | Op::Proj(_) => None,
         // Constant before the first iteration says nothing about the next.
         Op::Carry(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_) => None,
+        // What one replica evaluates is not what all of them have.
+        Op::AllReduce(_) => None,
         Op::Broadcast(_) if splat_of(rw.out, operands[0]).is_some() => None,
         Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_) => {
             splats(rw, op, operands).or_else(|| dense(rw, op, operands))

@@ -30,6 +30,7 @@ impl Bare {
             fused: Vec::new(),
             literals: Vec::new(),
             claims: vec![Claim::Control],
+            replicas: None,
         };
         Bare { program }
     }

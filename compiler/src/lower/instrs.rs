@@ -125,6 +125,7 @@ pub(super) fn compute(
             Instr::SelectScatter { max, out: s.out(), input: s.input(), source: s.ins[1].clone(), window }
         }
         Op::Shard(_) => Instr::Copy { out: s.out(), input: s.input() },
+        Op::AllReduce(a) => Instr::AllReduce { monoid: a.monoid, out: s.out(), input: s.input() },
         Op::Transpose(t) => {
             let from = permuted(&s.ins[0], t.permutation.iter().copied());
             Instr::Copy { out: s.out(), input: from }

@@ -169,8 +169,8 @@ fn is_whole(placed: &PlacedGraph, view: &View) -> bool {
     view.buffer.0 != u32::MAX && placed.buffers[view.buffer.index()].part == view.part
 }
 
-/// Whether `task` may write `out` over `input`: an elementwise map that writes all of one from all of the other point by point, or an
-/// update of a part of `input`.
+/// Whether `task` may write `out` over `input`: an elementwise map or a combination over replicas that writes all of one from all of the
+/// other point by point, or an update of a part of `input`.
 fn overwrites(placed: &PlacedGraph, task: &Task, out: BufferId, input: BufferId) -> bool {
     let TaskKind::Compute { node, .. } = &task.kind else { return false };
     if !task.writes.iter().any(|w| placed.root(w.buffer) == out && is_whole(placed, w)) {
@@ -180,6 +180,7 @@ fn overwrites(placed: &PlacedGraph, task: &Task, out: BufferId, input: BufferId)
     let alike = |r: &View| is_whole(placed, r) && r.part.iter().zip(&task.writes[0].part).all(|(a, b)| a.len() == b.len());
     match &placed.sharded.step.graph.node(*node).op {
         Op::Fused(f) => f.cols == 0 && reads.all(|(k, r)| alike(r) && f.operands[k].iter().copied().eq(0..f.loops.len())),
+        Op::AllReduce(_) => reads.all(|(_, r)| alike(r)),
         Op::DynamicUpdateSlice(_) | Op::Scatter(_) => reads.all(|(k, r)| k == 0 && alike(r)),
         _ => false,
     }

@@ -175,6 +175,8 @@ pub(super) fn work(target: &Target, graph: &Graph, node: ValueId, axes: &Axes, r
     }
     let memory = bytes as f64 / target.sram_bandwidth();
     let compute = match &n.op {
+        // The links to the next packages are busy, whatever the engine does meanwhile.
+        Op::AllReduce(a) => target.all_reduce_time(a.rows, a.cols, results as u64).busy,
         Op::DotGeneral(d) => {
             let extent = |r: Range<usize>| ranges.get(r).unwrap_or_default().iter().map(|r| r.len().max(1)).product::<usize>();
             let (left, rank) = (graph.tensor_ty(n.operands[0]).rank(), graph.tensor_ty(node).rank());

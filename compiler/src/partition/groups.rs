@@ -136,6 +136,7 @@ impl<'a> Groups<'a> {
                 | Op::Transpose(_)
                 | Op::Convert(_)
                 | Op::BitcastConvert(_)
+                | Op::AllReduce(_)
                 | Op::Unary(_)
                 | Op::Binary(_)
                 | Op::Select(_)

@@ -118,7 +118,14 @@ impl<'a> Planner<'a> {
             }
             let given = matches!(
                 node.op,
-                Op::Input(_) | Op::Constant(_) | Op::Iota(_) | Op::Carry(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_)
+                Op::Input(_)
+                    | Op::Constant(_)
+                    | Op::Iota(_)
+                    | Op::AllReduce(_)
+                    | Op::Carry(_)
+                    | Op::LoopIndex(_)
+                    | Op::Repeat(_)
+                    | Op::While(_)
             );
             if given {
                 continue;

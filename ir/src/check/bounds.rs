@@ -79,7 +79,7 @@ fn misplaced(region: &Region, sram: u64) -> Option<String> {
 /// Which operands may be overwritten by the result that equals them.
 fn may_overwrite(instr: &Instr, k: usize) -> bool {
     match instr {
-        Instr::Map { cols: 0, .. } | Instr::RecvAdd { .. } => true,
+        Instr::Map { cols: 0, .. } | Instr::RecvAdd { .. } | Instr::AllReduce { .. } => true,
         Instr::Scatter { .. } | Instr::DynamicUpdateSlice { .. } => k == 0,
         _ => false,
     }

@@ -111,6 +111,7 @@ pub fn check(s: &Share<'_>, instr: &Instr) -> Result<Order, String> {
             }
             Ok(Order::Dims(vec![Some(c.lhs_dims.clone()), Some(c.rhs_dims.clone())]))
         }
+        (Op::AllReduce(r), Instr::AllReduce { monoid, .. }) => same("the combiner", monoid, &r.monoid).map(|()| Order::Loops),
         (Op::Reduce(r), Instr::Reduce { monoid, .. }) => same("the combiner", monoid, &r.monoid).map(|()| Order::UsedLoops),
         (Op::ArgReduce(r), Instr::ArgReduce { max, last, origin, .. }) => {
             same("`max`", max, &(r.kind == Monoid::Max))?;

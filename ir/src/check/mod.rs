@@ -3,7 +3,7 @@
 //! It reads the program and the target only, and shares no code with the passes that made them. A program may come from a stranger:
 //! everything that the runtime takes for granted is checked here, and [`Verified`] has no other constructor.
 //! Phases run in order, and later ones rely on what earlier ones established: structure, bounds and shapes, capacity, routes,
-//! channels, definition before use, races, deadlock, provenance.
+//! channels, definition before use, races, deadlock, replicas, provenance.
 
 pub mod bounds;
 pub mod capacity;
@@ -17,6 +17,7 @@ mod listing;
 pub mod mutate;
 pub mod provenance;
 pub mod races;
+pub mod replicas;
 pub mod report;
 pub mod routes;
 pub mod runs;
@@ -88,6 +89,7 @@ fn run(program: &Program, findings: &mut Findings<'_>, stats: &mut CheckStats) {
         return;
     }
     let order = deadlock::check(program, &trace, findings);
+    replicas::check(program, findings);
     if findings.is_clean() {
         provenance::check(program, &trace, &order, findings, stats);
     }

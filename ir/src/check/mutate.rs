@@ -64,6 +64,12 @@ const KINDS: &[(&str, Damage)] = &[
         p.channels.get_mut(c)?.depth = 0;
         Some(format!("ch{c}"))
     }),
+    ("keep a replica's own part", |p, r| {
+        let (d, i, s) = choose(p, r, |i| matches!(i, Instr::AllReduce { .. }))?;
+        let Instr::AllReduce { out, input, .. } = p.streams[s][i].clone() else { return None };
+        p.streams[s][i] = Instr::Copy { out, input };
+        Some(place(p, d, i))
+    }),
     ("repeat an instruction", repeat),
     ("drop a fence", |p, r| remove(p, r, Instr::is_fence)),
     ("drop a loop", drop_loop),
@@ -302,6 +308,7 @@ fn regions(instr: &mut Instr) -> Vec<&mut Region> {
         | Instr::ArgReduce { out, input, .. }
         | Instr::ReduceWindow { out, input, .. }
         | Instr::Scan { out, input, .. }
+        | Instr::AllReduce { out, input, .. }
         | Instr::Copy { out, input } => vec![out, input],
         Instr::SelectScatter { out, input, source, .. } => vec![out, input, source],
         Instr::Gather { out, operand, indices, .. } => vec![out, operand, indices],
@@ -387,10 +394,17 @@ fn overwrite_sum(p: &mut Program, r: &mut Dice) -> Option<String> {
 }
 
 fn change_combiner(p: &mut Program, r: &mut Dice) -> Option<String> {
-    let (d, i, s) =
-        choose(p, r, |i| matches!(i, Instr::RecvAdd { .. } | Instr::Reduce { .. } | Instr::ReduceWindow { .. } | Instr::Scan { .. }))?;
+    let combines = |i: &Instr| {
+        let plain = matches!(i, Instr::RecvAdd { .. } | Instr::Reduce { .. } | Instr::ReduceWindow { .. });
+        plain || matches!(i, Instr::Scan { .. } | Instr::AllReduce { .. })
+    };
+    let (d, i, s) = choose(p, r, combines)?;
     match &mut p.streams[s][i] {
-        Instr::RecvAdd { monoid, .. } | Instr::Reduce { monoid, .. } | Instr::ReduceWindow { monoid, .. } | Instr::Scan { monoid, .. } => {
+        Instr::RecvAdd { monoid, .. }
+        | Instr::Reduce { monoid, .. }
+        | Instr::ReduceWindow { monoid, .. }
+        | Instr::Scan { monoid, .. }
+        | Instr::AllReduce { monoid, .. } => {
             *monoid = if *monoid == Monoid::Max { Monoid::Sum } else { Monoid::Max };
         }
         _ => {}

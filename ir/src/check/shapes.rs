@@ -52,6 +52,11 @@ pub fn check(program: &Program, instr: &Instr) -> Verdict {
             combines(*monoid, out.dtype)?;
             need(input.dims.starts_with(&out.dims), || format!("{} does not begin with the extents of {}", ty(input), ty(out)))
         }
+        Instr::AllReduce { monoid, out, input } => {
+            alike(&[out, input])?;
+            combines(*monoid, out.dtype)?;
+            equal(out, input)
+        }
         Instr::ArgReduce { out, input, .. } => {
             need(out.dtype.is_int(), || format!("indices cannot be {}", out.dtype))?;
             let fits = input.dims.len() == out.dims.len() + 1 && input.dims.starts_with(&out.dims);

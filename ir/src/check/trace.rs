@@ -5,8 +5,8 @@ use crate::program::{Claim, DieCode, Instr, Program, Queue};
 use crate::target::{Direction, Target};
 use rustc_hash::FxHashMap;
 
-/// Queues of a die in a fixed order: out N E S W, in N E S W, load, store.
-pub const QUEUES: usize = 10;
+/// Queues of a die in a fixed order: out N E S W, in N E S W, load, store, collective.
+pub const QUEUES: usize = 11;
 
 /// The position of a queue in that order.
 pub fn queue_index(queue: Queue) -> usize {
@@ -15,6 +15,7 @@ pub fn queue_index(queue: Queue) -> usize {
         Queue::In(d) => 4 + d as usize,
         Queue::Load => 8,
         Queue::Store => 9,
+        Queue::Collective => 10,
     }
 }
 
@@ -24,7 +25,8 @@ pub fn queue_name(index: usize) -> String {
         0..=3 => format!("out.{}", Direction::ALL[index]),
         4..=7 => format!("in.{}", Direction::ALL[index - 4]),
         8 => "load".to_string(),
-        _ => "store".to_string(),
+        9 => "store".to_string(),
+        _ => "collective".to_string(),
     }
 }
 
@@ -219,6 +221,7 @@ fn trace_die(
             }
             Instr::Load { .. } => (8, None),
             Instr::Store { .. } => (9, None),
+            Instr::AllReduce { .. } => (10, None),
             _ => {
                 if let (true, Claim::Loop { end, .. }) = (instr.is_fence(), &program.claims[code.claims[i].index()]) {
                     let around = if matches!(instr, Instr::Loop { .. }) { path } else { loops.paths[path as usize].outer };

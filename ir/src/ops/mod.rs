@@ -159,6 +159,7 @@ macro_rules! ops {
     };
 }
 
+pub mod all_reduce;
 pub mod arg_reduce;
 pub mod bitcast_convert;
 pub mod broadcast;
@@ -227,6 +228,7 @@ ops! {
         random::Random, fused::Fused,
         shard::Shard, carry::Carry, loop_index::LoopIndex, repeat::Repeat, while_loop::While,
         bitcast_convert::BitcastConvert,
+        all_reduce::AllReduce,
     }
     composite {
         softmax::Softmax,

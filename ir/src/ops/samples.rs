@@ -166,6 +166,7 @@ fn movement(all: &mut Vec<Sample>, r: &mut Random) {
     }
     add(all, transpose::Transpose { permutation: vec![2, 0, 1] }, &[real(&[2, 3, 4])]);
     add(all, super::shard::Shard { y: 1, x: -1 }, &[real(&[2, 3])]);
+    add(all, super::all_reduce::AllReduce { monoid: Monoid::Sum, rows: 2, cols: 3 }, &[real(&[2, 3])]);
     for _ in 0..6 {
         let shape: Dims = (0..2).map(|_| 2 + r.below(5)).collect();
         let start: Dims = shape.iter().map(|e| r.below(*e)).collect();

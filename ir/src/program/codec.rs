@@ -10,13 +10,13 @@
 //! …   blake3 of all before       16 bytes
 //! …   sections, each at a multiple of 64, the gaps zero
 //! ```
-//! All numbers are little-endian. Sections: `PROG` the program, `WIDX` names and types of the weights, `WDAT` their bytes (each tensor
+//! All numbers are little-endian. Sections: `PROG` the program, `REPL` its replicas, `WIDX` names and types of the weights, `WDAT` their bytes (each tensor
 //! at a multiple of 64), `INFO` pairs of strings about the source. The reader trusts nothing: sizes are limited, hashes and unused
 //! bytes are checked, nothing decoded is recursive, and the program is validated before it is handed out.
 //! bincode is no longer maintained; postcard is compiled in and tested so that the default can change in one line.
 
 use super::wire::{WireLiteral, WireStep};
-use super::{Channel, Claim, DieCode, HostTensor, Instr, Program, StateShard};
+use super::{Channel, Claim, DieCode, HostTensor, Instr, Program, Replicas, StateShard};
 use crate::fused::FusedProgram;
 use crate::literal::Literal;
 use crate::program::valid::StructureError;
@@ -191,6 +191,12 @@ type Read = (
     (Vec<Vec<StateShard>>, Vec<FusedProgram>, Vec<WireLiteral>, Vec<Claim>),
 );
 
+/// The replicas of a program, borrowed for writing: the machine, the grid, and what is sliced.
+type WrittenReplicas<'a> = (String, u32, u32, &'a [(u32, u32)], &'a [(u32, u32)]);
+
+/// The same, read.
+type ReadReplicas = (String, u32, u32, Vec<(u32, u32)>, Vec<(u32, u32)>);
+
 /// The name, type and place in `WDAT` of a weight.
 type WeightEntry = (String, TensorType, u64);
 
@@ -209,6 +215,10 @@ pub fn write_with(file: &ProgramFile, codec: Codec) -> Result<Vec<u8>, CodecErro
         (&p.state, &p.fused, p.literals.iter().map(WireLiteral::of).collect(), &p.claims),
     );
     let mut sections = vec![Section { tag: *b"PROG", bytes: codec.encode(&written)? }];
+    if let Some(r) = &p.replicas {
+        let replicas: WrittenReplicas<'_> = (r.machine.to_toml(), r.rows, r.cols, &r.inputs, &r.outputs);
+        sections.push(Section { tag: *b"REPL", bytes: codec.encode(&replicas)? });
+    }
     if !file.weights.is_empty() {
         let (mut index, mut data): (Vec<WeightEntry>, Vec<u8>) = (Vec::new(), Vec::new());
         for (name, literal) in &file.weights {
@@ -311,7 +321,7 @@ fn open(bytes: &[u8]) -> Result<(Codec, Vec<([u8; 4], &[u8])>), CodecError> {
     if end != bytes.len() {
         return damaged(format!("{} bytes follow the last section", bytes.len().saturating_sub(end)));
     }
-    if let Some((tag, _)) = sections.iter().find(|(t, _)| ![*b"PROG", *b"WIDX", *b"WDAT", *b"INFO"].contains(t)) {
+    if let Some((tag, _)) = sections.iter().find(|(t, _)| ![*b"PROG", *b"REPL", *b"WIDX", *b"WDAT", *b"INFO"].contains(t)) {
         return damaged(format!("it has an unknown section `{}`", String::from_utf8_lossy(tag).escape_default()));
     }
     Ok((codec, sections))
@@ -330,7 +340,8 @@ pub fn read(bytes: &[u8]) -> Result<ProgramFile, CodecError> {
         }
     };
     let program = find("PROG", false)?.unwrap_or_default();
-    let program = read_program(codec.decode("PROG", program)?)?;
+    let replicas = find("REPL", true)?.map(|b| codec.decode("REPL", b)).transpose()?;
+    let program = read_program(codec.decode("PROG", program)?, replicas)?;
     let weights = match (find("WIDX", true)?, find("WDAT", true)?) {
         (Some(index), Some(data)) => read_weights(codec.decode("WIDX", index)?, data)?,
         (None, None) => Weights::new(),
@@ -346,14 +357,22 @@ pub fn read(bytes: &[u8]) -> Result<ProgramFile, CodecError> {
     Ok(ProgramFile { program, weights, info })
 }
 
-fn read_program(parts: Read) -> Result<Program, CodecError> {
+fn read_program(parts: Read, replicas: Option<ReadReplicas>) -> Result<Program, CodecError> {
     let malformed = |why: String| CodecError::Malformed { section: "PROG", why };
     let ((name, target, step), (dies, streams, channels, host), (state, fused, literals, claims)) = parts;
     let target = Target::from_toml(&target).map_err(|e| malformed(e.to_string()))?;
     let step = step.take().map_err(malformed)?;
     let literals: Vec<Literal> = literals.into_iter().map(|l| l.take().map_err(malformed)).collect::<Result<_, _>>()?;
     let fused = fused.into_iter().map(Arc::new).collect();
-    let program = Program { name, target, step, dies, streams, channels, host, state, fused, literals, claims };
+    let replicas = match replicas {
+        Some((machine, rows, cols, inputs, outputs)) => {
+            let unreadable = |e: crate::target::TargetError| CodecError::Malformed { section: "REPL", why: e.to_string() };
+            let machine = Target::from_toml(&machine).map_err(unreadable)?;
+            Some(Box::new(Replicas { machine, rows, cols, inputs, outputs }))
+        }
+        None => None,
+    };
+    let program = Program { name, target, step, dies, streams, channels, host, state, fused, literals, claims, replicas };
     program.validate()?;
     Ok(program)
 }

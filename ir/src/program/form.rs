@@ -101,6 +101,7 @@ impl FieldValue for Queue {
             Queue::In(d) => format!("in.{d}"),
             Queue::Load => "load".to_string(),
             Queue::Store => "store".to_string(),
+            Queue::Collective => "collective".to_string(),
         })
     }
     fn from_field(field: &Field) -> Option<Self> {
@@ -112,6 +113,7 @@ impl FieldValue for Queue {
         match (w.as_str(), w.split_once('.')) {
             ("load", _) => Some(Queue::Load),
             ("store", _) => Some(Queue::Store),
+            ("collective", _) => Some(Queue::Collective),
             (_, Some(("out", s))) => side(s).map(Queue::Out),
             (_, Some(("in", s))) => side(s).map(Queue::In),
             _ => None,
@@ -249,7 +251,7 @@ impl Form {
                 all
             }
             Instr::Map { program, loops, cols, origin, .. } => fields![program, loops, cols, origin],
-            Instr::Reduce { monoid, .. } => fields![monoid],
+            Instr::Reduce { monoid, .. } | Instr::AllReduce { monoid, .. } => fields![monoid],
             Instr::ArgReduce { max, last, origin, .. } => fields![max, last, origin],
             Instr::ReduceWindow { monoid, window, .. } => {
                 let mut all = fields![monoid];
@@ -455,6 +457,10 @@ impl Form {
                 Instr::ExitUnless { predicate }
             }
             "end_loop" => Instr::EndLoop,
+            "all_reduce" => {
+                let ([input], out) = (self.ins()?, self.out()?);
+                Instr::AllReduce { monoid: self.get("monoid")?, out, input }
+            }
             "end" => Instr::End,
             other => return Err(format!("there is no instruction `{other}`")),
         })

@@ -18,6 +18,8 @@ pub enum Queue {
     Load,
     /// Stores to host memory.
     Store,
+    /// Combinations over all replicas.
+    Collective,
 }
 
 /// Window parameters of a convolution or pooling, one entry a spatial dimension.
@@ -42,8 +44,8 @@ pub struct WindowDims {
 /// One instruction. Regions are read unless their field is named `out` or `outs`.
 ///
 /// An input region may equal an output region exactly (in place) only in `map`, as the running operand of `scatter` and
-/// `dynamic_update_slice`, and in a `copy` that visits its bytes in the same order, where it gives them another name; otherwise they do
-/// not overlap. The container numbers the variants, so new ones come last.
+/// `dynamic_update_slice`, in `all_reduce`, and in a `copy` that visits its bytes in the same order, where it gives them another name;
+/// otherwise they do not overlap. The container numbers the variants, so new ones come last.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Instr {
     /// `out[b…, m…, n…] = Σ_k a[b…, m…, k…] · b[b…, n…, k…]`: `batch`, then free, then contracting dimensions.
@@ -351,6 +353,16 @@ pub enum Instr {
     },
     /// The end of an iteration of the innermost loop, and of the loop when it has run its trips.
     EndLoop,
+    /// Combines the region with those of the dies of the same position in all replicas, which issue the same instruction: see
+    /// [`all_reduce`](crate::ops::all_reduce) for the order. It goes into the queue `collective`.
+    AllReduce {
+        /// Combiner.
+        monoid: Monoid,
+        /// Result.
+        out: Region,
+        /// Operand.
+        input: Region,
+    },
 }
 
 impl Instr {
@@ -388,6 +400,7 @@ impl Instr {
             Instr::Loop { .. } => "loop",
             Instr::ExitUnless { .. } => "exit_unless",
             Instr::EndLoop => "end_loop",
+            Instr::AllReduce { .. } => "all_reduce",
             Instr::End => "end",
         }
     }
@@ -405,6 +418,7 @@ impl Instr {
             | Instr::ReduceWindow { input, .. }
             | Instr::Scan { input, .. }
             | Instr::TopK { input, .. }
+            | Instr::AllReduce { input, .. }
             | Instr::Copy { input, .. } => vec![input],
             Instr::SelectScatter { input, source, .. } => vec![input, source],
             Instr::Gather { operand, indices, .. } => vec![operand, indices],
@@ -452,6 +466,7 @@ impl Instr {
             | Instr::Iota { out, .. }
             | Instr::Recv { out, .. }
             | Instr::RecvAdd { out, .. }
+            | Instr::AllReduce { out, .. }
             | Instr::Load { out, .. } => vec![out],
             Instr::Loop { index, .. } => index.iter().collect(),
             Instr::Send { .. } | Instr::Store { .. } | Instr::Wait { .. } | Instr::ExitUnless { .. } | Instr::EndLoop | Instr::End => {
@@ -467,6 +482,14 @@ impl Instr {
 
     /// Whether the instruction goes into a queue instead of running on the compute engine.
     pub fn is_async(&self) -> bool {
-        matches!(self, Instr::Send { .. } | Instr::Recv { .. } | Instr::RecvAdd { .. } | Instr::Load { .. } | Instr::Store { .. })
+        matches!(
+            self,
+            Instr::Send { .. }
+                | Instr::Recv { .. }
+                | Instr::RecvAdd { .. }
+                | Instr::Load { .. }
+                | Instr::Store { .. }
+                | Instr::AllReduce { .. }
+        )
     }
 }

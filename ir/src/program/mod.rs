@@ -1,7 +1,7 @@
 //! Programs: the lowered result, one instruction stream per die, and everything that a stranger needs to check and run it.
 //!
-//! A die has one in-order compute stream and asynchronous queues: one for each link direction and way, and two for host memory.
-//! `send`, `recv`, `load` and `store` are put into their queue when the stream reaches them and complete later, in queue order; a
+//! A die has one in-order compute stream and asynchronous queues: one for each link direction and way, two for host memory, and one for
+//! combinations over replicas. `send`, `recv`, `load`, `store` and `all_reduce` are put into their queue when the stream reaches them and complete later, in queue order; a
 //! queue's monotone counter tells how many have completed since the step began or since the last fence, and `wait` blocks the stream until a
 //! count is reached. `loop`, `exit_unless` and `end_loop` are fences: they wait until all queues of the die have drained.
 //! A region that a queue still uses may not be touched in a conflicting way before the `wait` that covers it. Channels are one-way,
@@ -11,12 +11,14 @@ pub mod codec;
 mod form;
 pub mod instr;
 pub mod parse;
+pub mod replicas;
 pub mod text;
 pub mod valid;
 mod wire;
 
 pub use instr::{Instr, Queue};
 pub use parse::parse_program;
+pub use replicas::Replicas;
 
 use crate::axes::Box;
 use crate::fused::FusedProgram;
@@ -264,4 +266,7 @@ pub struct Program {
     pub literals: Vec<Literal>,
     /// What the instructions claim.
     pub claims: Vec<Claim>,
+    /// The replicas of the step that run side by side, when there are more than one: then `target`, `step` and `dies` are those of one of
+    /// them, and all run the same streams.
+    pub replicas: Option<std::boxed::Box<Replicas>>,
 }

@@ -1,7 +1,7 @@
 //! Reading the text form of programs.
 
 use super::form::{Field, Form, only_reads};
-use super::{Channel, ChannelId, Claim, ClaimId, DieCode, HostTensor, HostUse, Instr, Program, Region, StateShard, StreamId};
+use super::{Channel, ChannelId, Claim, ClaimId, DieCode, HostTensor, HostUse, Instr, Program, Region, Replicas, StateShard, StreamId};
 use crate::axes::Box;
 use crate::graph::ValueId;
 use crate::step::{TrainStep, step_from};
@@ -57,7 +57,20 @@ fn misuse(why: impl Into<String>) -> TextErrorKind {
 fn empty(name: String, target: Target, step: TrainStep) -> Program {
     let state = vec![Vec::new(); step.state.len()];
     let (dies, streams, channels, host) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    Program { name, target, step, dies, streams, channels, host, state, fused: Vec::new(), literals: Vec::new(), claims: Vec::new() }
+    Program {
+        name,
+        target,
+        step,
+        dies,
+        streams,
+        channels,
+        host,
+        state,
+        fused: Vec::new(),
+        literals: Vec::new(),
+        claims: Vec::new(),
+        replicas: None,
+    }
 }
 
 fn target(p: &mut Parser<'_>) -> Result<Target, TextError> {
@@ -321,6 +334,28 @@ impl Reader {
                     other => return Err(p.cursor.unexpected("`input`, `output` or `state`", Token::Word(other))),
                 };
                 program.host.push(HostTensor { name, ty, usage });
+            }
+            "replicas" => {
+                let rows = p.cursor.integer("rows of the grid of replicas")?;
+                p.cursor.keyword("by")?;
+                let cols = p.cursor.integer("columns of the grid of replicas")?;
+                p.cursor.keyword("on")?;
+                let machine = target(p)?;
+                let replicas = Replicas { machine, rows, cols, inputs: Vec::new(), outputs: Vec::new() };
+                program.replicas = Some(std::boxed::Box::new(replicas));
+            }
+            "sliced" => {
+                let Some(replicas) = &mut program.replicas else {
+                    return Err(p.cursor.error(misuse("`replicas` comes before what is sliced")));
+                };
+                let list = match p.cursor.word("`input` or `output`")? {
+                    "input" => &mut replicas.inputs,
+                    "output" => &mut replicas.outputs,
+                    other => return Err(p.cursor.unexpected("`input` or `output`", Token::Word(other))),
+                };
+                let position = p.cursor.integer("a position")?;
+                p.cursor.keyword("along")?;
+                list.push((position, p.cursor.integer("a dimension")?));
             }
             "state" => {
                 let pair: usize = p.cursor.integer("the number of a state pair")?;

@@ -16,6 +16,7 @@
 //! die (0,1) same as (0,0) sram 8192 out [ch1] in [] claims [0..3]
 //! ; 12 instructions, 2 transfers, 12.0 KiB moved, peak 28.0 KiB of 48.0 KiB
 //! ```
+//! Replicas are written `replicas 2 by 3 on "dojo-tray"` behind the step, and what they share out `sliced input 0 along 0`.
 //! A loop is written `loop 0x80 i64[] = 0x0 f32[4] trips=3` (the number of the iteration, which may be absent, then the carried regions; `any`
 //! number of trips until an `exit_unless`) and claimed `claim7 loop %9 0 [0..4]`: its end, then slot and part of each carried region.
 //! Strides in braces follow a region that is not dense. Everything derived is in comments.
@@ -114,6 +115,17 @@ fn margins(stream: &[Instr]) -> impl Iterator<Item = &'static str> {
     })
 }
 
+/// A target by its name when it is built in, else whole.
+fn print_machine(target: &Target, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let shape = &target.mesh.shape;
+    if Target::builtin(&target.name).is_ok_and(|t| t == *target) {
+        return writeln!(f, "{}   ; {}×{} dies", quote(&target.name), shape.rows, shape.cols);
+    }
+    writeln!(f, "{{   ; {}×{} dies", shape.rows, shape.cols)?;
+    target.to_toml().lines().try_for_each(|l| writeln!(f, "  {}", quote(l)))?;
+    writeln!(f, "}}")
+}
+
 /// A size in words.
 fn size(bytes: u64) -> String {
     let (mut v, mut unit) = (bytes as f64, 0);
@@ -130,6 +142,7 @@ impl fmt::Display for Program {
         writeln!(f, "program {}", quote(&self.name))?;
         self.print_target(f)?;
         writeln!(f, "{}", self.step.to_string().trim_end())?;
+        self.print_replicas(f)?;
         self.print_tables(f)?;
         self.print_dies(f)?;
         writeln!(f, "{}", self.summary())
@@ -138,13 +151,16 @@ impl fmt::Display for Program {
 
 impl Program {
     fn print_target(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape = &self.target.mesh.shape;
-        if Target::builtin(&self.target.name).is_ok_and(|t| t == self.target) {
-            return writeln!(f, "target {}   ; {}×{} dies", quote(&self.target.name), shape.rows, shape.cols);
-        }
-        writeln!(f, "target {{   ; {}×{} dies", shape.rows, shape.cols)?;
-        self.target.to_toml().lines().try_for_each(|l| writeln!(f, "  {}", quote(l)))?;
-        writeln!(f, "}}")
+        f.write_str("target ")?;
+        print_machine(&self.target, f)
+    }
+
+    fn print_replicas(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(r) = &self.replicas else { return Ok(()) };
+        write!(f, "replicas {} by {} on ", r.rows, r.cols)?;
+        print_machine(&r.machine, f)?;
+        r.inputs.iter().try_for_each(|(i, d)| writeln!(f, "sliced input {i} along {d}"))?;
+        r.outputs.iter().try_for_each(|(o, d)| writeln!(f, "sliced output {o} along {d}"))
     }
 
     fn print_tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

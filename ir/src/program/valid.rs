@@ -2,6 +2,7 @@
 //! file before this has passed.
 
 mod loops;
+mod replicas;
 
 use super::{Claim, DieCode, HostUse, Instr, Program, Region};
 use crate::axes::box_dims;
@@ -129,6 +130,7 @@ impl Program {
             problems => return Err(StructureError::Target { problems }),
         }
         self.step.verify()?;
+        replicas::check(self)?;
         self.validate_tables()?;
         self.validate_claims()?;
         self.validate_state()?;

@@ -13,6 +13,7 @@ pub mod geometry;
 pub mod logical;
 pub mod overrides;
 pub mod quantity;
+pub mod replicas;
 pub mod route;
 pub mod sections;
 pub mod text;
@@ -22,6 +23,7 @@ pub use error::TargetError;
 pub use geometry::{Coord, DieId, Direction, GridShape, LinkId, LinkName, Mesh};
 pub use logical::{Embedding, LogicalDie, LogicalMesh};
 pub use quantity::{Confidence, Figure, Quantity};
+pub use replicas::AllReduceTime;
 pub use route::Router;
 pub use sections::{Crossing, Die, Energy, GemmTile, HostMemory, Link, Nodes, Package, Target};
 

@@ -17,6 +17,8 @@ pub enum Cause {
     Message,
     /// A receive that comes after one of another queue of this die.
     Order,
+    /// A combination that some replica does not come to.
+    Replicas,
 }
 
 /// One die that cannot go on.
@@ -91,6 +93,7 @@ impl fmt::Display for Deadlock {
                 Cause::NeverIssued => "which is empty",
                 Cause::Credit => "which has no credit",
                 Cause::Message => "which has no message",
+                Cause::Replicas => "which the other replicas do not come to",
                 Cause::Order => "which comes after a receive of another queue",
             };
             writeln!(f, ", {why}")?;

@@ -1,8 +1,12 @@
 //! Mesh mode: many dies on a few threads.
 //!
-//! Each die is a compute stream plus ten queues. A worker takes a die that can go on, runs it until it blocks, and takes the next; a
+//! Each die is a compute stream plus eleven queues. A worker takes a die that can go on, runs it until it blocks, and takes the next; a
 //! message or a credit makes its receiver ready again. Dies share nothing but channels, each with one sender and one receiver that take turns in
 //! a fixed order (a Kahn network), so neither the number of workers nor their speed shows in any result.
+//!
+//! A program with replicas runs all of them: every replica has its own dies and channels, and dies of one position meet to combine values
+//! over all replicas ([`collective`](super::collective)). Inputs that are shared out are loaded from each replica's rows; what is the same in all
+//! is stored by the first one.
 //!
 //! A fence (`loop`, `exit_unless`, `end_loop`) blocks its die until the die's queues are empty; then their counters begin anew and the die goes
 //! on, or jumps. A die in a loop goes on as long as it can; that a loop need not end shows only when somebody cancels.
@@ -11,6 +15,7 @@
 //! waits.
 
 use super::clock::{Clock, timed};
+use super::collective::{Combine, Found, Meeting};
 use super::deadlock::{Blocked, Cause, Deadlock};
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
@@ -24,7 +29,7 @@ use super::team::Team;
 use crate::error::RuntimeError;
 use crate::session::CancelToken;
 use girih_ir::axes::Box as Part;
-use girih_ir::program::{Instr, Program};
+use girih_ir::program::{Instr, Program, Region};
 use girih_ir::scalar::Monoid;
 use girih_ir::types::{DType, Dims, Layout};
 use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
@@ -78,8 +83,25 @@ enum Kind {
     Send,
     Recv,
     RecvAdd(Monoid),
-    Load(usize, Part),
-    Store(usize, Part),
+    /// With the dimension along which the replicas share the tensor, and the extent of one.
+    Load(usize, Part, Share),
+    Store(usize, Part, Share),
+    /// With the layout of the operand, unless it is the result.
+    AllReduce(Monoid, Option<Layout>),
+}
+
+/// How replicas share a host tensor: along which dimension, and how much of it one has.
+type Share = Option<(usize, usize)>;
+
+/// A replica's part of a host tensor.
+fn own(part: &Part, share: Share, replica: usize) -> Part {
+    let mut part = part.clone();
+    if let Some((dim, extent)) = share
+        && let Some(range) = part.get_mut(dim)
+    {
+        *range = range.start + replica * extent..range.end + replica * extent;
+    }
+    part
 }
 
 impl Transfer {
@@ -111,6 +133,8 @@ struct DieState {
     /// Numbers of the iterations of the open loops, outermost first.
     iterations: Vec<u64>,
     queues: [QueueState; QUEUES],
+    /// Combinations over replicas that are complete.
+    combined: u64,
     finished: bool,
 }
 
@@ -149,10 +173,15 @@ struct Agenda {
 pub struct MeshMachine {
     /// One list of operations a stream.
     streams: Vec<Vec<Op>>,
-    /// The stream of each die.
+    /// Replicas, and columns of their grid.
+    replicas: (usize, usize),
+    /// Where the dies of each position meet.
+    meetings: Vec<Mutex<Meeting>>,
+    /// The stream of each die of a replica.
     stream_of: Vec<usize>,
-    /// For each die, the queue and channel of every transfer of its stream.
+    /// For each die of a replica, the queue and channel of every transfer of its stream.
     entries: Vec<Vec<Option<queues::Entry>>>,
+    /// All dies, replica by replica.
     dies: Vec<Mutex<DieState>>,
     status: Vec<AtomicU8>,
     channels: Vec<ChannelInfo>,
@@ -200,8 +229,11 @@ impl MeshMachine {
             });
             streams.push(ops.collect::<Result<Vec<_>, _>>()?);
         }
+        let replicas = program.replicas.as_ref().map_or((1, 1), |r| (r.count().max(1), (r.cols as usize).max(1)));
         let mut machine = MeshMachine {
             streams,
+            replicas,
+            meetings: program.dies.iter().map(|_| Mutex::default()).collect(),
             stream_of: Vec::new(),
             entries: Vec::new(),
             dies: Vec::new(),
@@ -220,18 +252,21 @@ impl MeshMachine {
             let entries = stream.iter().enumerate().map(|(i, instr)| queues::entry(program, code, instr).map_err(|why| bad(i, why)));
             machine.entries.push(entries.collect::<Result<Vec<_>, _>>()?);
             machine.stream_of.push(code.stream.index());
+        }
+        for code in (0..replicas.0).flat_map(|_| &program.dies) {
             let len = usize::try_from(code.sram_used).unwrap_or(usize::MAX);
             let queues = std::array::from_fn(|_| QueueState::default());
-            let state = DieState { sram: Sram::new(len), pc: 0, iterations: Vec::new(), queues, finished: false };
+            let state = DieState { sram: Sram::new(len), pc: 0, iterations: Vec::new(), queues, combined: 0, finished: false };
             machine.dies.push(Mutex::new(state));
             machine.status.push(AtomicU8::new(status::IDLE));
         }
-        for (c, channel) in program.channels.iter().enumerate() {
+        for (r, c, channel) in (0..replicas.0).flat_map(|r| program.channels.iter().enumerate().map(move |(c, channel)| (r, c, channel))) {
             let find = |die| {
                 let none = || RuntimeError::Program { place: format!("channel ch{c}"), why: "one of its ends has no code".into() };
                 Deadlock::position(program, die).ok_or_else(none)
             };
-            let (source, dest) = (find(channel.source)?, find(channel.dest)?);
+            let first = r * program.dies.len();
+            let (source, dest) = (first + find(channel.source)?, first + find(channel.dest)?);
             machine.channels.push(ChannelInfo { source, dest, depth: channel.depth as usize, state: Mutex::default() });
         }
         Ok(machine)
@@ -261,12 +296,14 @@ impl MeshMachine {
             die.pc = 0;
             die.iterations.clear();
             die.finished = false;
+            die.combined = 0;
             die.queues.iter_mut().for_each(|q| *q = QueueState::default());
         }
         for channel in &mut self.channels {
             let state = channel.state.get_mut().unwrap_or_else(PoisonError::into_inner);
             state.messages.drain(..).for_each(|m| lock(&self.spare).put(m.0));
         }
+        self.meetings.iter_mut().for_each(|m| m.get_mut().unwrap_or_else(PoisonError::into_inner).clear());
         self.status.iter().for_each(|s| s.store(status::QUEUED, Ordering::SeqCst));
         *lock(&self.agenda) = Agenda { ready: (0..self.dies.len()).collect(), over: self.dies.is_empty(), ..Agenda::default() };
         self.stopped.store(false, Ordering::SeqCst);
@@ -313,7 +350,7 @@ impl MeshMachine {
         let (pc, finished) = (state.pc, state.finished);
         drop(state);
         let outcome = run.unwrap_or_else(|panic| {
-            let place = Place::new(program, die, pc).to_string();
+            let place = Place::new(program, self.position(die), pc).to_string();
             Err(RuntimeError::Panicked { place, message: super::panic_message(&*panic) })
         });
         let swap = self.status[die].compare_exchange(status::RUNNING, status::IDLE, Ordering::SeqCst, Ordering::SeqCst);
@@ -361,16 +398,16 @@ impl MeshMachine {
         if state.finished {
             return Ok(());
         }
-        let stream = &self.streams[self.stream_of[die]];
+        let stream = self.stream(die);
         self.pump(die, state, step)?;
         while let Some(op) = stream.get(state.pc) {
-            let place = || Place::new(step.program, die, state.pc).to_string();
+            let place = || Place::new(step.program, self.position(die), state.pc).to_string();
             match op {
                 Op::Nothing => {}
                 Op::Task(task) => {
                     let outside = || RuntimeError::Program { place: place(), why: OUTSIDE.into() };
                     let access = state.sram.access(&task.lease).ok_or_else(outside)?;
-                    let done = timed(step.clock, die, state.pc, || execute::run(task, access, self.isa, bench));
+                    let done = timed(step.clock, self.position(die), state.pc, || execute::run(task, access, self.isa, bench));
                     done.map_err(|source| RuntimeError::Instruction { place: place(), source })?;
                 }
                 Op::Transfer(_) => {
@@ -410,7 +447,7 @@ impl MeshMachine {
 
     /// Where the stream goes on after a fence; `None` when the step has failed elsewhere.
     fn turn(&self, die: usize, state: &mut DieState, op: &Op, step: Step<'_>) -> Result<Option<usize>, RuntimeError> {
-        let place = || Place::new(step.program, die, state.pc).to_string();
+        let place = || Place::new(step.program, self.position(die), state.pc).to_string();
         let outside = || RuntimeError::Program { place: place(), why: OUTSIDE.into() };
         let number = |sram: &mut Sram, index: &Option<Lease>, count: u64| {
             let Some(lease) = index else { return Ok(()) };
@@ -434,7 +471,7 @@ impl MeshMachine {
                 Ok(Some(end + 1))
             }
             Op::EndLoop { start } => {
-                let Op::Loop { trips, index, .. } = &self.streams[self.stream_of[die]][*start] else { return Ok(Some(state.pc + 1)) };
+                let Op::Loop { trips, index, .. } = &self.stream(die)[*start] else { return Ok(Some(state.pc + 1)) };
                 let count = state.iterations.pop().unwrap_or(0) + 1;
                 if *trips == Some(count) {
                     return Ok(Some(state.pc + 1));
@@ -455,14 +492,15 @@ impl MeshMachine {
 
     /// Puts the transfer at the program counter into its queue.
     fn issue(&self, die: usize, state: &mut DieState) {
-        let Some(entry) = self.entries[die][state.pc] else { return };
+        let Some(entry) = self.entries[self.position(die)][state.pc] else { return };
+        let stream = self.stream(die);
         let mut after = SmallVec::new();
-        if let Some(Op::Transfer(new)) = self.streams[self.stream_of[die]].get(state.pc)
+        if let Some(Op::Transfer(new)) = stream.get(state.pc)
             && (4..8).contains(&entry.queue)
         {
             for (q, queue) in state.queues.iter().enumerate().take(8).skip(4).filter(|(q, _)| *q != entry.queue) {
                 for (i, old) in queue.entries.iter().enumerate() {
-                    if let Op::Transfer(t) = &self.streams[self.stream_of[die]][old.index as usize]
+                    if let Op::Transfer(t) = &stream[old.index as usize]
                         && overlap(&t.bytes, &new.bytes)
                     {
                         after.push((q as u8, queue.completed + i as u32 + 1));
@@ -472,7 +510,8 @@ impl MeshMachine {
         }
         let queue = &mut state.queues[entry.queue];
         queue.issued += 1;
-        queue.entries.push_back(Pending { index: state.pc as u32, channel: entry.channel, after });
+        let channel = entry.channel.map(|c| self.replica(die) * (self.channels.len() / self.replicas.0) + c);
+        queue.entries.push_back(Pending { index: state.pc as u32, channel, after });
     }
 
     /// Completes whatever can complete.
@@ -485,10 +524,15 @@ impl MeshMachine {
                     if head.after.iter().any(|(q, count)| state.queues[*q as usize].completed < *count) {
                         break;
                     }
-                    let Op::Transfer(transfer) = &self.streams[self.stream_of[die]][index] else { break };
-                    let work = || self.transfer(transfer, head.channel, &mut state.sram, step.hosts);
-                    let done = timed(step.clock, die, index, work);
-                    let place = || Place::new(step.program, die, index).to_string();
+                    let Op::Transfer(transfer) = &self.stream(die)[index] else { break };
+                    let work = || match &transfer.kind {
+                        Kind::AllReduce(monoid, from) => {
+                            self.combine(die, transfer, *monoid, from.as_ref(), &mut state.sram, &mut state.combined)
+                        }
+                        _ => self.transfer(die, transfer, head.channel, &mut state.sram, step.hosts),
+                    };
+                    let done = timed(step.clock, self.position(die), index, work);
+                    let place = || Place::new(step.program, self.position(die), index).to_string();
                     match done {
                         Ok(true) => {
                             state.queues[q].entries.pop_front();
@@ -506,17 +550,21 @@ impl MeshMachine {
     }
 
     /// Does one transfer; `false` when it has to wait for a credit or a message.
-    fn transfer(&self, t: &Transfer, channel: Option<usize>, sram: &mut Sram, hosts: &Hosts) -> Result<bool, Refusal> {
+    fn transfer(&self, die: usize, t: &Transfer, channel: Option<usize>, sram: &mut Sram, hosts: &Hosts) -> Result<bool, Refusal> {
         let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
         let mut views = access.views();
         let (size, dense) = (t.dtype.size(), Layout::dense(&t.dims));
         match &t.kind {
-            Kind::Load(host, part) => {
-                let done = hosts.load(*host, part, |from, layout| strided::copy(size, from, layout, &mut *views.writes[0], &t.layout));
+            Kind::Load(host, part, share) => {
+                let part = own(part, *share, self.replica(die));
+                let done = hosts.load(*host, &part, |from, layout| strided::copy(size, from, layout, &mut *views.writes[0], &t.layout));
                 return if done == Some(true) { Ok(true) } else { Err(Refusal::Program("its part does not fit the host tensor")) };
             }
-            Kind::Store(host, part) => {
-                let done = hosts.store(*host, part, |to, layout| strided::copy(size, views.reads[0], &t.layout, to, layout));
+            // What is the same in all replicas, the first one stores.
+            Kind::Store(_, _, None) if self.replica(die) > 0 => return Ok(true),
+            Kind::Store(host, part, share) => {
+                let part = own(part, *share, self.replica(die));
+                let done = hosts.store(*host, &part, |to, layout| strided::copy(size, views.reads[0], &t.layout, to, layout));
                 return if done == Some(true) { Ok(true) } else { Err(Refusal::Program("its part does not fit the host tensor")) };
             }
             _ => {}
@@ -539,6 +587,56 @@ impl MeshMachine {
         done.map(|()| true)
     }
 
+    /// Leaves a part with the other replicas, and takes the combination when all have come; `false` until then.
+    fn combine(
+        &self,
+        die: usize,
+        t: &Transfer,
+        monoid: Monoid,
+        from: Option<&Layout>,
+        sram: &mut Sram,
+        round: &mut u64,
+    ) -> Result<bool, Refusal> {
+        let (position, replica) = (self.position(die), self.replica(die));
+        let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
+        let mut views = access.views();
+        let (size, dense) = (t.dtype.size(), Layout::dense(&t.dims));
+        let c = Combine { count: self.replicas.0, cols: self.replicas.1, monoid, dtype: t.dtype, bytes: t.size() };
+        let meeting = self.meetings.get(position).ok_or(Refusal::Program("its die has no code"))?;
+        let (reads, writes) = (&views.reads, &mut views.writes);
+        let out = std::cell::RefCell::new(&mut *writes[0]);
+        let give = |to: &mut [u8]| {
+            match from {
+                Some(layout) => strided::copy(size, reads[0], layout, to, &dense),
+                None => strided::copy(size, &**out.borrow(), &t.layout, to, &dense),
+            };
+        };
+        let take = |from: &[u8]| {
+            strided::copy(size, from, &dense, &mut **out.borrow_mut(), &t.layout);
+        };
+        let found = lock(meeting).come((replica, *round), c, self.isa, give, take).map_err(Refusal::Kernel)?;
+        let Found::Taken(made) = found else { return Ok(false) };
+        *round += 1;
+        let dies = self.stream_of.len();
+        (0..if made { self.replicas.0 } else { 0 }).filter(|r| *r != replica).for_each(|r| self.wake(r * dies + position));
+        Ok(true)
+    }
+
+    /// The position of a die in its replica.
+    fn position(&self, die: usize) -> usize {
+        die % self.stream_of.len().max(1)
+    }
+
+    /// The replica of a die.
+    fn replica(&self, die: usize) -> usize {
+        die / self.stream_of.len().max(1)
+    }
+
+    /// The operations of a die.
+    fn stream(&self, die: usize) -> &[Op] {
+        &self.streams[self.stream_of[self.position(die)]]
+    }
+
     /// Who waits for what. Only called while no die is with a worker.
     fn diagnose(&self, program: &Program) -> Deadlock {
         let mut all = Vec::new();
@@ -547,7 +645,7 @@ impl MeshMachine {
             if state.finished {
                 continue;
             }
-            let queue = match self.streams[self.stream_of[d]].get(state.pc) {
+            let queue = match self.stream(d).get(state.pc) {
                 Some(Op::Wait { queue, .. }) => *queue,
                 _ => state.queues.iter().position(|q| !q.entries.is_empty()).unwrap_or(0),
             };
@@ -560,10 +658,12 @@ impl MeshMachine {
                 None => Cause::NeverIssued,
                 Some(h) if h.after.iter().any(|(q, n)| state.queues[*q as usize].completed < *n) => Cause::Order,
                 Some(_) if queue < 4 => Cause::Credit,
+                Some(_) if queue == 10 => Cause::Replicas,
                 Some(_) => Cause::Message,
             };
-            let head = head.map(|h| Place::new(program, d, h.index as usize));
-            all.push(Blocked { die: d, place: Place::new(program, d, state.pc), queue, head, channel, cause });
+            let at = self.position(d);
+            let head = head.map(|h| Place::new(program, at, h.index as usize));
+            all.push(Blocked { die: d, place: Place::new(program, at, state.pc), queue, head, channel, cause });
         }
         Deadlock::new(all)
     }
@@ -615,13 +715,32 @@ fn frame(instr: &Instr, partner: usize) -> Result<Op, String> {
     })
 }
 
+/// How replicas share a host tensor.
+fn shared(program: &Program, host: usize) -> Share {
+    let tensor = program.host.get(host)?;
+    let dim = program.replicas.as_ref()?.sliced(tensor.usage)?;
+    Some((dim, *tensor.ty.shape.get(dim)?))
+}
+
+fn combination(monoid: Monoid, out: &Region, input: &Region) -> Result<Op, String> {
+    let (to, from) = (task::extent(out)?, task::extent(input)?);
+    let place = input == out;
+    let lease =
+        if place { Lease::new(&[], std::slice::from_ref(&to), &[]) } else { Lease::new(&[from.clone()], std::slice::from_ref(&to), &[]) };
+    let lease = lease.ok_or("its region runs backwards")?;
+    let kind = Kind::AllReduce(monoid, (!place).then(|| input.layout(from.start as u64)));
+    let layout = out.layout(to.start as u64);
+    Ok(Op::Transfer(Box::new(Transfer { kind, dtype: out.dtype, dims: out.dims.clone(), layout, lease, bytes: to })))
+}
+
 fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Op, String> {
     let (kind, region) = match instr {
         Instr::Send { region, .. } => (Kind::Send, region),
         Instr::Recv { out, .. } => (Kind::Recv, out),
         Instr::RecvAdd { out, monoid, .. } => (Kind::RecvAdd(*monoid), out),
-        Instr::Load { host, part, out } => (Kind::Load(host.index(), part.clone()), out),
-        Instr::Store { host, part, region } => (Kind::Store(host.index(), part.clone()), region),
+        Instr::Load { host, part, out } => (Kind::Load(host.index(), part.clone(), shared(program, host.index())), out),
+        Instr::Store { host, part, region } => (Kind::Store(host.index(), part.clone(), shared(program, host.index())), region),
+        Instr::AllReduce { monoid, out, input } => return combination(*monoid, out, input),
         Instr::Wait { queue, count } => return Ok(Op::Wait { queue: queues::slot(*queue), count: *count }),
         other => return Ok(task::prepare(other, program, programs)?.map_or(Op::Nothing, |t| Op::Task(Box::new(t)))),
     };

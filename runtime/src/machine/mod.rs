@@ -6,6 +6,7 @@
 
 mod barrier;
 mod clock;
+mod collective;
 mod deadlock;
 mod execute;
 mod hosts;

@@ -3,8 +3,8 @@
 use girih_ir::program::{Channel, DieCode, Instr, Program, Queue};
 use girih_ir::target::Direction;
 
-/// Queues of a die: four out, four in, load, store.
-pub const QUEUES: usize = 10;
+/// Queues of a die: four out, four in, load, store, collective.
+pub const QUEUES: usize = 11;
 
 /// The position of a queue among a die's queues.
 pub fn slot(queue: Queue) -> usize {
@@ -13,6 +13,7 @@ pub fn slot(queue: Queue) -> usize {
         Queue::In(d) => 4 + d as usize,
         Queue::Load => 8,
         Queue::Store => 9,
+        Queue::Collective => 10,
     }
 }
 
@@ -22,21 +23,23 @@ pub fn queue(slot: usize) -> Queue {
         0..4 => Queue::Out(Direction::ALL[slot]),
         4..8 => Queue::In(Direction::ALL[slot - 4]),
         8 => Queue::Load,
-        _ => Queue::Store,
+        9 => Queue::Store,
+        _ => Queue::Collective,
     }
 }
 
-/// `out E`, `in W`, `load`, `store`.
+/// `out E`, `in W`, `load`, `store`, `collective`.
 pub fn name(slot: usize) -> String {
     match queue(slot) {
         Queue::Out(d) => format!("out {d}"),
         Queue::In(d) => format!("in {d}"),
         Queue::Load => "load".into(),
         Queue::Store => "store".into(),
+        Queue::Collective => "collective".into(),
     }
 }
 
-/// Where a queue instruction goes: its queue, and its channel unless it is a load or store.
+/// Where a queue instruction goes: its queue, and its channel if it is a send or receive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// Position of the queue.
@@ -74,6 +77,7 @@ pub fn entry(program: &Program, code: &DieCode, instr: &Instr) -> Result<Option<
         }
         Instr::Load { .. } => Some(Entry { queue: slot(Queue::Load), channel: None }),
         Instr::Store { .. } => Some(Entry { queue: slot(Queue::Store), channel: None }),
+        Instr::AllReduce { .. } => Some(Entry { queue: slot(Queue::Collective), channel: None }),
         _ => None,
     })
 }

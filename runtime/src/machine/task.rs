@@ -310,6 +310,7 @@ pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Res
         | Instr::Loop { .. }
         | Instr::ExitUnless { .. }
         | Instr::EndLoop
+        | Instr::AllReduce { .. }
         | Instr::End => Ok(None),
     }
 }

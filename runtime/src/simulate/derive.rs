@@ -125,6 +125,16 @@ fn instruction(w: &mut Writer<'_>, program: &Program, die: usize, index: usize, 
             let (port, hop) = (w.figure("host_memory.port_bandwidth"), w.figure("link.hop_latency"));
             format!("{overhead} + {latency} + links to the port × {hop} + {region} B / {port}, and what the port was busy with before")
         }
+        Instr::AllReduce { .. } => {
+            let (hop, cross) = (w.figure("link.hop_latency"), w.figure("package.crossing.hop_latency"));
+            let (rate, overhead) = (w.figure("package.crossing.bandwidth"), w.figure("link.message_overhead"));
+            let (rows, cols) = program.replicas.as_ref().map_or((1, 1), |r| (r.rows, r.cols));
+            format!(
+                "{region} B of a die through a chain over {rows}×{cols} packages and back, in pieces: the dies of a package share its border links \
+                 of {rate}; a package is crossed in {hop} a die and {cross} to the next one; {overhead} a piece; and what the chain was busy \
+                 with before"
+            )
+        }
         Instr::Recv { .. } => "the message came at the end of the send that the step follows".into(),
         Instr::RecvAdd { .. } => {
             let (vector, sram) = (w.figure("die.vector"), w.figure("die.sram_bandwidth"));
@@ -178,7 +188,7 @@ fn totals(w: &mut Writer<'_>, program: &Program, r: &Report) {
     let formula = format!(
         "{} FLOP of the model's products / ({} dies × {peak} of {dtype} × {})",
         r.model_flops,
-        r.dies.len(),
+        r.dies.len() as u64 * r.replicas,
         report::time(r.makespan)
     );
     w.number("MFU", r.mfu, format!("{:.1} %", 100.0 * r.mfu), formula);
@@ -198,7 +208,7 @@ fn totals(w: &mut Writer<'_>, program: &Program, r: &Report) {
     let host = w.figure("energy.host");
     w.number("energy.host", r.energy.host, joules(r.energy.host), format!("{} B × {host}", r.host_bytes));
     let idle = w.figure("energy.idle");
-    let live = target.live_dies().len();
+    let live = target.live_dies().len() as u64 * r.replicas;
     w.number("energy.idle", r.energy.idle, joules(r.energy.idle), format!("{live} live dies × {idle} × {}", report::time(r.makespan)));
     let formula = format!("{} / {}", joules(r.energy.total), report::time(r.makespan));
     w.number("power", r.power, format!("{:.4} W", r.power), formula);

@@ -529,6 +529,8 @@ impl Sim<'_> {
                 let done = self.receive(d, index, head.act, send, now, combine);
                 return self.at(done, What::Done { die: d as u32, queue: q as u8 });
             }
+        } else if role == Role::AllReduce {
+            return self.combine(d, q, head, bytes, now, cause);
         } else {
             self.host_bytes += bytes;
         }
@@ -538,6 +540,26 @@ impl Sim<'_> {
         self.messages.push(Message { act: head.act, channel: head.channel, hop: 0, bytes, tail, role });
         // A queue sets the next transfer up while the one before it is on its way.
         self.at(now.max(head.issued + self.overhead), What::Hop { message });
+    }
+
+    /// A combination over replicas goes through their chain as soon as the one before it lets it; all replicas are alike, so they come to it
+    /// at the same time. Its result is there when the chain has carried it up and back.
+    fn combine(&mut self, d: usize, q: usize, head: Entry, bytes: u64, now: f64, cause: u32) {
+        let (rows, cols) = self.model.grid;
+        let took = self.model.target.all_reduce_time(rows, cols, bytes);
+        let Some(server) = self.model.chain_of.get(d).map(|s| *s as usize) else {
+            return self.at(now, What::Done { die: d as u32, queue: q as u8 });
+        };
+        let server = &mut self.model.servers[server];
+        let start = (head.issued + self.overhead).max(server.free);
+        server.free = start + took.busy;
+        server.busy += took.busy;
+        server.bytes += bytes;
+        server.messages += 1;
+        let done = (server.free + took.latency).max(now);
+        // The queue completes in order, but the next one begins while this one is on its way.
+        self.start(d, q, head.act, start.min(done), cause);
+        self.at(done, What::Done { die: d as u32, queue: q as u8 });
     }
 
     /// When the message of a send was there: kept in the end of its activity once it has arrived.

@@ -13,6 +13,10 @@
 //! them uses it) leaves a word's time behind it. Where transfers run *on the engine*, the next computation is longer by the time of those that are on
 //! their way.
 //!
+//! Of a program with replicas one is simulated, for all of them do the same at the same time. An `all_reduce` goes through the chain of its die
+//! position over all packages ([`Target::all_reduce_time`](girih_ir::target::Target::all_reduce_time)): one after the other enters it, and its result is there when
+//! the chain has carried it up and back.
+//!
 //! Loops are simulated iteration by iteration: a `loop`, `exit_unless` or `end_loop` waits for the queues of its die and then costs the launch
 //! overhead. How often a loop without a number of trips runs is an option, and said in the report. A loop whose body runs more than 64 times is
 //! extrapolated once the machine repeats itself: when everything that is in motion is where it was one period before, all of it is moved on by

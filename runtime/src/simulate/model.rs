@@ -26,6 +26,8 @@ pub enum Resource {
     HostIn,
     /// Everything that goes to the host.
     HostOut,
+    /// The chain of dies of this position through all replicas.
+    Replicas(DieId),
 }
 
 /// A resource with its figures and its use.
@@ -54,6 +56,7 @@ pub enum Role {
     Recv,
     Load,
     Store,
+    AllReduce,
 }
 
 /// One instruction, as the simulator sees it.
@@ -122,6 +125,12 @@ pub struct Model {
     /// Ways of loads and of stores, one a die.
     pub loads: Vec<Vec<u32>>,
     pub stores: Vec<Vec<u32>>,
+    /// The chain through the replicas, one a die.
+    pub chain_of: Vec<u32>,
+    /// Rows and columns of the grid of replicas.
+    pub grid: (usize, usize),
+    /// The target, for what combinations take.
+    pub target: Target,
     pub servers: Vec<Server>,
 }
 
@@ -143,6 +152,8 @@ impl Servers<'_> {
             Resource::RampOut(_) | Resource::RampIn(_) => (t.ramp_bandwidth().unwrap_or(f64::INFINITY), 0.0),
             Resource::PortIn(_) | Resource::PortOut(_) => (t.port_bandwidth(), 0.0),
             Resource::HostIn | Resource::HostOut => (t.host_bandwidth(), t.host_latency()),
+            // What a combination takes is not a matter of bytes alone: see `Target::all_reduce_time`.
+            Resource::Replicas(_) => (f64::INFINITY, 0.0),
         };
         let latency = if latency.is_finite() { latency.max(0.0) } else { 0.0 };
         let i = self.list.len() as u32;
@@ -198,6 +209,9 @@ impl Model {
             ways: Vec::new(),
             loads: Vec::new(),
             stores: Vec::new(),
+            chain_of: Vec::new(),
+            grid: program.replicas.as_ref().map_or((1, 1), |r| (r.rows as usize, r.cols as usize)),
+            target: target.clone(),
             servers: Vec::new(),
         };
         let router = target.router();
@@ -213,6 +227,9 @@ impl Model {
             let (load, store) = host_ways(target, &router, code.die, &mut servers);
             model.loads.push(load);
             model.stores.push(store);
+            if program.replicas.is_some() {
+                model.chain_of.push(servers.get(Resource::Replicas(code.die)));
+            }
         }
         for (c, channel) in program.channels.iter().enumerate() {
             let find = |die| Deadlock::position(program, die).ok_or_else(|| wrong(format!("channel ch{c}"), "one of its ends has no code"));
@@ -306,6 +323,7 @@ fn step(instr: &Instr, partner: Option<usize>, program: &Program) -> Step {
         Instr::Recv { .. } | Instr::RecvAdd { .. } => Role::Recv,
         Instr::Load { .. } => Role::Load,
         Instr::Store { .. } => Role::Store,
+        Instr::AllReduce { .. } => Role::AllReduce,
         Instr::Wait { queue, count } => return Step::Wait { queue: queues::slot(*queue), count: *count },
         Instr::End => return Step::End,
         other => return Step::Compute(cost::cost(other, program, &program.target)),

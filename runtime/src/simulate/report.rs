@@ -106,6 +106,14 @@ pub struct PathStep {
     pub iterations: u64,
 }
 
+fn one() -> u64 {
+    1
+}
+
+fn is_one(count: &u64) -> bool {
+    *count == 1
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -135,6 +143,9 @@ pub struct Report {
     pub program: String,
     /// The target.
     pub target: String,
+    /// Replicas of the step; the dies and links below are those of one of them, the sums are of all.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub replicas: u64,
     /// Seconds of the step.
     pub makespan: f64,
     /// Instructions of all dies.
@@ -278,24 +289,29 @@ pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
     let mut links: Vec<LinkReport> = outcome.servers.iter().filter(|s| s.messages > 0).map(|s| link(program, s, over(s.busy))).collect();
     links.sort_by(|a, b| b.busy.total_cmp(&a.busy).then_with(|| a.name.cmp(&b.name)));
     let is_link = |s: &&super::model::Server| matches!(s.resource, Resource::Link(_));
+    let replicas = program.replica_count() as u64;
+    let all = |one: u64| one.saturating_mul(replicas);
+    let between: f64 = outcome.servers.iter().map(|s| chain_bytes(program, s)).sum();
+    let energy = energy.times(replicas as f64);
     Report {
         program: program.name.clone(),
-        target: target.name.clone(),
+        target: program.replicas.as_ref().map_or(&target.name, |r| &r.machine.name).clone(),
+        replicas,
         makespan,
-        instructions: outcome.instructions,
-        flops: dies.iter().fold(0u64, |n, d| n.saturating_add(d.flops)),
-        model_flops: model.values().fold(0u64, |n, f| n.saturating_add(*f)),
+        instructions: all(outcome.instructions),
+        flops: all(dies.iter().fold(0u64, |n, d| n.saturating_add(d.flops))),
+        model_flops: all(model.values().fold(0u64, |n, f| n.saturating_add(*f))),
         mfu: over(peak_seconds / program.dies.len().max(1) as f64),
-        message_bytes: outcome.sent,
-        link_bytes: outcome.servers.iter().filter(is_link).map(|s| s.bytes).sum(),
-        host_bytes: outcome.host_bytes,
+        message_bytes: all(outcome.sent),
+        link_bytes: all(outcome.servers.iter().filter(is_link).map(|s| s.bytes).sum::<u64>() + between as u64),
+        host_bytes: all(outcome.host_bytes),
         sram_peak: program.dies.iter().map(|d| d.sram_used).max().unwrap_or(0),
         sram_size: target.sram_bytes(),
         power: over(energy.total),
         energy,
         package_power,
         package_limit: target.package_power_limit(),
-        peak_power,
+        peak_power: peak_power * replicas as f64,
         package_peak,
         loops: loops(program, outcome),
         dies,
@@ -315,8 +331,25 @@ fn link(program: &Program, server: &super::model::Server, busy: f64) -> LinkRepo
         Resource::PortOut(d) => format!("port out {}", t.coord(d)),
         Resource::HostIn => "host in".into(),
         Resource::HostOut => "host out".into(),
+        Resource::Replicas(d) => format!("{} replicas", t.coord(d)),
     };
     LinkReport { name, bytes: server.bytes, messages: server.messages, busy }
+}
+
+/// Bytes over the links of one replica's share of a chain through all of them: each link that a byte crosses.
+fn chain_bytes(program: &Program, server: &super::model::Server) -> f64 {
+    match (server.resource, &program.replicas) {
+        (Resource::Replicas(_), Some(r)) => server.bytes as f64 * program.target.all_reduce_time(r.rows as usize, r.cols as usize, 1).links,
+        _ => 0.0,
+    }
+}
+
+impl Energy {
+    /// So many times as much.
+    fn times(self, n: f64) -> Energy {
+        let Energy { compute, sram, links, host, idle, total } = self;
+        Energy { compute: compute * n, sram: sram * n, links: links * n, host: host * n, idle: idle * n, total: total * n }
+    }
 }
 
 /// Joules by part, and the average power of the package that draws most. Link energy belongs to the die that a link leaves, host energy to
@@ -348,6 +381,11 @@ fn energies(program: &Program, outcome: &Outcome, work: &[StreamWork]) -> (Energ
             // The energy of a ramp is in that of SRAM.
             Resource::RampIn(_) | Resource::RampOut(_) => {}
             Resource::HostIn | Resource::HostOut => e.host += bytes * t.energy_per_host_byte(),
+            Resource::Replicas(d) => {
+                let joules = chain_bytes(program, s) * t.energy_per_link_byte();
+                e.links += joules;
+                add(d, joules);
+            }
         }
     }
     let idle = t.idle_watts() * outcome.makespan;
@@ -396,8 +434,9 @@ impl fmt::Display for Report {
         let percent = |v: f64| format!("{:.1} %", v * 100.0);
         writeln!(f, "{} on {}: one step in {} (simulated)", self.program, self.target, time(self.makespan))?;
         let rate = if self.makespan > 0.0 { self.model_flops as f64 / self.makespan } else { 0.0 };
+        let alike = if self.replicas > 1 { format!(" ({} in each of {} replicas)", self.dies.len(), self.replicas) } else { String::new() };
         let rows = [
-            ("dies", format!("{} with code, {} busy on average", self.dies.len(), percent(self.busy()))),
+            ("dies", format!("{} with code{}, {} busy on average", self.dies.len() as u64 * self.replicas, alike, percent(self.busy()))),
             ("work", format!("{}, {}, MFU {}", big(self.model_flops as f64, "FLOP"), big(rate, "FLOP/s"), percent(self.mfu))),
             ("SRAM", format!("{} of {} at the fullest die", bytes(self.sram_peak), bytes(self.sram_size))),
             ("links", format!("{} in messages, {} over links", bytes(self.message_bytes), bytes(self.link_bytes))),

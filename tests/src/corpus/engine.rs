@@ -2,7 +2,7 @@
 
 use super::Tensors;
 use crate::conformance::Outcome;
-use girih_compiler::pipeline::{CompileOptions, compile};
+use girih_compiler::pipeline::{CompileError, CompileOptions, Microbatches, ReplicaOption, compile};
 use girih_ir::check::check;
 use girih_ir::graph::Role;
 use girih_ir::interp;
@@ -74,6 +74,12 @@ pub struct EngineArgs {
     /// Changes of the target, `key=value`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Cut the batch into so many microbatches; what cannot be cut is unsupported.
+    #[arg(long)]
+    pub microbatches: Option<usize>,
+    /// Run so many replicas; what cannot be cut is unsupported.
+    #[arg(long)]
+    pub replicas: Option<usize>,
     /// Threads.
     #[arg(long, default_value_t = 2)]
     pub threads: usize,
@@ -90,6 +96,10 @@ pub enum Engine {
         target: Box<Target>,
         /// Spread over exactly this many dies.
         dies: Option<usize>,
+        /// Cut the batch into so many microbatches.
+        microbatches: Option<usize>,
+        /// Run so many replicas.
+        replicas: Option<usize>,
         /// Threads of the runtime.
         threads: usize,
     },
@@ -113,18 +123,24 @@ impl Engine {
         for change in dead.chain(dead_links).chain(args.set.iter().cloned()) {
             target.set(&change).map_err(|e| e.to_string())?;
         }
-        Ok(Engine::Compiled { target: Box::new(target), dies: args.dies, threads: args.threads })
+        let EngineArgs { dies, microbatches, replicas, threads, .. } = *args;
+        Ok(Engine::Compiled { target: Box::new(target), dies, microbatches, replicas, threads })
     }
 
     /// Prepares a step with its initial state.
     pub fn start(&self, step: TrainStep, weights: Weights) -> Result<Box<dyn Stepper>, Failure> {
         match self {
             Engine::Interpreter => Ok(Box::new(Interpreted { step, state: weights })),
-            Engine::Compiled { target, dies, threads } => {
+            Engine::Compiled { target, dies, microbatches, replicas, threads } => {
                 let error = |e: String| Failure::Error(e);
                 let start = Instant::now();
-                let options = CompileOptions { dies: *dies, ..CompileOptions::default() };
-                let (program, _) = compile(step, target, &options).map_err(|e| error(e.to_string()))?;
+                let microbatches = microbatches.map_or(Microbatches::Auto, Microbatches::Exactly);
+                let replicas = replicas.map_or(ReplicaOption::Auto, ReplicaOption::Exactly);
+                let options = CompileOptions { dies: *dies, microbatches, replicas, ..CompileOptions::default() };
+                let (program, _) = compile(step, target, &options).map_err(|e| match e {
+                    CompileError::Slices(refusal) => Failure::Unsupported(refusal.to_string()),
+                    e => error(e.to_string()),
+                })?;
                 let program = check(program).map_err(|e| error(e.to_string()))?;
                 let compile_seconds = start.elapsed().as_secs_f64();
                 let options = RuntimeOptions { threads: *threads, ..RuntimeOptions::default() };
