@@ -229,8 +229,7 @@ impl<'a> Terms<'a> {
         let mut constant = 0;
         for e in &self.edges {
             let priced = price.lambda > 0.0 && short[e.to.index()];
-            let table: Vec<u64> =
-                if priced { e.time.iter().zip(&e.bytes).map(|(t, b)| t + paid(*b)).collect() } else { e.time.clone() };
+            let table: Vec<u64> = if priced { e.time.iter().zip(&e.bytes).map(|(t, b)| t + paid(*b)).collect() } else { e.time.clone() };
             if table.iter().all(|c| *c == table[0]) {
                 constant += table[0];
                 continue;

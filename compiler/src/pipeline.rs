@@ -380,7 +380,8 @@ impl<'a> Pipeline<'a> {
         // What the best plan so far needs, or a little more: with another size another split may be tried first.
         let larger = |percent: &u64| {
             let need = report.need.saturating_mul(*percent) / 100;
-            let sram = if need < 64 << 20 { format!("sram={}KiB", need.div_ceil(1 << 10)) } else { format!("sram={}MiB", need.div_ceil(1 << 20)) };
+            let sram =
+                if need < 64 << 20 { format!("sram={}KiB", need.div_ceil(1 << 10)) } else { format!("sram={}MiB", need.div_ceil(1 << 20)) };
             let mut target = self.target.clone();
             target.set(&sram).ok()?;
             planned((format!("--set {sram}"), target, self.options.clone()))

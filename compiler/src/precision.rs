@@ -6,9 +6,9 @@
 //! both precisions are rewritten alike, and before `fuse`, which makes most conversions part of what computes the value anyway.
 
 use girih_ir::graph::{Graph, Node, ValueId};
+use girih_ir::ops::InferError;
 use girih_ir::ops::Op;
 use girih_ir::ops::elementwise::Convert;
-use girih_ir::ops::InferError;
 use girih_ir::types::DType;
 use std::collections::BTreeMap;
 use std::fmt;

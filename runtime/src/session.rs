@@ -188,7 +188,8 @@ impl Session {
             return Err(self.unset(name, ty));
         }
         if let Some(bytes) = self.program.streamed(index).and_then(|host| self.hosts.bytes(host.index())) {
-            return Literal::new(ty.clone(), bytes).map_err(|e| RuntimeError::Program { place: format!("state `{name}`"), why: e.to_string() });
+            return Literal::new(ty.clone(), bytes)
+                .map_err(|e| RuntimeError::Program { place: format!("state `{name}`"), why: e.to_string() });
         }
         let mut bytes = vec![0u8; ty.bytes()];
         for shard in self.shards(index) {

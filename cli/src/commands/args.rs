@@ -319,7 +319,15 @@ impl PipelineArgs {
             Streaming::Off => Stream::Off,
             Streaming::All => Stream::All,
         };
-        CompileOptions { dies: target.dies, optimize, remat: self.remat == Remat::Auto, precision: self.precision, stream, microbatches: self.microbatches, replicas: self.replicas }
+        CompileOptions {
+            dies: target.dies,
+            optimize,
+            remat: self.remat == Remat::Auto,
+            precision: self.precision,
+            stream,
+            microbatches: self.microbatches,
+            replicas: self.replicas,
+        }
     }
 }
 

@@ -244,7 +244,8 @@ impl Pipeline<'_> {
         for d in drafts {
             let (again, us, streamed) = (d.sharded.remat.len(), d.time as f64 * 1e-6, d.sharded.streamed.len());
             let streamed = if streamed > 0 { format!(", {streamed} state tensors streamed") } else { String::new() };
-            let summary = format!("{} ps a byte: {us:.1} us, {again} values made again{streamed}, peak {} of {goal} bytes", d.lambda, d.peak);
+            let summary =
+                format!("{} ps a byte: {us:.1} us, {again} values made again{streamed}, peak {} of {goal} bytes", d.lambda, d.peak);
             let (before, after) = (d.sharded.strategies.len(), again);
             self.report.passes.push(PassReport { name: "draft", seconds: d.seconds, before, after, summary });
         }

@@ -17,7 +17,8 @@ impl Placer<'_> {
         let target = self.buffer(die, key, part.clone(), Storage::Own);
         let to = View { buffer: target, part: part.clone() };
         let mut sent = None;
-        let held: Vec<(View, bool)> = self.local(die, key).iter().map(|l| (View { buffer: l.buffer, part: l.part.clone() }, l.origin)).collect();
+        let held: Vec<(View, bool)> =
+            self.local(die, key).iter().map(|l| (View { buffer: l.buffer, part: l.part.clone() }, l.origin)).collect();
         for (from, origin) in held {
             if let Some(piece) = box_intersect(&from.part, &part) {
                 let reads = vec![View { buffer: from.buffer, part: piece.clone() }];

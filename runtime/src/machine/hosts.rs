@@ -97,7 +97,9 @@ impl Hosts {
         let layout = inside(ty, part)?;
         match tensor {
             Tensor::Input(_) | Tensor::State(_, None) => None,
-            Tensor::Output(bytes) | Tensor::State(_, Some(bytes)) => Some(f(&mut bytes.lock().unwrap_or_else(PoisonError::into_inner), &layout)),
+            Tensor::Output(bytes) | Tensor::State(_, Some(bytes)) => {
+                Some(f(&mut bytes.lock().unwrap_or_else(PoisonError::into_inner), &layout))
+            }
         }
     }
 }
