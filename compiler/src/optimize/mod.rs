@@ -1,6 +1,6 @@
 //! Optimization: equality saturation over the whole training step, then extraction of the cheapest program.
 //!
-//! Directed rules run to saturation first; rules that only open alternatives run on a budget in small regions; then the directed rules
+//! First, sums that a loop carries move behind it, and stacks of a loop that follow from others vanish. Then directed rules run to saturation; rules that only open alternatives run on a budget in small regions; then the directed rules
 //! once more. Limits count nodes and iterations, never time, so the result is the same on every machine. The result is never
 //! more expensive than the input.
 
@@ -10,6 +10,8 @@ mod emit;
 mod extract;
 mod functions;
 mod improve;
+mod loop_stacks;
+mod loop_sums;
 mod matching;
 mod pattern;
 pub mod rules;
@@ -100,6 +102,10 @@ const PASSES: usize = 8;
 
 /// Optimizes a graph.
 pub fn optimize(graph: &Graph, options: &OptimizeOptions) -> Result<Optimized, OptimizeError> {
+    let summed = if options.class >= RuleClass::Reassociates { loop_sums::hoist(graph) } else { None };
+    let graph = summed.as_ref().unwrap_or(graph);
+    let lean = loop_stacks::drop_derived(graph);
+    let graph = lean.as_ref().unwrap_or(graph);
     let mut imported = space::import(graph);
     let count = imported.terms.len();
     let rules = rules::all();

@@ -8,7 +8,7 @@ use girih_ir::types::{DType, Layout};
 use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
 use girih_kernels::conv::{Conv, conv, conv_bf16, conv_reference};
 use girih_kernels::element::Element;
-use girih_kernels::gemm::{Gemm, gemm, gemm_bf16, gemm_generic};
+use girih_kernels::gemm::{Gemm, PackedB, gemm, gemm_bf16, gemm_generic, gemm_packed};
 use girih_kernels::lane::{F8E4M3, F8E5M2};
 use girih_kernels::map::{self, MapScratch};
 use girih_kernels::{Isa, KernelError, Scratch};
@@ -23,6 +23,7 @@ pub struct Bench {
     map: MapScratch,
     stage: Vec<Block>,
     runs: Block,
+    packed: Vec<PackedB>,
 }
 
 impl Bench {
@@ -63,6 +64,15 @@ pub fn run(task: &Task, mut access: Access<'_>, isa: Isa, bench: &mut Bench) -> 
             let [a, b] = pair(task, &reads, &bench.stage)?;
             return run_gemm(isa, g, task.outs[0].dtype, &a, &b, &mut *writes[0], &mut bench.gemm);
         }
+        Work::GemmPacked(g, slot) => {
+            let [a, _] = pair(task, &reads, &bench.stage)?;
+            let packed = bench.packed.get(*slot).ok_or(KernelError::Attribute {
+                name: "packed operand",
+                value: *slot as i64,
+                rule: "it has to be packed before the loop",
+            })?;
+            return gemm_packed(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(&mut *writes[0], DType::F32)?, &mut bench.gemm);
+        }
         Work::Conv(c) => {
             let [a, b] = pair(task, &reads, &bench.stage)?;
             return run_conv(isa, c, task.outs[0].dtype, &a, &b, &mut *writes[0], &mut bench.gemm);
@@ -91,6 +101,14 @@ pub fn run(task: &Task, mut access: Access<'_>, isa: Isa, bench: &mut Bench) -> 
         return map::run(isa, program, loops, origin, &ins, &mut outs, &mut bench.map);
     }
     run_plain(&task.work, isa, &ins, &mut outs)
+}
+
+/// Packs the right operand of products of about `rows` rows.
+pub fn pack(slot: usize, layout: &Layout, rows: usize, b: &[u8], isa: Isa, bench: &mut Bench) -> Result<(), KernelError> {
+    if bench.packed.len() <= slot {
+        bench.packed.resize_with(slot + 1, PackedB::default);
+    }
+    bench.packed[slot].pack(isa, layout, typed(b, DType::F32)?, rows)
 }
 
 fn feed_view<'a>(feed: &Feed, reads: &[&'a [u8]], stage: &'a [Block]) -> Result<map::Operand<'a>, KernelError> {
@@ -254,7 +272,7 @@ fn starting(v: &View<'_>) -> Result<i64, KernelError> {
 fn run_plain(work: &Work, isa: Isa, ins: &[map::Operand<'_>], outs: &mut [ViewMut<'_>]) -> Result<(), KernelError> {
     let Some((out, more)) = outs.split_first_mut() else { return Ok(()) };
     match work {
-        Work::Gemm(_) | Work::Conv(_) | Work::ConvRuns(_) | Work::Map { .. } => Ok(()),
+        Work::Gemm(_) | Work::GemmPacked(..) | Work::Conv(_) | Work::ConvRuns(_) | Work::Map { .. } => Ok(()),
         Work::Reduce(monoid) => reduce::reduce(isa, *monoid, false, input(ins, 0)?, out),
         Work::ArgReduce { max, last, origin } => reduce::arg_reduce(*max, *last, *origin, input(ins, 0)?, out),
         Work::ReduceWindow { monoid, windows } => window::reduce_window(isa, *monoid, windows, input(ins, 0)?, out),

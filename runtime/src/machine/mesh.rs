@@ -26,6 +26,7 @@ use super::sram::{Lease, Sram, overlap};
 use super::strided::{self, Block, Pool};
 use super::task::{self, Programs, Task};
 use super::team::Team;
+use super::views::Motion;
 use crate::error::RuntimeError;
 use crate::session::CancelToken;
 use girih_ir::axes::Box as Part;
@@ -742,7 +743,7 @@ fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<
         Instr::Store { host, part, region } => (Kind::Store(host.index(), part.clone(), shared(program, host.index())), region),
         Instr::AllReduce { monoid, out, input } => return combination(*monoid, out, input),
         Instr::Wait { queue, count } => return Ok(Op::Wait { queue: queues::slot(*queue), count: *count }),
-        other => return Ok(task::prepare(other, program, programs)?.map_or(Op::Nothing, |t| Op::Task(Box::new(t)))),
+        other => return Ok(task::prepare(other, &Motion::default(), program, programs)?.map_or(Op::Nothing, |t| Op::Task(Box::new(t)))),
     };
     let bytes = task::extent(region)?;
     let reads = matches!(kind, Kind::Send | Kind::Store(..));

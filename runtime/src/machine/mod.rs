@@ -19,6 +19,7 @@ mod sram;
 mod strided;
 mod task;
 mod team;
+mod views;
 
 pub use clock::{Clock, Span};
 pub use deadlock::{Blocked, Cause, Deadlock};

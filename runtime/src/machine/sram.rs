@@ -19,6 +19,10 @@
 //!    loop without trips) and at every end of an iteration, so two conflicting leases that a jump brings together are always apart; between
 //!    jumps the rows follow each other as they were compared. All threads jump alike: they count for themselves, and whoever writes a
 //!    predicate is compared with the leases under which all of them read it.
+//! 6. *Ranges that move.* A range of a lease may move by a fixed number of bytes with every iteration of a counted loop. Such a lease says how
+//!    often the loop runs, ends above everything its ranges ever reach, and is accepted only into an innermost loop of just so many trips, whose
+//!    number of the iteration each thread hands to its accesses. Two ranges that move alike in the same loop keep their distance, and all threads
+//!    are in the same iteration between two barriers of a loop; any other pair is compared by all that it ever reaches.
 //!
 //! None of this trusts the program: a program that passed the checker only never runs into the refusals.
 #![allow(unsafe_code)]
@@ -89,9 +93,9 @@ impl Sram {
         unsafe { std::slice::from_raw_parts_mut(self.base(), self.len) }
     }
 
-    /// The one access to what the lease names; `None` when the lease ends outside the block.
+    /// The one access to what the lease names; `None` when the lease ends outside the block or moves.
     pub fn access<'a>(&'a mut self, lease: &'a Lease) -> Option<Access<'a>> {
-        (lease.end <= self.len).then_some(Access { sram: self, lease })
+        (lease.end <= self.len && lease.trips.is_none()).then_some(Access { sram: self, lease, turn: 0 })
     }
 
     fn base(&self) -> *mut u8 {
@@ -123,13 +127,54 @@ impl std::fmt::Debug for Sram {
     }
 }
 
+/// A range of bytes, which may move with the iterations of a counted loop.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Moving {
+    /// Where it is in iteration 0.
+    pub bytes: Bytes,
+    /// How far it moves in an iteration.
+    pub step: isize,
+}
+
+impl Moving {
+    /// A range that stays.
+    pub fn still(bytes: Bytes) -> Self {
+        Moving { bytes, step: 0 }
+    }
+
+    /// Where it is in an iteration; the lease has checked that it leaves no address space until its last one.
+    fn at(&self, turn: usize) -> Bytes {
+        let shift = self.step.wrapping_mul(turn as isize);
+        self.bytes.start.wrapping_add_signed(shift)..self.bytes.end.wrapping_add_signed(shift)
+    }
+
+    /// All that it reaches in so many iterations; `None` when that leaves the address space.
+    pub fn reach(&self, trips: u64) -> Option<Bytes> {
+        let far = self.step.checked_mul(isize::try_from(trips.saturating_sub(1)).ok()?)?;
+        let start = self.bytes.start.checked_add_signed(far.min(0))?;
+        Some(start..self.bytes.end.checked_add_signed(far.max(0))?)
+    }
+
+    /// Whether the two share a byte in some iteration of a loop of so many trips.
+    pub fn meets(&self, other: &Moving, trips: u64) -> bool {
+        if self.step == other.step {
+            return overlap(&self.bytes, &other.bytes);
+        }
+        self.reach(trips).zip(other.reach(trips)).is_none_or(|(a, b)| overlap(&a, &b))
+    }
+}
+
 /// The byte ranges that one task touches.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
-    reads: SmallVec<[Bytes; 4]>,
-    writes: SmallVec<[Bytes; 2]>,
-    staged: SmallVec<[Bytes; 2]>,
+    reads: SmallVec<[Moving; 4]>,
+    writes: SmallVec<[Moving; 2]>,
+    staged: SmallVec<[Moving; 2]>,
     end: usize,
+    /// How often the loop runs with which the ranges move; `None` when all stay.
+    trips: Option<u64>,
+    /// The row at which that loop begins.
+    frame: Option<usize>,
 }
 
 /// Whether two ranges share a byte.
@@ -140,20 +185,40 @@ pub fn overlap(a: &Bytes, b: &Bytes) -> bool {
 impl Lease {
     /// A lease of these ranges; `None` when a written range overlaps another written range or a read one.
     pub fn new(reads: &[Bytes], writes: &[Bytes], staged: &[Bytes]) -> Option<Lease> {
-        let all = || reads.iter().chain(writes).chain(staged);
-        let alias = writes.iter().enumerate().any(|(i, w)| writes[..i].iter().chain(reads).any(|o| overlap(w, o)));
-        if alias || all().any(|r| r.start > r.end) {
+        fn still<const N: usize>(ranges: &[Bytes]) -> SmallVec<[Moving; N]>
+        where
+            [Moving; N]: smallvec::Array<Item = Moving>,
+        {
+            ranges.iter().cloned().map(Moving::still).collect()
+        }
+        Lease::moving(still(reads), still(writes), still(staged), 1)
+    }
+
+    /// A lease of ranges in a loop of so many trips; `None` also when one leaves the address space.
+    pub fn moving(reads: SmallVec<[Moving; 4]>, writes: SmallVec<[Moving; 2]>, staged: SmallVec<[Moving; 2]>, trips: u64) -> Option<Lease> {
+        let all = || reads.iter().chain(&writes).chain(&staged);
+        let alias = writes.iter().enumerate().any(|(i, w)| writes[..i].iter().chain(&reads).any(|o| w.meets(o, trips)));
+        if alias || trips == 0 || all().any(|r| r.bytes.start > r.bytes.end) {
             return None;
         }
-        let end = all().map(|r| r.end).max().unwrap_or(0);
-        Some(Lease { reads: reads.into(), writes: writes.into(), staged: staged.into(), end })
+        let end = all().map(|r| r.reach(trips).map(|b| b.end)).try_fold(0, |end, b| b.map(|b| end.max(b)))?;
+        let moves = all().any(|r| r.step != 0);
+        Some(Lease { reads, writes, staged, end, trips: moves.then_some(trips), frame: None })
     }
 
     /// Whether the two may not be held at once by two threads.
     pub fn conflicts(&self, other: &Lease) -> bool {
-        let hits = |a: &Lease, b: &Lease| a.writes.iter().any(|w| b.reads.iter().chain(&b.staged).any(|r| overlap(w, r)));
-        let both = self.writes.iter().any(|w| other.writes.iter().any(|o| overlap(w, o)));
-        both || hits(self, other) || hits(other, self)
+        let together = self.frame.is_some() && self.frame == other.frame;
+        let reach = |lease: &Lease, range: &Moving| range.reach(lease.trips.unwrap_or(1));
+        let meet = |a: &Moving, b: &Moving| {
+            if a.step == b.step && (a.step == 0 || together) {
+                return overlap(&a.bytes, &b.bytes);
+            }
+            reach(self, a).zip(reach(other, b)).is_none_or(|(a, b)| overlap(&a, &b))
+        };
+        let read = |lease: &Lease, hit: &dyn Fn(&Moving) -> bool| lease.reads.iter().chain(&lease.staged).any(hit);
+        self.writes.iter().any(|w| other.writes.iter().any(|o| meet(w, o)) || read(other, &|r| meet(w, r)))
+            || other.writes.iter().any(|w| read(self, &|r| meet(r, w)))
     }
 }
 
@@ -161,6 +226,8 @@ impl Lease {
 pub struct Access<'a> {
     sram: &'a Sram,
     lease: &'a Lease,
+    /// The iteration.
+    turn: usize,
 }
 
 /// The slices of a lease, in its order.
@@ -174,17 +241,17 @@ pub struct Views<'v> {
 impl Access<'_> {
     /// Staged range `k`, to be copied away.
     pub fn staged(&self, k: usize) -> &[u8] {
-        // SAFETY: the lease ends inside the block; nothing writable exists, for `views` needs this access mutably; other threads do not
-        // write there (module documentation, 3 and 4).
-        unsafe { self.sram.read(&self.lease.staged[k]) }
+        // SAFETY: the lease ends inside the block in every iteration (6); nothing writable exists, for `views` needs this access mutably;
+        // other threads do not write there (module documentation, 3 and 4).
+        unsafe { self.sram.read(&self.lease.staged[k].at(self.turn)) }
     }
 
     /// All other ranges.
     pub fn views(&mut self) -> Views<'_> {
-        // SAFETY: the lease ends inside the block, its ranges do not alias (1), and nobody else holds a conflicting lease (3, 4). The
-        // slices borrow this access mutably, so there is one set of them.
-        let reads = self.lease.reads.iter().map(|r| unsafe { self.sram.read(r) }).collect();
-        let writes = self.lease.writes.iter().map(|r| unsafe { self.sram.write(r) }).collect();
+        // SAFETY: the lease ends inside the block in every iteration (6), its ranges do not alias (1), and nobody else holds a conflicting
+        // lease (3, 4). The slices borrow this access mutably, so there is one set of them.
+        let reads = self.lease.reads.iter().map(|r| unsafe { self.sram.read(&r.at(self.turn)) }).collect();
+        let writes = self.lease.writes.iter().map(|r| unsafe { self.sram.write(&r.at(self.turn)) }).collect();
         Views { reads, writes }
     }
 }
@@ -242,12 +309,19 @@ impl Timetable {
         Timetable { threads: threads.max(1), rows: Vec::new(), open: 0, end: 0, loops: Vec::new(), solo: None }
     }
 
-    /// Adds an instruction. The leases come back when they conflict among themselves or are more than the threads that take part.
+    /// Adds an instruction. The leases come back when they conflict among themselves, are more than the threads that take part, or move with
+    /// another loop than the innermost.
     pub fn push(&mut self, leases: SmallVec<[Lease; 2]>) -> Result<(), SmallVec<[Lease; 2]>> {
         self.add(leases, Turn::Work)
     }
 
-    fn add(&mut self, leases: SmallVec<[Lease; 2]>, turn: Turn) -> Result<(), SmallVec<[Lease; 2]>> {
+    fn add(&mut self, mut leases: SmallVec<[Lease; 2]>, turn: Turn) -> Result<(), SmallVec<[Lease; 2]>> {
+        for lease in leases.iter_mut().filter(|l| l.trips.is_some()) {
+            lease.frame = self.loops.last().filter(|open| open.trips == lease.trips).map(|open| open.row);
+        }
+        if leases.iter().any(|l| l.trips.is_some() && l.frame.is_none()) {
+            return Err(leases);
+        }
         let clash = leases.iter().enumerate().any(|(i, a)| leases[..i].iter().any(|b| a.conflicts(b)));
         let most = if self.solo.is_some() { 1 } else { self.threads };
         if clash || leases.len() > most {
@@ -287,7 +361,7 @@ impl Timetable {
             self.solo.get_or_insert(row);
         }
         match index {
-            Some(lease) if lease.writes.len() == 1 && lease.writes[0].len() == 8 => {
+            Some(lease) if lease.writes.len() == 1 && lease.writes[0].bytes.len() == 8 => {
                 let added = self.add(SmallVec::from_elem(lease, 1), Turn::Index);
                 debug_assert!(added.is_ok(), "one lease is no clash");
                 2
@@ -300,7 +374,7 @@ impl Timetable {
     pub fn exit_unless(&mut self, predicate: Lease) -> bool {
         let solo = self.solo.is_some();
         let row = self.rows.len();
-        let Some(open) = self.loops.last_mut().filter(|_| predicate.reads.len() == 1 && predicate.reads[0].len() == 1) else {
+        let Some(open) = self.loops.last_mut().filter(|_| predicate.reads.len() == 1 && predicate.reads[0].bytes.len() == 1) else {
             return false;
         };
         open.exits.push(row);
@@ -351,7 +425,8 @@ impl Timetable {
                 if row.barrier && !barrier.wait() {
                     break;
                 }
-                let access = |k: usize| row.leases.get(k).map(|lease| Access { sram, lease });
+                let turn = counts.last().map_or(0, |count| *count as usize);
+                let access = |k: usize| row.leases.get(k).map(|lease| Access { sram, lease, turn });
                 let next = match row.turn {
                     Turn::Work => match access(thread) {
                         Some(access) => run(thread, at, access).then_some(at + 1),
@@ -455,6 +530,48 @@ mod tests {
         access.views().writes[0].copy_from_slice(&copy);
         assert_eq!(sram.bytes(), [1, 2, 3, 4, 5, 6, 7, 8, 5, 6, 7, 8, 0, 0, 0, 0]);
         assert!(sram.access(&Lease::new(&[8..17], &[], &[]).unwrap()).is_none());
+    }
+
+    #[test]
+    fn ranges_that_move_alike_keep_their_distance() {
+        let range = |bytes: Bytes, step: isize| Moving { bytes, step };
+        let lease = |reads: &[Moving], writes: &[Moving], trips| Lease::moving(reads.into(), writes.into(), SmallVec::new(), trips);
+        assert!(lease(&[range(0..4, 8)], &[range(4..8, 8)], 3).is_some());
+        assert!(lease(&[range(0..4, 0)], &[range(8..12, -4)], 2).is_some());
+        assert!(lease(&[range(0..4, 0)], &[range(8..12, -4)], 3).is_none(), "it gets there");
+        assert!(lease(&[], &[range(8..12, -4)], 4).is_none(), "it leaves the address space");
+        assert_eq!(lease(&[range(0..4, 8)], &[], 3).unwrap().end, 20);
+
+        let halves = |at: usize, step: isize| -> SmallVec<[Lease; 2]> {
+            (0..2).map(|t| lease(&[], &[range(at + 4 * t..at + 4 * t + 4, step)], 3).unwrap()).collect()
+        };
+        let mut table = Timetable::new(2);
+        assert!(table.push(halves(0, 8)).is_err(), "there is no loop");
+        table.begin_loop(Some(3), None, false);
+        assert!(table.push(halves(0, 4)).is_ok());
+        table.push(halves(0, 4)).unwrap();
+        assert_eq!(table.barriers(), 0);
+        table.push(halves(0, 8)).unwrap();
+        assert_eq!(table.barriers(), 1, "now each half is the other thread's in some iteration");
+        table.begin_loop(Some(2), None, false);
+        assert!(table.push(halves(0, 8)).is_err(), "the innermost loop has other trips");
+        assert!(table.end_loop() && table.end_loop());
+
+        let mut sram = Sram::new(24);
+        let mut table = Timetable::new(1);
+        table.begin_loop(Some(3), None, true);
+        table.push(smallvec![lease(&[], &[range(16..24, -8)], 3).unwrap()]).unwrap();
+        table.end_loop();
+        assert!(sram.access(&table.rows[1].leases[0]).is_none());
+        let team = super::super::team::Team::new(1).unwrap();
+        let next = std::sync::atomic::AtomicU8::new(1);
+        let run = |_: usize, _: usize, mut access: Access<'_>| {
+            access.views().writes[0].fill(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+            true
+        };
+        assert!(table.play(&mut sram, &team, &run, &|_| true));
+        let first: Vec<u8> = sram.bytes().iter().step_by(8).copied().collect();
+        assert_eq!(first, [3, 2, 1]);
     }
 
     #[test]

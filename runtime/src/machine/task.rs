@@ -3,7 +3,8 @@
 //! Preparing an instruction turns its regions into byte ranges and layouts relative to them, decides which operands are in place or have to be
 //! staged, and keeps what the kernel needs. Running it then allocates nothing.
 
-use super::sram::{Bytes, Lease, overlap};
+use super::sram::{Bytes, Lease, Moving};
+use super::views::Motion;
 use girih_ir::literal::Literal;
 use girih_ir::ops::gather::Gather as GatherDims;
 use girih_ir::ops::random::Random;
@@ -45,6 +46,8 @@ pub enum Feed {
 #[derive(Clone, Debug)]
 pub enum Work {
     Gemm(Gemm),
+    /// A product whose right operand was packed before, and where.
+    GemmPacked(Gemm, usize),
     Conv(Conv),
     /// A convolution whose result lies in several runs of bytes: it is computed densely and dealt out over the written slices.
     ConvRuns(Conv),
@@ -125,6 +128,35 @@ pub struct Task {
     pub lease: Lease,
 }
 
+/// Packed operands are at most so many elements long.
+const MOST_PACKED: usize = 2 << 20;
+/// Products of more rows repay packing by themselves.
+const MOST_ROWS: usize = 512;
+
+impl Task {
+    /// For a product whose right operand may be packed ahead: that operand, relative to its bytes, and the rows that it meets.
+    pub fn packable(&self) -> Option<(Layout, usize)> {
+        let Work::Gemm(gemm) = &self.work else { return None };
+        let staged = !matches!(self.ins.get(1), Some(Feed::View(spot)) if spot.dtype == DType::F32);
+        let g = squeezed(gemm);
+        let (m, n, k) = g.extents();
+        let fits = g.out.dims.len() == 2 && g.out.strides[1] == 1 && m <= MOST_ROWS && n.saturating_mul(k) <= MOST_PACKED && m * n * k > 0;
+        (!staged && fits).then_some((g.b, m))
+    }
+}
+
+/// The product without batch dimensions of extent 1.
+pub fn squeezed(g: &Gemm) -> Gemm {
+    let rank = g.out.dims.len();
+    let kept: SmallVec<[usize; 6]> = (0..rank).filter(|d| *d + 2 >= rank || g.out.dims[*d] != 1).collect();
+    let layout = |l: &Layout| Layout {
+        base: l.base,
+        dims: kept.iter().map(|d| l.dims[*d]).collect(),
+        strides: kept.iter().map(|d| l.strides[*d]).collect(),
+    };
+    Gemm { a: layout(&g.a), b: layout(&g.b), out: layout(&g.out), ..g.clone() }
+}
+
 /// Fused programs made ready, so that instructions share them.
 #[derive(Debug, Default)]
 pub struct Programs(Vec<((u32, u32), Arc<Compiled>)>);
@@ -154,17 +186,18 @@ pub fn extent(region: &Region) -> Result<Bytes, String> {
 }
 
 /// Collects operands and byte ranges into feeds, results and a lease.
-struct Operands {
-    reads: SmallVec<[Bytes; 4]>,
-    staged: SmallVec<[Bytes; 2]>,
+struct Operands<'m> {
+    reads: SmallVec<[Moving; 4]>,
+    staged: SmallVec<[Moving; 2]>,
     ins: SmallVec<[Feed; 4]>,
     outs: SmallVec<[Spot; 2]>,
-    writes: SmallVec<[Bytes; 2]>,
+    writes: SmallVec<[Moving; 2]>,
     out_regions: SmallVec<[Region; 2]>,
+    motion: &'m Motion,
 }
 
-impl Operands {
-    fn new(outs: &[&Region]) -> Result<Self, String> {
+impl<'m> Operands<'m> {
+    fn new(outs: &[&Region], motion: &'m Motion) -> Result<Self, String> {
         let mut o = Operands {
             reads: SmallVec::new(),
             staged: SmallVec::new(),
@@ -172,18 +205,21 @@ impl Operands {
             outs: SmallVec::new(),
             writes: SmallVec::new(),
             out_regions: outs.iter().map(|r| (*r).clone()).collect(),
+            motion,
         };
         for (slot, region) in outs.iter().enumerate() {
             let bytes = extent(region)?;
             o.outs.push(Spot { slot, dtype: region.dtype, layout: region.layout(bytes.start as u64) });
-            o.writes.push(bytes);
+            o.writes.push(Moving { bytes, step: motion.write(slot) });
         }
         Ok(o)
     }
 
     /// Adds an operand. `in_place`: it may be a result; `stage`: it has to be dense.
     fn read(&mut self, region: &Region, in_place: bool, stage: bool) -> Result<(), String> {
-        if let Some(k) = self.out_regions.iter().position(|o| in_place && o == region && o.elements() > 0) {
+        let step = self.motion.read(self.ins.len());
+        let same = |k: usize, o: &Region| in_place && o == region && o.elements() > 0 && self.motion.write(k) == step;
+        if let Some(k) = self.out_regions.iter().enumerate().position(|(k, o)| same(k, o)) {
             self.ins.push(Feed::InPlace(k));
             return Ok(());
         }
@@ -191,12 +227,13 @@ impl Operands {
         // An operand without elements may have any type; kernels want the right one.
         let dtype = if region.elements() == 0 { self.outs.first().map_or(region.dtype, |o| o.dtype) } else { region.dtype };
         let spot = |slot| Spot { slot, dtype, layout: region.layout(bytes.start as u64) };
-        if stage || self.writes.iter().any(|w| overlap(w, &bytes)) {
+        let range = Moving { bytes: bytes.clone(), step };
+        if stage || self.writes.iter().any(|w| w.meets(&range, self.motion.trips())) {
             self.ins.push(Feed::Staged(spot(self.staged.len())));
-            self.staged.push(bytes);
+            self.staged.push(range);
         } else {
             self.ins.push(Feed::View(spot(self.reads.len())));
-            self.reads.push(bytes);
+            self.reads.push(range);
         }
         Ok(())
     }
@@ -211,8 +248,8 @@ impl Operands {
     }
 
     fn task(self, work: Work) -> Result<Option<Task>, String> {
-        let lease = Lease::new(&self.reads, &self.writes, &self.staged).ok_or("two results overlap")?;
-        Ok(Some(Task { work, ins: self.ins, outs: self.outs, lease }))
+        let lease = Lease::moving(self.reads, self.writes, self.staged, self.motion.trips());
+        Ok(Some(Task { work, ins: self.ins, outs: self.outs, lease: lease.ok_or("two results overlap")? }))
     }
 }
 
@@ -237,10 +274,11 @@ pub fn window_dims(window: &WindowDims, extents: &[usize], sizes: &[usize]) -> R
     Ok((0..n).map(dim).collect())
 }
 
-/// Makes an instruction ready; `None` when there is nothing to do (queue and control instructions, relabels).
-pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Option<Task>, String> {
-    let mut o = Operands::new(&instr.writes())?;
-    let simple = |mut o: Operands, work: Work| {
+/// Makes an instruction ready, whose regions move like this in the loop around; `None` when there is nothing to do (queue and control
+/// instructions, relabels).
+pub fn prepare(instr: &Instr, motion: &Motion, program: &Program, programs: &mut Programs) -> Result<Option<Task>, String> {
+    let mut o = Operands::new(&instr.writes(), motion)?;
+    let simple = |mut o: Operands<'_>, work: Work| {
         instr.reads().into_iter().try_for_each(|r| o.read(r, false, false))?;
         o.task(work)
     };
@@ -252,7 +290,7 @@ pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Res
             let mut work = conv(&o, window, *feature_groups as usize, *batch_groups as usize)?;
             if let (Work::Conv(c), Some((runs, layout))) = (&work, runs_of(instr.writes()[0])?) {
                 work = Work::ConvRuns(Conv { out: layout, ..c.clone() });
-                o.writes = runs;
+                o.writes = runs.into_iter().map(|bytes| Moving { bytes, step: motion.write(0) }).collect();
             }
             o.task(work)
         }
@@ -291,7 +329,7 @@ pub fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Res
         Instr::Sort { dim, descending, .. } => simple(o, Work::Sort { dim: *dim as usize, descending: *descending }),
         Instr::TopK { largest, .. } => simple(o, Work::TopK { largest: *largest }),
         Instr::Random { random, origin, .. } => simple(o, Work::Random { random: random.clone(), origin: origin.clone() }),
-        Instr::Copy { out, input } if out == input => Ok(None),
+        Instr::Copy { out, input } if out == input && motion.read(0) == motion.write(0) => Ok(None),
         Instr::Copy { .. } => simple(o, Work::Copy),
         Instr::Pad { low, interior, .. } => simple(o, Work::Pad { low: low.clone(), interior: interior.clone() }),
         Instr::Concat { dim, .. } => simple(o, Work::Concat { dim: *dim as usize }),
@@ -330,7 +368,7 @@ fn merged(dims: &[usize], strides: &[i64]) -> Option<(usize, i64)> {
 }
 
 /// Free dimensions but the last go to the batch, where the other operand does not move; contracting ones become one, by staging if need be.
-fn gemm(mut o: Operands, out: &Region, a: &Region, b: &Region, batch: usize, contract: usize) -> Result<Option<Task>, String> {
+fn gemm(mut o: Operands<'_>, out: &Region, a: &Region, b: &Region, batch: usize, contract: usize) -> Result<Option<Task>, String> {
     let free = |r: &Region| r.dims.len().checked_sub(batch + contract);
     let (Some(nm), Some(nn)) = (free(a), free(b)) else {
         return Err("its operands have fewer dimensions than `batch` and `contract` say".into());
@@ -365,7 +403,7 @@ fn gemm(mut o: Operands, out: &Region, a: &Region, b: &Region, batch: usize, con
     o.task(Work::Gemm(g))
 }
 
-fn conv(o: &Operands, window: &WindowDims, feature_groups: usize, batch_groups: usize) -> Result<Work, String> {
+fn conv(o: &Operands<'_>, window: &WindowDims, feature_groups: usize, batch_groups: usize) -> Result<Work, String> {
     let (lhs, rhs) = (o.layout(0), o.layout(1));
     let spatial = lhs.dims.get(2..).ok_or("its input has fewer than two dimensions")?;
     let sizes = rhs.dims.get(2..).ok_or("its filter has fewer than two dimensions")?;
@@ -427,7 +465,8 @@ pub fn runs_of(region: &Region) -> Result<Option<(SmallVec<[Bytes; 2]>, Layout)>
 /// The convolution of an instruction, as if nothing were staged; `None` for other instructions and ill-formed windows.
 pub fn conv_of(instr: &Instr) -> Option<Conv> {
     let Instr::Conv { lhs, rhs, out, .. } = instr else { return None };
-    let mut o = Operands::new(&[out]).ok()?;
+    let still = Motion::default();
+    let mut o = Operands::new(&[out], &still).ok()?;
     [lhs, rhs].into_iter().try_for_each(|r| o.read(r, false, false)).ok()?;
     let Instr::Conv { window, feature_groups, batch_groups, .. } = instr else { return None };
     match conv(&o, window, *feature_groups as usize, *batch_groups as usize) {

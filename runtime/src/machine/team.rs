@@ -14,7 +14,8 @@ use super::place::Place;
 use super::split::split;
 use super::sram::{Access, Lease, Sram, Timetable};
 use super::strided;
-use super::task::{self, Programs, Task};
+use super::task::{self, Programs, Task, Work};
+use super::views::{self, Motion};
 use crate::error::RuntimeError;
 use crate::session::CancelToken;
 use girih_ir::axes::Box as Part;
@@ -66,8 +67,24 @@ impl Team {
 /// What one part of one instruction does.
 enum Job {
     Task(Task),
-    Load { host: usize, part: Part, layout: Layout, size: usize },
-    Store { host: usize, part: Part, layout: Layout, size: usize },
+    /// Packs the right operand of the products of a loop.
+    Pack {
+        slot: usize,
+        layout: Layout,
+        rows: usize,
+    },
+    Load {
+        host: usize,
+        part: Part,
+        layout: Layout,
+        size: usize,
+    },
+    Store {
+        host: usize,
+        part: Part,
+        layout: Layout,
+        size: usize,
+    },
 }
 
 /// One die made ready for a team.
@@ -78,6 +95,8 @@ pub struct HostMachine {
     rows: Vec<(u32, SmallVec<[Job; 2]>)>,
     benches: Vec<Mutex<Bench>>,
     isa: Isa,
+    /// Operands that are packed before a loop.
+    packed: usize,
 }
 
 impl HostMachine {
@@ -91,23 +110,54 @@ impl HostMachine {
             rows: Vec::new(),
             benches: (0..team.threads()).map(|_| Mutex::new(Bench::new())).collect(),
             isa,
+            packed: 0,
         };
         let mut programs = Programs::default();
         let stream = program.streams.get(code.stream.index()).map_or(&[][..], Vec::as_slice);
         let bad = |index, why| RuntimeError::Program { place: Place::new(program, 0, index).to_string(), why };
         let loops = Loops::of(stream).map_err(|(index, why)| bad(index, why))?;
-        let cuts: Vec<Vec<Instr>> = stream.iter().map(|instr| split(instr, program, team.threads())).collect();
-        for (index, instr) in stream.iter().enumerate() {
-            if instr.is_fence() {
+        let state: Vec<Region> = program.state.iter().flatten().map(|shard| shard.region.clone()).collect();
+        let lines = views::views(program, stream, &loops, &state);
+        let cuts: Vec<Vec<Instr>> = lines.iter().map(|line| split(&line.instr, program, team.threads())).collect();
+        // Operands that a loop packed, by line and part.
+        let mut packs: Vec<SmallVec<[usize; 2]>> = vec![SmallVec::new(); lines.len()];
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.gone) {
+            if line.instr.is_fence() {
+                if let (Instr::Loop { .. }, Some(end)) = (&line.instr, loops.partner(index)) {
+                    for i in views::repeated_products(&lines, index, end) {
+                        packs[i] = machine.pack(i, &cuts[i], &lines[i].motion, program).map_err(|why| bad(i, why))?;
+                    }
+                }
                 let solo = loops.partner(index).is_none_or(|end| cuts[index.min(end)..index.max(end)].iter().all(|c| c.len() == 1));
-                machine.control(index, instr, solo).map_err(|why| bad(index, why))?;
+                machine.control(index, &line.instr, solo).map_err(|why| bad(index, why))?;
                 continue;
             }
-            if !machine.push(index, &cuts[index], program, &mut programs).map_err(|why| bad(index, why))? {
-                machine.push(index, std::slice::from_ref(instr), program, &mut programs).map_err(|why| bad(index, why))?;
+            let (parts, one) = (&cuts[index], std::slice::from_ref(&line.instr));
+            let mut push = |parts: &[Instr]| machine.push(index, (parts, &line.motion, &packs[index]), program, &mut programs);
+            if !push(parts).map_err(|why| bad(index, why))? {
+                push(one).map_err(|why| bad(index, why))?;
             }
         }
         Ok(machine)
+    }
+
+    /// Adds the packing of the right operand of a product, part by part: each thread packs what its part will need. Returns the places of
+    /// what is packed; none when the parts would not be in the form for it.
+    fn pack(&mut self, index: usize, parts: &[Instr], motion: &Motion, program: &Program) -> Result<SmallVec<[usize; 2]>, String> {
+        let (mut jobs, mut leases, mut slots) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
+        for part in parts {
+            let Some(task) = task::prepare(part, motion, program, &mut Programs::default())? else { return Ok(SmallVec::new()) };
+            let (Some((layout, rows)), Instr::Gemm { b, .. }) = (task.packable(), part) else { return Ok(SmallVec::new()) };
+            leases.push(Lease::new(&[task::extent(b)?], &[], &[]).ok_or("its operand is empty")?);
+            slots.push(self.packed + slots.len());
+            jobs.push(Job::Pack { slot: self.packed + jobs.len(), layout, rows });
+        }
+        if self.table.push(leases).is_err() {
+            return Ok(SmallVec::new());
+        }
+        self.rows.push((index as u32, jobs));
+        self.packed += slots.len();
+        Ok(slots)
     }
 
     /// Adds a `loop`, `exit_unless` or `end_loop`. `solo`: no instruction of the loop has two parts.
@@ -128,10 +178,21 @@ impl HostMachine {
     }
 
     /// Adds the parts of an instruction; `false` when they would be in each other's way.
-    fn push(&mut self, index: usize, parts: &[Instr], program: &Program, programs: &mut Programs) -> Result<bool, String> {
+    fn push(
+        &mut self,
+        index: usize,
+        (parts, motion, packs): (&[Instr], &Motion, &[usize]),
+        program: &Program,
+        programs: &mut Programs,
+    ) -> Result<bool, String> {
         let (mut jobs, mut leases) = (SmallVec::new(), SmallVec::new());
-        for part in parts {
-            let Some((job, lease)) = job(part, program, programs)? else { return Ok(true) };
+        for (t, part) in parts.iter().enumerate() {
+            let Some((mut job, lease)) = job(part, motion, program, programs)? else { return Ok(true) };
+            if let (Job::Task(task), Some(slot), true) = (&mut job, packs.get(t), packs.len() == parts.len())
+                && let Work::Gemm(gemm) = &task.work
+            {
+                task.work = Work::GemmPacked(task::squeezed(gemm), *slot);
+            }
             leases.push(lease);
             jobs.push(job);
         }
@@ -212,7 +273,7 @@ fn lease_of(region: &Region, write: bool) -> Result<Lease, String> {
     lease.ok_or_else(|| "its region is empty".into())
 }
 
-fn job(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Option<(Job, Lease)>, String> {
+fn job(instr: &Instr, motion: &Motion, program: &Program, programs: &mut Programs) -> Result<Option<(Job, Lease)>, String> {
     Ok(match instr {
         Instr::Load { host, part, out } => {
             let bytes = task::extent(out)?;
@@ -227,7 +288,7 @@ fn job(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Opti
             Some((Job::Store { host: host.index(), part: part.clone(), layout, size: region.dtype.size() }, lease))
         }
         Instr::Send { .. } | Instr::Recv { .. } | Instr::RecvAdd { .. } => return Err("the host has no channels".into()),
-        other => task::prepare(other, program, programs)?.map(|t| {
+        other => task::prepare(other, motion, program, programs)?.map(|t| {
             let lease = t.lease.clone();
             (Job::Task(t), lease)
         }),
@@ -242,6 +303,9 @@ enum Trouble {
 fn run_job(job: &Job, mut access: Access<'_>, hosts: &Hosts, isa: Isa, bench: &mut Bench) -> Result<(), Trouble> {
     match job {
         Job::Task(task) => execute::run(task, access, isa, bench).map_err(Trouble::Kernel),
+        Job::Pack { slot, layout, rows } => {
+            execute::pack(*slot, layout, *rows, access.views().reads[0], isa, bench).map_err(Trouble::Kernel)
+        }
         Job::Load { host, part, layout, size } => {
             let loaded = hosts
                 .load(*host, part, |from, from_layout| strided::copy(*size, from, from_layout, &mut *access.views().writes[0], layout));
