@@ -77,6 +77,13 @@ pub struct DoesNotFit {
     pub repairs: Vec<Repair>,
 }
 
+impl DoesNotFit {
+    /// What is known without a plan: how much would be needed.
+    pub fn estimated(need: u64, have: u64) -> Self {
+        DoesNotFit { die: DieId(0), need, have, at: "an estimate".to_string(), live: Vec::new(), repairs: Vec::new() }
+    }
+}
+
 /// A change of the options with which a step fits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Repair {

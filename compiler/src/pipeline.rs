@@ -1,11 +1,13 @@
 //! The order of the passes: the only file that knows it, and the only one that may loop back.
 //!
 //! `canonicalize → optimize → precision → fuse → partition → place → schedule → memory → lower`, on a training step that `import`, `autodiff` and
-//! `train` made. How a split is found whose memory plan fits is in `fit`.
+//! `train` made. How a split is found whose memory plan fits is in `fit`, and what is
+//! done when there is none in `fallback`.
 
+mod fallback;
 mod fit;
 
-use crate::memory::{self, DoesNotFit, Failure, MemoryPlan, Repair};
+use crate::memory::{self, DoesNotFit, Failure, MemoryPlan};
 use crate::optimize::{OptimizeOptions, OptimizeReport};
 use crate::partition::PartitionReport;
 use crate::place::PlacedGraph;
@@ -163,10 +165,14 @@ pub struct CompileReport {
     pub dies_used: usize,
     /// Highest SRAM use of a die, in bytes.
     pub sram_peak: u64,
+    /// Estimated picoseconds of a step.
+    pub estimate: u64,
     /// How many values are made again instead of being kept.
     pub remat: usize,
     /// How many state tensors stay in host memory between their uses.
     pub streamed: usize,
+    /// Into how many slices the batch was cut because it did not fit otherwise; 0 when it was not.
+    pub microbatches: usize,
 }
 
 /// A level of the pipeline, handed to the observer after the pass that made it.
@@ -217,8 +223,6 @@ fn without_shards(graph: &Graph, one_die: bool) -> Graph {
     graph.rewritten(drop).map_or_else(|_| graph.clone(), |(g, _)| g)
 }
 
-/// Sizes of SRAM that are tried as a repair, in percent of what the best plan needs.
-const MORE_SRAM: [u64; 4] = [100, 104, 112, 130];
 /// Machines of so many dies run replicas when they can.
 const MANY_DIES: usize = 100;
 
@@ -250,8 +254,10 @@ impl<'a> Pipeline<'a> {
             program.replicas = Some(Box::new(replicas));
             return Ok((program, report));
         }
+        let source = (self.options.microbatches == Microbatches::Auto).then(|| step.clone());
         let step = self.rewrite(step)?;
-        let program = self.plan(step)?;
+        let plan = self.plan_or_report(step, source.as_ref())?;
+        let program = self.lower(plan)?;
         Ok((program, self.report))
     }
 
@@ -303,7 +309,13 @@ impl<'a> Pipeline<'a> {
     }
 
     /// The passes on the tensor graph: canonicalize, optimize, precision, fuse.
-    pub fn rewrite(&mut self, mut step: TrainStep) -> Result<TrainStep, CompileError> {
+    pub fn rewrite(&mut self, step: TrainStep) -> Result<TrainStep, CompileError> {
+        let parts = if let Microbatches::Exactly(parts) = self.options.microbatches { Some(parts) } else { None };
+        self.rewrite_in(step, parts)
+    }
+
+    /// The same with the batch in so many slices.
+    fn rewrite_in(&mut self, mut step: TrainStep, parts: Option<usize>) -> Result<TrainStep, CompileError> {
         let size = |s: &TrainStep| s.graph.nodes().len();
         let before = size(&step);
         let one_die = self.options.dies == Some(1) || self.target.mesh.sites() == 1;
@@ -313,7 +325,7 @@ impl<'a> Pipeline<'a> {
             (graph, n, String::new())
         });
         (self.observe)("canonicalize", Level::Step(&step));
-        if let Microbatches::Exactly(parts) = self.options.microbatches {
+        if let Some(parts) = parts {
             step = self.slice(&step, parts)?;
         }
         if let Some(options) = &self.options.optimize {
@@ -348,47 +360,8 @@ impl<'a> Pipeline<'a> {
 
     /// The passes from a fused step to a program: partition, place, schedule, memory, lower.
     pub fn plan(&mut self, step: TrainStep) -> Result<Program, CompileError> {
-        let step = if self.target.mesh.sites() > 1 { schedule::reorder(step) } else { step };
-        match self.fit(&step)? {
-            Ok(plan) => self.lower(plan),
-            Err(mut report) => {
-                report.repairs = self.repairs(&step, &report);
-                Err(CompileError::Fit(report))
-            }
-        }
-    }
-
-    /// Changes of the options with which the step fits, fastest first. Each one is planned.
-    fn repairs(&self, step: &TrainStep, report: &DoesNotFit) -> Vec<Repair> {
-        let mut tries: Vec<(String, Target, CompileOptions)> = Vec::new();
-        if !self.options.remat {
-            tries.push(("--remat auto".into(), self.target.clone(), CompileOptions { remat: true, ..self.options.clone() }));
-        }
-        if self.options.stream == Stream::Off {
-            tries.push(("--stream auto".into(), self.target.clone(), CompileOptions { stream: Stream::Auto, ..self.options.clone() }));
-        }
-        let all = self.target.live_dies().len();
-        if self.options.dies.is_some_and(|n| n < all) {
-            tries.push((format!("--dies {all}"), self.target.clone(), CompileOptions { dies: Some(all), ..self.options.clone() }));
-        }
-        let planned = |(flag, target, options): (String, Target, CompileOptions)| {
-            let plan = Pipeline::new(&target, &options).fit(step).ok()?.ok()?;
-            let peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
-            Some(Repair { flag, peak, picoseconds: plan.schedule.placed.sharded.cost })
-        };
-        let mut repairs: Vec<Repair> = tries.into_iter().filter_map(planned).collect();
-        // What the best plan so far needs, or a little more: with another size another split may be tried first.
-        let larger = |percent: &u64| {
-            let need = report.need.saturating_mul(*percent) / 100;
-            let sram =
-                if need < 64 << 20 { format!("sram={}KiB", need.div_ceil(1 << 10)) } else { format!("sram={}MiB", need.div_ceil(1 << 20)) };
-            let mut target = self.target.clone();
-            target.set(&sram).ok()?;
-            planned((format!("--set {sram}"), target, self.options.clone()))
-        };
-        repairs.extend(MORE_SRAM.iter().find_map(larger));
-        repairs.sort_by_key(|r| r.picoseconds);
-        repairs
+        let plan = self.plan_or_report(step, None)?;
+        self.lower(plan)
     }
 
     fn memory(&mut self, sharded: ShardedGraph, mesh: &LogicalMesh) -> Result<Result<MemoryPlan, Failure>, CompileError> {
@@ -417,6 +390,7 @@ impl<'a> Pipeline<'a> {
             self.report.sram_peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
             let sharded = &plan.schedule.placed.sharded;
             (self.report.remat, self.report.streamed) = (sharded.remat.len(), sharded.streamed.len());
+            self.report.estimate = sharded.cost;
             (self.observe)("memory", Level::Planned(plan));
         }
         Ok(plan)

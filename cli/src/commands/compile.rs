@@ -179,7 +179,7 @@ impl Compile {
             rows.insert(1, row("optimize", format!("{} nodes -> {}, estimated time {saved:+.0} % saved", o.nodes_before, o.nodes_after)));
         }
         let r = &compiled.report;
-        let made: Vec<String> = [(r.remat, "values made again"), (r.streamed, "state tensors streamed")]
+        let made: Vec<String> = [(r.remat, "values made again"), (r.streamed, "state tensors streamed"), (r.microbatches, "microbatches")]
             .into_iter()
             .filter_map(|(n, what)| (n > 0).then(|| format!("{n} {what}")))
             .collect();
@@ -203,6 +203,7 @@ impl Compile {
         let mut d = summary::document(&compiled.program);
         d["passes"] = passes_document(&compiled.report);
         d["values_made_again"] = json!(compiled.report.remat);
+        d["microbatches"] = json!(compiled.report.microbatches.max(1));
         d["checked"] = super::check::stats(&compiled.program.stats());
         d["output"] = json!(written.map(|(path, size)| json!({ "path": path.display().to_string(), "bytes": size })));
         d

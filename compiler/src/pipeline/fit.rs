@@ -126,7 +126,8 @@ fn best(drafts: &[Draft], goal: u64) -> Option<usize> {
 
 impl Pipeline<'_> {
     /// The fastest plan that is found to fit, or why none does.
-    pub(super) fn fit(&mut self, step: &TrainStep) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+    /// `explain`: what does not fit is placed all the same, to say where; else the report has the need of a draft only.
+    pub(super) fn fit(&mut self, step: &TrainStep, explain: bool) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
         let (start, nodes) = (Instant::now(), step.graph.nodes().len());
         let space = Space::new(step, self.target, self.options.dies)?;
         let work = Drafting { space, target: self.target, remat: self.options.remat, stream: self.options.stream };
@@ -151,16 +152,16 @@ impl Pipeline<'_> {
         }
         let drafts = self.drafts(&work, goal)?;
         if self.options.stream != Stream::Auto {
-            return self.settle(&work, drafts, failure);
+            return self.settle(&work, drafts, failure, explain);
         }
         if drafts.iter().any(|d| d.peak <= have) {
-            match self.settle(&work, drafts.clone(), failure)? {
+            match self.settle(&work, drafts.clone(), failure, false)? {
                 Ok(plan) => return Ok(Ok(plan)),
                 Err(found) => failure = Some(found),
             }
         }
         let streamed = self.streamed(&work, &drafts, goal)?;
-        self.settle(&work, if streamed.is_empty() { drafts } else { streamed }, failure)
+        self.settle(&work, if streamed.is_empty() { drafts } else { streamed }, failure, explain)
     }
 
     /// Drafts at prices around the best one.
@@ -199,6 +200,7 @@ impl Pipeline<'_> {
         work: &Drafting<'_>,
         mut drafts: Vec<Draft>,
         mut failure: Option<Box<DoesNotFit>>,
+        explain: bool,
     ) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
         let have = self.target.sram_bytes();
         let (mut goal, mut hopeless) = (have, false);
@@ -206,7 +208,10 @@ impl Pipeline<'_> {
             let Some(at) = best(&drafts, goal) else { break };
             let draft = drafts.remove(at);
             // What is too much on one die is placed once, to say where.
-            if draft.peak > have && std::mem::replace(&mut hopeless, true) {
+            if draft.peak > have && (!explain || std::mem::replace(&mut hopeless, true)) {
+                if !explain && failure.as_ref().is_none_or(|f| draft.peak < f.need) {
+                    failure = Some(Box::new(DoesNotFit::estimated(draft.peak, have)));
+                }
                 break;
             }
             let sharded = ShardedGraph { cost: draft.time, ..draft.sharded.clone() };
