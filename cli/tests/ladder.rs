@@ -78,7 +78,7 @@ impl Ladder<'_> {
     fn compile(&self, flags: &[&str]) -> (i32, Value) {
         let out = self.dir.join("step.girih").to_string_lossy().into_owned();
         let mut args = vec!["compile", &self.model, "--weights", &self.weights, "--format", "json", "-o", &out];
-        args.extend(["--loss", "softmax_cross_entropy", "--optimizer", "adamw:lr=1e-4", "--dies", "4"]);
+        args.extend(["--loss", "softmax_cross_entropy", "--optimizer", "adamw:lr=1e-4", "--dies", "4", "--microbatches", "off"]);
         args.extend(flags);
         let done = girih(&args);
         let document = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&done.stderr)));
@@ -112,7 +112,7 @@ fn the_way_down_ends_in_repairs_that_work() {
     let mut sram = first["sram_peak_bytes"].as_u64().unwrap();
     let mut seen: Vec<(u64, u64, u64)> = Vec::new();
     let refused = loop {
-        sram = sram * 3 / 4;
+        sram = sram * 9 / 10;
         let limit = format!("sram={sram}B");
         let (code, document) = ladder.compile(&["--set", &limit]);
         if code != 0 {
@@ -123,7 +123,7 @@ fn the_way_down_ends_in_repairs_that_work() {
         assert!(number("sram_peak_bytes") <= sram);
         assert!(same(&ladder.losses(), &want), "{sram} bytes: {:?} instead of {want:?}", ladder.losses());
         seen.push((sram, number("values_made_again"), number("streamed_bytes")));
-        assert!(seen.len() < 20, "it fits into next to nothing: {seen:?}");
+        assert!(seen.len() < 30, "it fits into next to nothing: {seen:?}");
     };
     println!("SRAM, values made again, bytes streamed: {seen:?}");
     let again = seen.iter().position(|r| r.1 > 0);

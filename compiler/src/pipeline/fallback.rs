@@ -32,16 +32,27 @@ impl Pipeline<'_> {
             Ok(plan) => return Ok(plan),
             Err(report) => report,
         };
-        for parts in cuts(&counts, report.need, report.have) {
+        let cuts = cuts(&counts, report.need, report.have);
+        let mut far = false;
+        for (k, parts) in cuts.iter().copied().enumerate() {
+            let last = k + 1 == cuts.len();
+            // What is far from fitting gets there with the smallest slices, if at all.
+            if far && !last {
+                continue;
+            }
             let Some(sliced) = source.and_then(|s| self.rewrite_in(s.clone(), Some(parts)).ok()) else { break };
             let sliced = self.ordered(sliced);
-            match self.fit(&sliced, false)? {
+            match self.fit(&sliced, last)? {
                 Ok(plan) => {
                     self.report.microbatches = parts;
                     return Ok(plan);
                 }
-                Err(found) if found.need < report.need => (report, best) = (found, sliced),
-                Err(_) => {}
+                Err(found) => {
+                    far = found.need > 2 * found.have;
+                    if found.need < report.need {
+                        (report, best) = (found, sliced);
+                    }
+                }
             }
         }
         if report.live.is_empty() {
