@@ -3,7 +3,7 @@
 use super::Refusal;
 use super::classes::{Class, Classes, Split, regrouped_back};
 use crate::sharded::axes_of;
-use girih_ir::axes::DimUse;
+use girih_ir::axes::{DimUse, LoopKind};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::ops::broadcast::Broadcast;
@@ -146,22 +146,25 @@ impl<'a> Rebuild<'a> {
 
     /// The op of a node with the extents of a slice.
     fn local_op(&self, v: ValueId) -> Op {
+        let node = self.graph().node(v);
+        let at = |class: Class| if let Class::Sliced(s) = class { Some(s.dim) } else { None };
+        let result = if matches!(node.op, Op::Proj(_)) { None } else { at(self.classes.made(v)) };
+        self.resized(v, result, node.operands.first().and_then(|o| at(self.classes.class(*o))))
+    }
+
+    /// The op of a node whose result and first operand are cut along these dimensions.
+    fn resized(&self, v: ValueId, result: Option<usize>, operand: Option<usize>) -> Op {
         let graph = self.graph();
         let node = graph.node(v);
         let parts = self.classes.parts;
         let mut op = node.op.clone();
-        let at = |class: Class| if let Class::Sliced(s) = class { Some(s.dim) } else { None };
-        let result = if matches!(op, Op::Proj(_)) { None } else { at(self.classes.made(v)) };
         match (&mut op, result) {
             (Op::Broadcast(b), Some(d)) => b.shape[d] /= parts,
             (Op::Reshape(r), Some(d)) => r.shape[d] /= parts,
             (Op::Slice(s), Some(d)) => s.limit[d] = s.start[d] + (s.limit[d] - s.start[d]) / parts,
             (Op::DynamicSlice(s), Some(d)) => s.sizes[d] /= parts,
             (Op::Gather(g), _) => {
-                if let Some(d) = at(self.classes.class(node.operands[0]))
-                    && g.slice_sizes[d] == graph.shape(node.operands[0])[d]
-                    && g.slice_sizes[d] > 1
-                {
+                if let Some(d) = operand.filter(|d| g.slice_sizes[*d] == graph.shape(node.operands[0])[*d] && g.slice_sizes[*d] > 1) {
                     g.slice_sizes[d] /= parts;
                 }
             }
@@ -222,22 +225,39 @@ impl<'a> Rebuild<'a> {
                 let operand = self.cut(from, before, depth + 1)?;
                 self.add(v, Reshape { shape: local() }.into(), &[operand])?
             }
-            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_) | Op::Transpose(_) => {
-                let axes = axes_of(graph, v);
-                let Some(DimUse::Loop(l)) = axes.results[0].get(split.dim) else { return Ok(None) };
-                let mut operands = Vec::with_capacity(node.operands.len());
-                for (k, o) in node.operands.iter().enumerate() {
-                    operands.push(match axes.operands[k].iter().position(|u| *u == DimUse::Loop(*l)) {
-                        Some(dim) => self.cut(*o, Split { dim, ..split }, depth + 1)?,
-                        None => self.uniform(*o)?,
-                    });
-                }
-                self.out.set_origin(graph.origin(v));
-                self.add(v, node.op.clone(), &operands)?
-            }
-            _ => return Ok(None),
+            Op::Input(_) | Op::Iota(_) | Op::Random(_) | Op::Proj(_) => return Ok(None),
+            Op::Carry(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_) => return Ok(None),
+            _ => return self.share_of_loop(v, split, depth),
         };
         Ok(Some(made))
+    }
+
+    /// The share of a node that goes through its result row by row: from the rows of its operands.
+    fn share_of_loop(&mut self, v: ValueId, split: Split, depth: usize) -> Result<Option<ValueId>, Refusal> {
+        let graph = self.graph();
+        let node = graph.node(v);
+        let axes = axes_of(graph, v);
+        let Some(DimUse::Loop(l)) = axes.results[0].get(split.dim) else { return Ok(None) };
+        let moves = |u: &DimUse| match u {
+            DimUse::Loop(_) | DimUse::Whole => false,
+            DimUse::Window { loop_dim, .. } => loop_dim == l,
+            DimUse::Linear { terms, .. } => terms.iter().any(|t| t.0 == *l),
+        };
+        let rows = axes.loops[*l].kind == LoopKind::Parallel && graph.ty(v).as_tensor().is_some();
+        if !rows || axes.operands.iter().flatten().any(moves) {
+            return Ok(None);
+        }
+        let cut = |k: usize| axes.operands[k].iter().position(|u| *u == DimUse::Loop(*l));
+        let mut operands = Vec::with_capacity(node.operands.len());
+        for (k, o) in node.operands.iter().enumerate() {
+            operands.push(match cut(k) {
+                Some(dim) => self.cut(*o, Split { dim, ..split }, depth + 1)?,
+                None => self.uniform(*o)?,
+            });
+        }
+        let op = self.resized(v, Some(split.dim), if operands.is_empty() { None } else { cut(0) });
+        self.out.set_origin(graph.origin(v));
+        self.add(v, op, &operands).map(Some)
     }
 
     /// The share of a value that is there as a whole, by the number of the slice.
