@@ -25,6 +25,9 @@ pub use explain::{Alternative, Explanation, explain};
 pub use remat::{Remat, rematerialize};
 pub use stream::{Streamable, edge_time, relieved, streamable};
 
+/// Half as many dies, or fewer, may cost one part in so many more: idle dies take no power, and somebody else can use them.
+const SPARING: u64 = 25;
+
 /// What the partitioner is asked to do.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct PartitionOptions {
@@ -110,7 +113,8 @@ impl<'a> Space<'a> {
         let mut best = u64::MAX;
         for mesh in meshes.into_iter().rev() {
             let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
-            let Some(terms) = Terms::of(step, shape, &CostModel::new(target, shape, dies.is_some()), best) else { continue };
+            let limit = best.saturating_add(best / SPARING);
+            let Some(terms) = Terms::of(step, shape, &CostModel::new(step, target, shape, dies.is_some()), limit) else { continue };
             let candidate = Candidate { mesh, terms };
             best = best.min(candidate.solve(step, &Price::default()).0.cost);
             space.meshes.push(candidate);
@@ -127,10 +131,20 @@ impl<'a> Space<'a> {
     pub fn solve(&self, price: &Price) -> Solved {
         let mut tried = Vec::new();
         let mut best: Option<(u64, Solved)> = None;
+        // The lowest cost so far, and the dies that it takes.
+        let mut least: Option<(u64, usize)> = None;
         for (mesh, candidate) in self.meshes.iter().enumerate() {
             let (sharded, found, priced) = candidate.solve(self.step, price);
             tried.push((sharded.mesh.rows, sharded.mesh.cols, sharded.cost));
-            if best.as_ref().is_none_or(|(b, _)| priced <= *b) {
+            let dies = sharded.mesh.count();
+            let lowest = least.is_none_or(|(cost, _)| priced <= cost);
+            let sparing = least.is_some_and(|(cost, most)| dies * 2 <= most && priced <= cost.saturating_add(cost / SPARING));
+            // Among the sparing ones, the fewest dies, and of those the cheapest.
+            let fewer = best.as_ref().is_none_or(|(b, s)| dies < s.sharded.mesh.count() || priced <= *b);
+            if lowest {
+                least = Some((priced, dies));
+            }
+            if lowest || sparing && fewer {
                 best = Some((priced, Solved { sharded, mesh, report: found }));
             }
         }
@@ -185,7 +199,10 @@ struct EdgeTerm {
 impl<'a> Terms<'a> {
     /// The terms; `None` when the work alone costs more than `limit`.
     fn of(step: &'a TrainStep, mesh: MeshShape, model: &CostModel<'_>, limit: u64) -> Option<Self> {
-        let groups = Groups::of(step, mesh);
+        let mut groups = Groups::of(step, mesh);
+        let rank_of = |g: usize| -> Vec<u64> { groups.list[g].options.iter().map(|o| model.rank(&groups, g, o)).collect() };
+        let ranks: Vec<Vec<u64>> = (0..groups.list.len()).into_par_iter().map(rank_of).collect();
+        ranks.iter().enumerate().for_each(|(g, ranks)| groups.keep_best(g, ranks, model.options()));
         let of_group = |g: usize| {
             let (mut work, mut bytes) = (Vec::new(), Vec::new());
             for option in &groups.list[g].options {

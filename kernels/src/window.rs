@@ -139,7 +139,7 @@ impl Grid {
             leaves(&windows[*d]) && operand.strides[*d] == 1 && results.strides[*d] == 1 && results.dims[*d] == operand.dims[*d]
         })?;
         let channels = results.dims[along];
-        if channels < 8 || windows.iter().map(|w| w.window).product::<usize>() > TAPS || results.elements() == 0 {
+        if channels < 2 || windows.iter().map(|w| w.window).product::<usize>() > TAPS || results.elements() == 0 {
             return None;
         }
         let (mut dims, mut tiles) = (SmallVec::new(), true);

@@ -5,7 +5,10 @@ use crate::sharded::MeshShape;
 use girih_ir::axes::{Axes, DimUse, LoopKind, box_dims};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
-use girih_ir::target::Target;
+use girih_ir::ops::convolution::Convolution;
+use girih_ir::step::TrainStep;
+use girih_ir::target::engines::inside;
+use girih_ir::target::{Target, WindowShape};
 use girih_ir::types::{TensorType, element_count};
 use std::ops::Range;
 
@@ -15,14 +18,24 @@ const SPREAD_DISCOUNT: f64 = 1.0 / 256.0;
 /// Direct exchange along a line loads its middle links so much more than the ends of one die.
 const CONTENTION: f64 = 1.3;
 
+/// The same in a step of images: what spatial cuts move goes next door, and everything else crosses its way.
+const CONTENTION_OF_IMAGES: f64 = 3.0;
+
 /// Iterations that a `while` is taken to run.
 const WHILE_RUNS: usize = 8;
+
+/// Options a group keeps; the rest are dominated or nearly so.
+const OPTIONS: usize = 14;
+/// The same in a step of images.
+const OPTIONS_OF_IMAGES: usize = 17;
 
 /// Costs on one logical mesh.
 pub(super) struct CostModel<'a> {
     target: &'a Target,
     mesh: MeshShape,
     move_weight: f64,
+    /// Whether the step has convolutions with windows that overlap.
+    images: bool,
 }
 
 /// What moving a value takes, and the bytes of the copy that it leaves on a die.
@@ -45,8 +58,9 @@ enum Along {
 
 impl<'a> CostModel<'a> {
     /// Costs on a mesh; `given` when the mesh is not up for choice.
-    pub fn new(target: &'a Target, mesh: MeshShape, given: bool) -> Self {
-        CostModel { target, mesh, move_weight: if given { SPREAD_DISCOUNT } else { 1.0 } }
+    pub fn new(step: &TrainStep, target: &'a Target, mesh: MeshShape, given: bool) -> Self {
+        let images = step.graph.values().any(|v| overlaps(&step.graph, v));
+        CostModel { target, mesh, move_weight: if given { SPREAD_DISCOUNT } else { 1.0 }, images }
     }
 
     /// Picoseconds of all members of a group on the busiest die, and the bytes of the results of each member there.
@@ -58,17 +72,55 @@ impl<'a> CostModel<'a> {
                 bytes.push(0);
                 continue;
             };
-            let ranges: Vec<_> = axes
-                .loops
-                .iter()
-                .zip(&member.dim_of_loop)
-                .map(|(l, d)| 0..l.extent.div_ceil(groups.parts(choice, *d)).min(l.extent))
-                .collect();
+            let ranges = groups.largest_ranges(member, axes, choice);
             bytes.push(result_bytes(&groups.step.graph, member.node, axes, &ranges) as u64);
             let once = work(self.target, &groups.step.graph, member.node, axes, &ranges);
             seconds += once * groups.nest.runs(member.node, WHILE_RUNS) as f64;
         }
         ((seconds * 1e12) as u64, bytes)
+    }
+
+    fn contention(&self) -> f64 {
+        if self.images { CONTENTION_OF_IMAGES } else { CONTENTION }
+    }
+
+    /// By what the options of a group are ranked, when it has too many: what they cost at least in a step of images, where they differ
+    /// most in what they move; the largest share of a die otherwise.
+    pub fn rank(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> u64 {
+        if self.images {
+            return self.group(groups, g, choice).0.saturating_add(self.least_moves(groups, g, choice));
+        }
+        groups.largest_share(g, choice)
+    }
+
+    /// Options that a group keeps.
+    pub fn options(&self) -> usize {
+        if self.images { OPTIONS_OF_IMAGES } else { OPTIONS }
+    }
+
+    /// What a choice moves at least: the operands' parts that are not a die's own when every value lies somewhere once, and its partial sums.
+    fn least_moves(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> u64 {
+        let (graph, dies) = (&groups.step.graph, self.mesh.count() as f64);
+        let mut bytes = 0.0;
+        for member in &groups.list[g].members {
+            let Some(axes) = &groups.axes[member.node.index()] else { continue };
+            let ranges = groups.largest_ranges(member, axes, choice);
+            let runs = groups.nest.runs(member.node, WHILE_RUNS) as f64;
+            for (k, o) in graph.node(member.node).operands.iter().enumerate() {
+                if groups.place[groups.resolve(*o).0.index()].is_some_and(|p| p.0 == g) {
+                    continue;
+                }
+                let ty = graph.tensor_ty(*o);
+                let need = element_count(&box_dims(&axes.operand_box(k, &ty.shape, &ranges))) * ty.dtype.size();
+                bytes += runs * (need as f64 - ty.bytes() as f64 / dies).max(0.0);
+            }
+            for (dim, size) in [(choice.y, self.mesh.rows), (choice.x, self.mesh.cols)] {
+                if along_result(axes, 0, &member.dim_of_loop, dim) == Along::Partial {
+                    bytes += runs * result_bytes(graph, member.node, axes, &ranges) as f64 * (size as f64 - 1.0) / size as f64;
+                }
+            }
+        }
+        (self.contention() * bytes / self.target.link_bandwidth() * self.move_weight * 1e12) as u64
     }
 
     /// Moving the value of an edge from how it is made to how it is read.
@@ -82,19 +134,29 @@ impl<'a> CostModel<'a> {
         // What is combined is cut into pieces along all axes at once, and so is what is gathered.
         let (mut local, mut combined) = (1.0, 0.0);
         let (mut senders, mut adders) = (1usize, 1usize);
-        let sides = [(made.y, read.y, self.mesh.rows), (made.x, read.x, self.mesh.cols)];
-        for (made, read, size) in sides {
+        let (mut halo, mut neighbors) = (0.0, 0usize);
+        let sides = [(made.y, read.y, self.mesh.rows, false), (made.x, read.x, self.mesh.cols, true)];
+        for (m, r, size, along_x) in sides {
             if size <= 1 {
                 continue;
             }
-            let source = along_result(from, e.component, &e.from.dim_of_loop, made);
-            let wanted = along_operand(to, e.operand, &e.to.dim_of_loop, read);
+            let source = along_result(from, e.component, &e.from.dim_of_loop, m);
+            let wanted = along_operand(to, e.operand, &e.to.dim_of_loop, r);
             if let Along::Dim(_) = wanted {
                 need /= size as f64;
             }
             match (source, wanted) {
                 (Along::Replicated, _) => {}
-                (Along::Dim(a), Along::Dim(b)) if a == b => {}
+                (Along::Dim(a), Along::Dim(b)) if a == b => {
+                    // Both axes may split the dimension: it is cut once then.
+                    let both = made.y == made.x && read.y == read.x;
+                    if !(both && along_x)
+                        && let Some(share) = self.halo(groups, e, a, both, size)
+                    {
+                        halo += share;
+                        neighbors += 2;
+                    }
+                }
                 (Along::Partial, wanted) => {
                     combined += ty.bytes() as f64 * (size as f64 - 1.0) / size as f64;
                     adders *= size;
@@ -114,19 +176,52 @@ impl<'a> CostModel<'a> {
             let whole = |made: Option<usize>| !matches!(along_result(from, e.component, &e.from.dim_of_loop, made), Along::Dim(_));
             combined /= (if whole(made.y) { 1 } else { self.mesh.rows } * if whole(made.x) { 1 } else { self.mesh.cols }) as f64;
         }
-        let bytes = need * (1.0 - local) + combined;
+        let gathered = need * (1.0 - local) + need * local * halo;
+        let bytes = gathered + combined;
         if bytes <= 0.0 {
             return Move::default();
         }
         // Each message occupies the engines of both ends while it is issued; all that arrives for a die is issued by others.
-        let pieces = (senders + adders - 2) as f64;
+        let pieces = (senders + adders - 2 + neighbors) as f64;
         let issue = 2.0 * self.target.launch_overhead() + self.target.message_overhead();
-        let latency = self.target.hop_latency() * (self.mesh.rows + self.mesh.cols) as f64 / 2.0;
-        let seconds = CONTENTION * bytes / self.target.link_bandwidth() + pieces * issue + latency;
+        // Halos come from next door, everything else from half a mesh away.
+        let hops = if senders + adders == 2 { 1.0 } else { (self.mesh.rows + self.mesh.cols) as f64 / 2.0 };
+        let latency = self.target.hop_latency() * hops;
+        let seconds = self.contention() * bytes / self.target.link_bandwidth() + pieces * issue + latency;
         // What does not change in a loop is moved before it.
         let runs = groups.nest.runs(e.from.node, WHILE_RUNS) as f64;
-        Move { picoseconds: (seconds * runs * self.move_weight * 1e12) as u64, bytes: (need * (1.0 - local)) as u64 }
+        Move { picoseconds: (seconds * runs * self.move_weight * 1e12) as u64, bytes: gathered as u64 }
     }
+}
+
+impl CostModel<'_> {
+    /// The largest part of what a die reads along dimension `dim`, split alike where it is made and where it is read, that its
+    /// neighbors along a mesh axis (or all of them) made: the halo of a window, and what uneven cuts shift. `None` when there is none;
+    /// slices and pads, whose windows are single elements, count as local.
+    fn halo(&self, groups: &Groups<'_>, e: &Edge, dim: usize, both: bool, parts: usize) -> Option<f64> {
+        let (from, to) = (groups.axes[e.from.node.index()].as_ref()?, groups.axes[e.to.node.index()].as_ref()?);
+        let used = &to.operands[e.operand][dim];
+        let (DimUse::Window { loop_dim, size: 2.., .. }, DimUse::Loop(made)) = (used, &from.results[e.component][dim]) else { return None };
+        let parts = if both { self.mesh.count() } else { parts };
+        let (extent, reads) = (from.loops[*made].extent, to.loops[*loop_dim].extent);
+        let mut ranges: Vec<Range<usize>> = to.full_ranges();
+        let missing = |p: usize| {
+            ranges[*loop_dim] = p * reads / parts..(p + 1) * reads / parts;
+            let (need, have) = (used.touched(extent, &ranges), p * extent / parts..(p + 1) * extent / parts);
+            let own = need.end.min(have.end).saturating_sub(need.start.max(have.start));
+            if need.is_empty() { 0.0 } else { (need.len() - own) as f64 / need.len() as f64 }
+        };
+        let most = (0..parts).map(missing).fold(0.0, f64::max);
+        (most > 0.0).then_some(most)
+    }
+}
+
+/// Whether a node is a convolution whose windows overlap, so that cutting positions leaves halos.
+fn overlaps(graph: &Graph, v: ValueId) -> bool {
+    let node = graph.node(v);
+    let Op::Convolution(c) = &node.op else { return false };
+    let windows = c.windows(graph.shape(node.operands[0]), graph.shape(node.operands[1]));
+    windows.iter().any(|w| w.window > w.stride && w.window < w.extent)
 }
 
 /// For each node, whether memory is short somewhere between it and the last use of its results.
@@ -183,18 +278,37 @@ pub(super) fn work(target: &Target, graph: &Graph, node: ValueId, axes: &Axes, r
             let rows = left - d.lhs_contract.len();
             target.gemm_seconds(graph.tensor_ty(n.operands[0]).dtype, extent(0..rows), extent(rows..rank), extent(rank..ranges.len()))
         }
-        Op::Convolution(_) => {
-            let split = |want: bool| -> usize {
-                let picked = axes.loops.iter().zip(ranges).filter(|(l, _)| matches!(l.kind, LoopKind::Reduce(_)) == want);
-                picked.map(|(_, r)| r.len().max(1)).product()
-            };
-            let (outer, depth) = (split(false), split(true));
-            let columns = ranges.get(1).map_or(1, |r| r.len()).clamp(1, outer.max(1));
-            target.gemm_seconds(graph.tensor_ty(node).dtype, (outer / columns).max(1), columns, depth)
-        }
+        Op::Convolution(c) => target.conv_seconds(graph.tensor_ty(n.operands[0]).dtype, &conv_share(c, graph, node, axes, ranges)),
         _ => axes.ops(ranges) as f64 / target.vector_flops(),
     };
     compute.max(memory) + target.launch_overhead()
+}
+
+/// A share of a convolution as the target's model sees it.
+fn conv_share(c: &Convolution, graph: &Graph, node: ValueId, axes: &Axes, ranges: &[Range<usize>]) -> WindowShape {
+    let operands = &graph.node(node).operands;
+    let (lhs, rhs) = (graph.tensor_ty(operands[0]), graph.tensor_ty(operands[1]));
+    let len = |l: usize| ranges.get(l).map_or(1, |r| r.len().max(1));
+    let (rank, feature) = (c.out_dims.len(), c.out_dims[1]);
+    let all = c.feature_groups.max(c.batch_groups).max(1);
+    // A share has whole groups, or all of its outputs are of one.
+    let each = (axes.loops[feature].extent / all).max(1);
+    let groups = (len(feature) / each).clamp(1, all);
+    let windows = c.windows(&lhs.shape, &rhs.shape);
+    let positions: Vec<usize> = c.out_dims[2..].iter().map(|d| len(*d)).collect();
+    let taps = windows.iter().zip(&c.out_dims[2..]).map(|(w, d)| {
+        let extent = if w.extent == 0 { 0 } else { (w.extent - 1) * w.base_dilation + 1 };
+        inside(axes.loops[*d].extent, w.window, w.stride, w.window_dilation, w.pad_low, extent)
+    });
+    WindowShape {
+        batch: len(c.out_dims[0]),
+        groups,
+        inputs: len(rank),
+        outputs: (len(feature) / groups).max(1),
+        inside: taps.collect(),
+        positions,
+        window: (0..windows.len()).map(|s| len(rank + 1 + s)).collect(),
+    }
 }
 
 /// How a result lies along a mesh axis that is given to a dimension of its group.

@@ -6,9 +6,8 @@ use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
 use girih_ir::step::TrainStep;
+use std::ops::Range;
 
-/// Options a group keeps; the rest are dominated or nearly so.
-const OPTIONS: usize = 14;
 /// Loops of a group that are considered for splitting, longest first.
 const SPLITTABLE: usize = 5;
 
@@ -188,11 +187,30 @@ impl<'a> Groups<'a> {
         // Most parallel first; splitting nothing always stays possible.
         options.sort_by_key(|c| self.largest_share(g, c));
         let serial = Choice { y: None, x: None };
-        options.truncate(OPTIONS);
         if !options.contains(&serial) {
             options.push(serial);
         }
         options
+    }
+
+    /// Keeps the options of a group with the lowest scores, in their order; the serial one, which comes last, always stays.
+    pub fn keep_best(&mut self, g: usize, scores: &[u64], most: usize) {
+        let options = &mut self.list[g].options;
+        if options.len() <= most + 1 {
+            return;
+        }
+        let mut order: Vec<usize> = (0..options.len()).collect();
+        let serial = Choice { y: None, x: None };
+        order.sort_by_key(|i| (options[*i] != serial, scores[*i], *i));
+        let mut kept = order[..=most].to_vec();
+        kept.sort_unstable();
+        *options = kept.into_iter().map(|i| options[i]).collect();
+    }
+
+    /// The loops of a member as the busiest die runs them.
+    pub fn largest_ranges(&self, member: &Member, axes: &Axes, choice: &Choice) -> Vec<Range<usize>> {
+        let loops = axes.loops.iter().zip(&member.dim_of_loop);
+        loops.map(|(l, d)| 0..l.extent.div_ceil(self.parts(choice, *d)).min(l.extent)).collect()
     }
 
     /// Iterations of the busiest die, in the group's dimensions.

@@ -4,6 +4,10 @@
 //! message or a credit makes its receiver ready again. Dies share nothing but channels, each with one sender and one receiver that take turns in
 //! a fixed order (a Kahn network), so neither the number of workers nor their speed shows in any result.
 //!
+//! A message is copied straight from one memory into the other when its sender and its receiver both stand at it and one of them is with a
+//! worker; a die that stands still holds what its receivers have not come for. A worker without other work makes such dies send,
+//! into blocks in between as far as there are credits, so nothing waits that need not.
+//!
 //! A program with replicas runs all of them: every replica has its own dies and channels, and dies of one position meet to combine values
 //! over all replicas ([`collective`](super::collective)). Inputs that are shared out are loaded from each replica's rows; what is the same in all
 //! is stored by the first one.
@@ -38,7 +42,7 @@ use girih_kernels::{Isa, KernelError, copy};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// One instruction of a stream, ready to run.
@@ -109,6 +113,11 @@ impl Transfer {
     fn size(&self) -> usize {
         self.layout.elements() * self.dtype.size()
     }
+
+    /// Whether the other end of the transfer moves the same elements.
+    fn suits(&self, other: &Transfer) -> bool {
+        self.dims == other.dims && self.dtype == other.dtype
+    }
 }
 
 /// An entry of a queue.
@@ -139,6 +148,21 @@ struct DieState {
     finished: bool,
 }
 
+impl DieState {
+    /// The instruction at the head of a queue, with its channel, unless it comes after one of another queue.
+    fn ready_head(&self, q: usize) -> Option<(usize, Option<usize>)> {
+        let head = self.queues[q].entries.front()?;
+        let early = head.after.iter().any(|(q, count)| self.queues[*q as usize].completed < *count);
+        (!early).then_some((head.index as usize, head.channel))
+    }
+
+    /// The head of a queue is done.
+    fn complete(&mut self, q: usize) {
+        self.queues[q].entries.pop_front();
+        self.queues[q].completed += 1;
+    }
+}
+
 #[derive(Default)]
 struct ChannelState {
     /// Each with its length.
@@ -166,6 +190,8 @@ struct Agenda {
     ready: VecDeque<usize>,
     running: usize,
     finished: usize,
+    /// Workers that wait for news.
+    sleeping: usize,
     over: bool,
     failure: Option<RuntimeError>,
 }
@@ -185,16 +211,23 @@ pub struct MeshMachine {
     /// All dies, replica by replica.
     dies: Vec<Mutex<DieState>>,
     status: Vec<AtomicU8>,
+    /// For each die that stands still, whether it has something to send that its receivers have not come for.
+    holds: Vec<AtomicBool>,
     channels: Vec<ChannelInfo>,
     /// Memory of messages that were received.
     spare: Mutex<Pool>,
     agenda: Mutex<Agenda>,
     news: Condvar,
+    /// Counts what may be news to a worker that looks for it before it sleeps.
+    epoch: AtomicU32,
     /// Whether the step has failed, for dies in loops.
     stopped: AtomicBool,
     benches: Vec<Mutex<Bench>>,
     isa: Isa,
 }
+
+/// Looks at the epoch, some ten nanoseconds each, before a worker sleeps: being woken takes longer.
+const PATIENCE: usize = 2000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -239,10 +272,12 @@ impl MeshMachine {
             entries: Vec::new(),
             dies: Vec::new(),
             status: Vec::new(),
+            holds: Vec::new(),
             channels: Vec::new(),
             spare: Mutex::default(),
             agenda: Mutex::new(Agenda::default()),
             news: Condvar::new(),
+            epoch: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             benches: (0..team.threads()).map(|_| Mutex::new(Bench::new())).collect(),
             isa,
@@ -260,6 +295,7 @@ impl MeshMachine {
             let state = DieState { sram: Sram::new(len), pc: 0, iterations: Vec::new(), queues, combined: 0, finished: false };
             machine.dies.push(Mutex::new(state));
             machine.status.push(AtomicU8::new(status::IDLE));
+            machine.holds.push(AtomicBool::new(false));
         }
         for (r, c, channel) in (0..replicas.0).flat_map(|r| program.channels.iter().enumerate().map(move |(c, channel)| (r, c, channel))) {
             let find = |die| {
@@ -306,49 +342,89 @@ impl MeshMachine {
         }
         self.meetings.iter_mut().for_each(|m| m.get_mut().unwrap_or_else(PoisonError::into_inner).clear());
         self.status.iter().for_each(|s| s.store(status::QUEUED, Ordering::SeqCst));
+        self.holds.iter().for_each(|h| h.store(false, Ordering::SeqCst));
         *lock(&self.agenda) = Agenda { ready: (0..self.dies.len()).collect(), over: self.dies.is_empty(), ..Agenda::default() };
         self.stopped.store(false, Ordering::SeqCst);
         let this = &*self;
         team.broadcast(&|thread| {
             let step = Step { program, hosts, cancel, clock: clock.map(|c| (c, thread)) };
             let mut bench = lock(&this.benches[thread]);
-            while let Some(die) = this.take(program) {
-                this.visit(die, step, &mut bench);
+            while let Some((die, eager)) = this.take(program) {
+                this.visit(die, step, &mut bench, eager);
             }
         });
         let failure = lock(&self.agenda).failure.take();
         failure.map_or(Ok(()), Err)
     }
 
-    /// The next die that can go on; `None` when the step is over.
-    fn take(&self, program: &Program) -> Option<usize> {
+    /// The next die that can go on, and whether it is to send what it holds; `None` when the step is over.
+    fn take(&self, program: &Program) -> Option<(usize, bool)> {
         let mut agenda = lock(&self.agenda);
+        let mut watched = false;
         loop {
             if agenda.over {
                 return None;
             }
             if let Some(die) = agenda.ready.pop_front() {
                 agenda.running += 1;
-                return Some(die);
+                return Some((die, false));
+            }
+            if let Some(die) = self.holder() {
+                agenda.running += 1;
+                return Some((die, true));
             }
             if agenda.running == 0 {
                 agenda.over = true;
                 agenda.failure = Some(RuntimeError::Deadlock(self.diagnose(program)));
-                self.news.notify_all();
+                self.announce(&agenda, true);
                 return None;
             }
+            if !std::mem::replace(&mut watched, true) {
+                let seen = self.epoch.load(Ordering::SeqCst);
+                drop(agenda);
+                let mut patience = 0..PATIENCE;
+                while self.epoch.load(Ordering::Relaxed) == seen && patience.next().is_some() {
+                    std::hint::spin_loop();
+                }
+                agenda = lock(&self.agenda);
+                continue;
+            }
+            agenda.sleeping += 1;
             agenda = self.news.wait(agenda).unwrap_or_else(PoisonError::into_inner);
+            agenda.sleeping -= 1;
+            watched = false;
         }
     }
 
+    /// Tells workers without work that the agenda has changed.
+    fn announce(&self, agenda: &Agenda, all: bool) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        match (agenda.sleeping, all) {
+            (0, _) => {}
+            (_, true) => self.news.notify_all(),
+            (_, false) => self.news.notify_one(),
+        }
+    }
+
+    /// A die that stands still and holds something to send. It belongs to the caller then.
+    fn holder(&self) -> Option<usize> {
+        let claim = |s: &AtomicU8| s.compare_exchange(status::IDLE, status::QUEUED, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        let die = (0..self.dies.len()).find(|d| self.holds[*d].load(Ordering::SeqCst) && claim(&self.status[*d]))?;
+        self.holds[die].store(false, Ordering::SeqCst);
+        Some(die)
+    }
+
     /// Runs a die until it blocks.
-    fn visit(&self, die: usize, step: Step<'_>, bench: &mut Bench) {
+    fn visit(&self, die: usize, step: Step<'_>, bench: &mut Bench, eager: bool) {
         let program = step.program;
         self.status[die].store(status::RUNNING, Ordering::SeqCst);
         let mut state = lock(&self.dies[die]);
         let before = state.finished;
-        let run = catch_unwind(AssertUnwindSafe(|| self.run(die, &mut state, step, bench)));
+        let run = catch_unwind(AssertUnwindSafe(|| self.run(die, &mut state, step, bench, eager)));
         let (pc, finished) = (state.pc, state.finished);
+        // After an eager visit only credits are missing, and those announce themselves.
+        let holds = !eager && state.queues[..4].iter().any(|q| !q.entries.is_empty());
+        self.holds[die].store(holds, Ordering::SeqCst);
         drop(state);
         let outcome = run.unwrap_or_else(|panic| {
             let place = Place::new(program, self.position(die), pc).to_string();
@@ -370,10 +446,8 @@ impl MeshMachine {
             self.stopped.store(true, Ordering::SeqCst);
         }
         agenda.over |= agenda.finished == self.dies.len();
-        if agenda.over || agenda.ready.len() > 1 || agenda.running == 0 {
-            self.news.notify_all();
-        } else if !agenda.ready.is_empty() {
-            self.news.notify_one();
+        if agenda.over || agenda.running == 0 || !agenda.ready.is_empty() {
+            self.announce(&agenda, agenda.over || agenda.ready.len() > 1 || agenda.running == 0);
         }
     }
 
@@ -387,20 +461,21 @@ impl MeshMachine {
             };
             if self.status[die].compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 if from == status::IDLE {
-                    lock(&self.agenda).ready.push_back(die);
-                    self.news.notify_one();
+                    let mut agenda = lock(&self.agenda);
+                    agenda.ready.push_back(die);
+                    self.announce(&agenda, false);
                 }
                 return;
             }
         }
     }
 
-    fn run(&self, die: usize, state: &mut DieState, step: Step<'_>, bench: &mut Bench) -> Result<(), RuntimeError> {
+    fn run(&self, die: usize, state: &mut DieState, step: Step<'_>, bench: &mut Bench, eager: bool) -> Result<(), RuntimeError> {
         if state.finished {
             return Ok(());
         }
         let stream = self.stream(die);
-        self.pump(die, state, step)?;
+        self.pump(die, state, step, eager)?;
         while let Some(op) = stream.get(state.pc) {
             let place = || Place::new(step.program, self.position(die), state.pc).to_string();
             match op {
@@ -413,11 +488,11 @@ impl MeshMachine {
                 }
                 Op::Transfer(_) => {
                     self.issue(die, state);
-                    self.pump(die, state, step)?;
+                    self.pump(die, state, step, eager)?;
                 }
                 Op::Wait { queue, count } => {
                     if state.queues[*queue].completed < *count {
-                        self.pump(die, state, step)?;
+                        self.pump(die, state, step, eager)?;
                     }
                     if state.queues[*queue].completed < *count {
                         return Ok(());
@@ -425,7 +500,7 @@ impl MeshMachine {
                 }
                 Op::Loop { .. } | Op::Exit { .. } | Op::EndLoop { .. } => {
                     if state.queues.iter().any(|q| !q.entries.is_empty()) {
-                        self.pump(die, state, step)?;
+                        self.pump(die, state, step, eager)?;
                     }
                     if state.queues.iter().any(|q| !q.entries.is_empty()) {
                         return Ok(());
@@ -441,7 +516,7 @@ impl MeshMachine {
             }
             state.pc += 1;
         }
-        self.pump(die, state, step)?;
+        self.pump(die, state, step, eager)?;
         state.finished = state.queues.iter().all(|q| q.entries.is_empty());
         Ok(())
     }
@@ -515,29 +590,26 @@ impl MeshMachine {
         queue.entries.push_back(Pending { index: state.pc as u32, channel, after });
     }
 
-    /// Completes whatever can complete.
-    fn pump(&self, die: usize, state: &mut DieState, step: Step<'_>) -> Result<(), RuntimeError> {
+    /// Completes whatever can complete. `eager`: nothing stays in a queue for its receiver's sake.
+    fn pump(&self, die: usize, state: &mut DieState, step: Step<'_>, eager: bool) -> Result<(), RuntimeError> {
         let mut moved = true;
         while std::mem::take(&mut moved) {
             for q in 0..QUEUES {
-                while let Some(head) = state.queues[q].entries.front() {
-                    let index = head.index as usize;
-                    if head.after.iter().any(|(q, count)| state.queues[*q as usize].completed < *count) {
-                        break;
-                    }
+                while let Some((index, channel)) = state.ready_head(q) {
                     let Op::Transfer(transfer) = &self.stream(die)[index] else { break };
                     let work = || match &transfer.kind {
                         Kind::AllReduce(monoid, from) => {
                             self.combine(die, transfer, *monoid, from.as_ref(), &mut state.sram, &mut state.combined)
                         }
-                        _ => self.transfer(die, transfer, head.channel, &mut state.sram, step.hosts),
+                        Kind::Send => self.send(transfer, channel, state, eager),
+                        Kind::Recv | Kind::RecvAdd(_) => self.receive(die, transfer, channel, state),
+                        Kind::Load(..) | Kind::Store(..) => self.host(die, transfer, &mut state.sram, step.hosts),
                     };
                     let done = timed(step.clock, self.position(die), index, work);
                     let place = || Place::new(step.program, self.position(die), index).to_string();
                     match done {
                         Ok(true) => {
-                            state.queues[q].entries.pop_front();
-                            state.queues[q].completed += 1;
+                            state.complete(q);
                             moved = true;
                         }
                         Ok(false) => break,
@@ -550,42 +622,109 @@ impl MeshMachine {
         Ok(())
     }
 
-    /// Does one transfer; `false` when it has to wait for a credit or a message.
-    fn transfer(&self, die: usize, t: &Transfer, channel: Option<usize>, sram: &mut Sram, hosts: &Hosts) -> Result<bool, Refusal> {
+    /// Does a load or a store.
+    fn host(&self, die: usize, t: &Transfer, sram: &mut Sram, hosts: &Hosts) -> Result<bool, Refusal> {
         let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
-        let mut views = access.views();
-        let (size, dense) = (t.dtype.size(), Layout::dense(&t.dims));
-        match &t.kind {
+        let (mut views, size) = (access.views(), t.dtype.size());
+        let done = match &t.kind {
             Kind::Load(host, part, share) => {
                 let part = own(part, *share, self.replica(die));
-                let done = hosts.load(*host, &part, |from, layout| strided::copy(size, from, layout, &mut *views.writes[0], &t.layout));
-                return if done == Some(true) { Ok(true) } else { Err(Refusal::Program("its part does not fit the host tensor")) };
+                hosts.load(*host, &part, |from, layout| strided::copy(size, from, layout, &mut *views.writes[0], &t.layout))
             }
             // What is the same in all replicas, the first one stores.
             Kind::Store(_, _, None) if self.replica(die) > 0 => return Ok(true),
             Kind::Store(host, part, share) => {
                 let part = own(part, *share, self.replica(die));
-                let done = hosts.store(*host, &part, |to, layout| strided::copy(size, views.reads[0], &t.layout, to, layout));
-                return if done == Some(true) { Ok(true) } else { Err(Refusal::Program("its part does not fit the host tensor")) };
+                hosts.store(*host, &part, |to, layout| strided::copy(size, views.reads[0], &t.layout, to, layout))
             }
-            _ => {}
+            _ => None,
+        };
+        if done == Some(true) { Ok(true) } else { Err(Refusal::Program("its part does not fit the host tensor")) }
+    }
+
+    fn channel(&self, channel: Option<usize>) -> Result<(usize, &ChannelInfo), Refusal> {
+        channel.and_then(|c| Some((c, self.channels.get(c)?))).ok_or(Refusal::Program("it has no channel"))
+    }
+
+    /// Brings a message to its receiver: right into its memory when it stands waiting for it, else into the channel, when there is a credit.
+    /// It stays in the queue, to be fetched, when the receiver will come for it later and nothing is `eager`; `false` then.
+    fn send(&self, t: &Transfer, channel: Option<usize>, state: &mut DieState, eager: bool) -> Result<bool, Refusal> {
+        let (c, info) = self.channel(channel)?;
+        let waiting = lock(&info.state).messages.len();
+        let mut later = !eager;
+        if waiting == 0 {
+            match self.dies[info.dest].try_lock() {
+                Ok(mut peer) => {
+                    let end = self.end_of(c, info.dest, &peer);
+                    // What does not suit goes as a message, and fails where it arrives.
+                    later &= end.is_none();
+                    if let Some((q, end)) = end.filter(|(_, end)| end.suits(t)) {
+                        deliver(t, &mut state.sram, end, &mut peer.sram, self.isa)?;
+                        peer.complete(q);
+                        drop(peer);
+                        self.wake(info.dest);
+                        return Ok(true);
+                    }
+                }
+                // It runs, and may already have looked for this message in vain.
+                Err(_) => later = false,
+            }
         }
-        let info = channel.and_then(|c| self.channels.get(c)).ok_or(Refusal::Program("it has no channel"))?;
-        if matches!(t.kind, Kind::Send) {
-            if lock(&info.state).messages.len() >= info.depth.max(1) {
+        if later || waiting >= info.depth.max(1) {
+            return Ok(false);
+        }
+        let mut message = lock(&self.spare).take(t.size());
+        let mut access = state.sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
+        strided::copy(t.dtype.size(), access.views().reads[0], &t.layout, message.take(t.size()), &Layout::dense(&t.dims));
+        lock(&info.state).messages.push_back((message, t.size()));
+        self.wake(info.dest);
+        Ok(true)
+    }
+
+    /// Takes a message in, from the channel or right from the sender's memory; `false` when there is none.
+    fn receive(&self, die: usize, t: &Transfer, channel: Option<usize>, state: &mut DieState) -> Result<bool, Refusal> {
+        let (c, info) = self.channel(channel)?;
+        loop {
+            let message = lock(&info.state).messages.pop_front();
+            if let Some((message, len)) = message {
+                let held = message.held(len);
+                let fits = if held.len() == t.size() { Ok(()) } else { Err(Refusal::Program("the message is not as long as the region")) };
+                let done = fits.and_then(|()| receive(t, held, &Layout::dense(&t.dims), &mut state.sram, self.isa));
+                lock(&self.spare).put(message);
+                self.wake(info.source);
+                return done.map(|()| true);
+            }
+            if info.source == die {
                 return Ok(false);
             }
-            let mut message = lock(&self.spare).take(t.size());
-            strided::copy(size, views.reads[0], &t.layout, message.take(t.size()), &dense);
-            lock(&info.state).messages.push_back((message, t.size()));
-            self.wake(info.dest);
+            let Ok(mut peer) = self.dies[info.source].try_lock() else {
+                // It runs: it looks again before it stops.
+                self.wake(info.source);
+                return Ok(false);
+            };
+            // It may have sent in the meantime.
+            if !lock(&info.state).messages.is_empty() {
+                continue;
+            }
+            let Some((q, sent)) = self.end_of(c, info.source, &peer).filter(|(_, sent)| t.suits(sent)) else {
+                return Ok(false);
+            };
+            deliver(sent, &mut peer.sram, t, &mut state.sram, self.isa)?;
+            peer.complete(q);
+            drop(peer);
+            self.wake(info.source);
             return Ok(true);
         }
-        let Some((message, len)) = lock(&info.state).messages.pop_front() else { return Ok(false) };
-        let done = receive(t, message.held(len), &mut *views.writes[0], self.isa);
-        lock(&self.spare).put(message);
-        self.wake(info.source);
-        done.map(|()| true)
+    }
+
+    /// The queue of a die whose head is its end of a channel, and that transfer.
+    fn end_of(&self, channel: usize, die: usize, state: &DieState) -> Option<(usize, &Transfer)> {
+        let at = |q: usize| state.ready_head(q).filter(|head| head.1 == Some(channel)).map(|head| (q, head.0));
+        let (q, index) = (0..8).find_map(at)?;
+        match &self.stream(die)[index] {
+            Op::Transfer(t) => Some((q, t)),
+            _ => None,
+        }
     }
 
     /// Leaves a part with the other replicas, and takes the combination when all have come; `false` until then.
@@ -681,24 +820,27 @@ enum Refusal {
     Program(&'static str),
 }
 
-fn receive(t: &Transfer, message: &[u8], to: &mut [u8], isa: Isa) -> Result<(), Refusal> {
-    if message.len() != t.size() {
-        return Err(Refusal::Program("the message is not as long as the region"));
-    }
-    match t.kind {
-        Kind::RecvAdd(monoid) => {
-            let mut combine = || {
-                let input = View::dense(Buf::new(t.dtype, message)?, &t.dims)?;
-                let mut out = ViewMut::new(BufMut::new(t.dtype, to)?, t.layout.clone())?;
-                copy::combine_into(isa, monoid, &input, &mut out)
-            };
-            combine().map_err(Refusal::Kernel)
-        }
-        _ => {
-            strided::copy(t.dtype.size(), message, &Layout::dense(&t.dims), to, &t.layout);
-            Ok(())
-        }
-    }
+/// Takes elements in that lie so in these bytes.
+fn receive(t: &Transfer, from: &[u8], layout: &Layout, sram: &mut Sram, isa: Isa) -> Result<(), Refusal> {
+    let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
+    let mut views = access.views();
+    let to = &mut *views.writes[0];
+    let Kind::RecvAdd(monoid) = t.kind else {
+        strided::copy(t.dtype.size(), from, layout, to, &t.layout);
+        return Ok(());
+    };
+    let mut combine = || {
+        let input = View::new(Buf::new(t.dtype, from)?, layout.clone())?;
+        let mut out = ViewMut::new(BufMut::new(t.dtype, to)?, t.layout.clone())?;
+        copy::combine_into(isa, monoid, &input, &mut out)
+    };
+    combine().map_err(Refusal::Kernel)
+}
+
+/// Copies what one die sends straight to where the other one wants it.
+fn deliver(sent: &Transfer, from: &mut Sram, wanted: &Transfer, to: &mut Sram, isa: Isa) -> Result<(), Refusal> {
+    let mut access = from.access(&sent.lease).ok_or(Refusal::Program(OUTSIDE))?;
+    receive(wanted, access.views().reads[0], &sent.layout, to, isa)
 }
 
 /// An instruction of a loop's frame; `partner` is its other end.

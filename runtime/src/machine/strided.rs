@@ -86,14 +86,15 @@ pub fn copy(size: usize, from: &[u8], from_layout: &Layout, to: &mut [u8], to_la
         }
     }
     let inner = walk.pop().unwrap_or((1, 1, 1));
+    let rows = walk.pop().unwrap_or((1, 0, 0));
     let mut index = Dims::from_elem(0, walk.len());
     let (mut source, mut dest) = (from_layout.base as isize, to_layout.base as isize);
     loop {
         match size {
-            1 => run::<1>(from, to, source, dest, inner),
-            2 => run::<2>(from, to, source, dest, inner),
-            4 => run::<4>(from, to, source, dest, inner),
-            _ => run::<8>(from, to, source, dest, inner),
+            1 => plane::<1>(from, to, source, dest, rows, inner),
+            2 => plane::<2>(from, to, source, dest, rows, inner),
+            4 => plane::<4>(from, to, source, dest, rows, inner),
+            _ => plane::<8>(from, to, source, dest, rows, inner),
         }
         let mut dim = walk.len();
         loop {
@@ -113,16 +114,42 @@ pub fn copy(size: usize, from: &[u8], from_layout: &Layout, to: &mut [u8], to_la
     }
 }
 
-/// One innermost run, from element `source` to element `dest`.
-fn run<const N: usize>(from: &[u8], to: &mut [u8], source: isize, dest: isize, (count, s, t): (usize, isize, isize)) {
-    if s == 1 && t == 1 {
-        let (a, b, n) = (source as usize * N, dest as usize * N, count * N);
-        return to[b..b + n].copy_from_slice(&from[a..a + n]);
+/// Extent, step in the source, step in the destination.
+type Step = (usize, isize, isize);
+
+/// The innermost two dimensions, from element `source` to element `dest`.
+fn plane<const N: usize>(from: &[u8], to: &mut [u8], source: isize, dest: isize, (rows, down, up): Step, (count, s, t): Step) {
+    for row in 0..rows as isize {
+        let (source, dest) = (source + row * down, dest + row * up);
+        if s == 1 && t == 1 {
+            let (a, b, n) = (source as usize * N, dest as usize * N, count * N);
+            run(&from[a..a + n], &mut to[b..b + n]);
+            continue;
+        }
+        for i in 0..count as isize {
+            let (a, b) = ((source + i * s) as usize * N, (dest + i * t) as usize * N);
+            let element: [u8; N] = from[a..a + N].try_into().expect("the slice has N bytes");
+            to[b..b + N].copy_from_slice(&element);
+        }
     }
-    for i in 0..count as isize {
-        let (a, b) = ((source + i * s) as usize * N, (dest + i * t) as usize * N);
-        let element: [u8; N] = from[a..a + N].try_into().expect("the slice has N bytes");
-        to[b..b + N].copy_from_slice(&element);
+}
+
+/// Bytes side by side. Few of them (the channels of one shard) are two moves that overlap, which a call would cost more than.
+#[inline]
+fn run(from: &[u8], to: &mut [u8]) {
+    fn ends<const W: usize>(from: &[u8], to: &mut [u8]) {
+        let last = from.len() - W;
+        let word = |at: usize| -> [u8; W] { from[at..at + W].try_into().expect("the slice has W bytes") };
+        let (first, second) = (word(0), word(last));
+        to[..W].copy_from_slice(&first);
+        to[last..].copy_from_slice(&second);
+    }
+    match from.len() {
+        33..=64 => ends::<32>(from, to),
+        17..=32 => ends::<16>(from, to),
+        8..=16 => ends::<8>(from, to),
+        4..=7 => ends::<4>(from, to),
+        _ => to.copy_from_slice(from),
     }
 }
 
@@ -140,6 +167,18 @@ mod tests {
         assert!(pool.take(4000).words.len() >= 500);
         let same = pool.take(65);
         assert_eq!((same.words.as_ptr(), same.words.len()), (at, 16));
+    }
+
+    #[test]
+    fn runs_of_every_length() {
+        let from: Vec<u8> = (0..3 * 80).collect();
+        for n in 0..80 {
+            let layout = |row: isize| Layout { base: 1, dims: Dims::from_slice(&[3, n]), strides: SmallVec::from_slice(&[row, 1]) };
+            let mut to = vec![255u8; 3 * 90];
+            assert!(copy(1, &from, &layout(79), &mut to, &layout(88)));
+            let want = |i: usize| (0..3).find(|r| (1 + r * 88..1 + r * 88 + n).contains(&i)).map_or(255, |r| (i - r * 88 + r * 79) as u8);
+            assert!(to.iter().enumerate().all(|(i, v)| *v == want(i)), "{n}");
+        }
     }
 
     #[test]
