@@ -219,6 +219,7 @@ impl Error {
             Error::Target(_) => 2,
             Error::Compile(CompileError::Lower(_) | CompileError::Slices(_)) | Error::Unsupported { .. } => 4,
             Error::Compile(CompileError::Place(_)) => 5,
+            Error::Compile(CompileError::Pin(_)) => 2,
             Error::Compile(_) => 70,
             Error::DoesNotFit { .. } => 5,
             Error::Check { ours, .. } => {

@@ -6,7 +6,7 @@
 use crate::error::Error;
 use girih_compiler::levels::{parse_memory, parse_placed, parse_schedule, parse_sharded};
 use girih_compiler::optimize::OptimizeOptions;
-use girih_compiler::partition::{PartitionOptions, Price, partition};
+use girih_compiler::partition::{PartitionOptions, Pinning, Price, partition};
 use girih_compiler::pipeline::{CompileError, CompileOptions, Level, PASSES, Pipeline};
 use girih_compiler::precision::{self, Precision};
 use girih_compiler::train::{LossSpec, OptimizerSpec, train_step};
@@ -30,6 +30,8 @@ pub struct PassOptions {
     pub precision: Precision,
     /// `partition`: spread over exactly this many dies.
     pub dies: Option<usize>,
+    /// `partition`: splits that are not up for choice.
+    pub pins: Pinning,
     /// `partition`: the price of a byte of SRAM in picoseconds.
     pub sram_price: f64,
 }
@@ -76,8 +78,9 @@ pub fn run(name: &str, text: &str, target: &Target, options: &PassOptions) -> Re
         .to_string(),
         "fuse" => rewritten(text, |step| Ok(fuse::fuse(&step.graph).0))?.to_string(),
         "partition" => {
-            let options = PartitionOptions { dies: options.dies, price: Price { lambda: options.sram_price, ..Price::default() } };
-            partition(&step_of(text)?, target, &options)?.0.to_string()
+            let price = Price { lambda: options.sram_price, ..Price::default() };
+            let options = PartitionOptions { dies: options.dies, price, pins: options.pins.clone() };
+            partition(&step_of(text)?, target, &options).map_err(CompileError::from)?.0.to_string()
         }
         "place" => {
             let sharded = parse_sharded(text)?;
@@ -124,7 +127,7 @@ pub fn resume(
     if at >= split {
         return parse_program(&text).map_err(|error| Error::Text { path: path.to_path_buf(), error });
     }
-    let settings = CompileOptions { dies: options.dies, ..CompileOptions::default() };
+    let settings = CompileOptions { dies: options.dies, pins: options.pins.clone(), ..CompileOptions::default() };
     let mut pipeline = Pipeline::new(target, &settings).observe(|pass, level| observe(pass, &text_of(level)));
     pipeline.plan(step_of(&text).map_err(named)?).map_err(|e| Error::from(e).on(target))
 }

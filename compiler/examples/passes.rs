@@ -1,8 +1,9 @@
-//! Seconds of every pass from a StableHLO file to a program: `passes FILE [TARGET] [DIES|-] [f32|bf16] [OUT.girih]`.
+//! Seconds of every pass from a StableHLO file to a program: `passes FILE [TARGET] [DIES|-] [f32|bf16] [OUT.girih] [STRATEGY]`.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use girih_compiler::import::stablehlo::{StablehloOptions, import_bytes};
+use girih_compiler::partition::{Baseline, Pinning};
 use girih_compiler::pipeline::{CompileOptions, Pipeline};
 use girih_compiler::precision::Precision;
 use girih_ir::program::codec::{self, ProgramFile};
@@ -20,7 +21,9 @@ fn main() {
     let step = imported.into_step(&[]).unwrap_or_else(|e| panic!("{e}"));
     let target = Target::builtin(args.get(2).map_or("host", String::as_str)).unwrap_or_else(|e| panic!("{e}"));
     let precision = args.get(4).map_or(Ok(Precision::F32), |p| p.parse()).unwrap_or_else(|e| panic!("{e}"));
-    let options = CompileOptions { dies: args.get(3).and_then(|d| d.parse().ok()), precision, ..CompileOptions::default() };
+    let strategy = args.get(6).map(|name| name.parse::<Baseline>().unwrap_or_else(|e| panic!("{e}")));
+    let pins = strategy.map_or(Pinning::Free, Pinning::Strategy);
+    let options = CompileOptions { dies: args.get(3).and_then(|d| d.parse().ok()), precision, pins, ..CompileOptions::default() };
     match Pipeline::new(&target, &options).compile(step) {
         Ok((program, report)) => {
             for p in &report.passes {

@@ -21,6 +21,7 @@ use girih_ir::program::{
 use girih_ir::step::{StatePair, TrainStep};
 use girih_ir::target::Target;
 use indexmap::{IndexMap, IndexSet};
+use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -46,12 +47,17 @@ pub enum LowerError {
 /// Tables of a program that are shared by its dies.
 #[derive(Default)]
 pub(crate) struct Tables {
-    claims: IndexSet<Claim>,
+    claims: FxIndexSet<Claim>,
     channels: IndexMap<(u32, u32), Channel>,
     host: IndexMap<HostKey, HostTensor>,
     fused: IndexSet<Arc<FusedProgram>>,
     literals: IndexSet<Literal>,
+    /// The entry of `fused` or `literals` of each node that has one.
+    of_node: FxHashMap<ValueId, u32>,
 }
+
+/// Ids follow the order of insertion, so the hash may be a fast one.
+type FxIndexSet<T> = IndexSet<T, rustc_hash::FxBuildHasher>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum HostKey {
@@ -64,11 +70,23 @@ impl Tables {
     fn claim(&mut self, claim: Claim) -> ClaimId {
         ClaimId::new(self.claims.insert_full(claim).0)
     }
-    pub(crate) fn fused(&mut self, program: &Arc<FusedProgram>) -> FusedId {
-        FusedId::new(self.fused.insert_full(program.clone()).0)
+    /// Enters what a node needs beside its operands.
+    fn node(&mut self, node: ValueId, op: &Op) {
+        if self.of_node.contains_key(&node) {
+            return;
+        }
+        let id = match op {
+            Op::Fused(f) => self.fused.insert_full(f.program.clone()).0,
+            Op::Constant(c) => self.literals.insert_full(c.value.clone()).0,
+            _ => return,
+        };
+        self.of_node.insert(node, id as u32);
     }
-    pub(crate) fn literal(&mut self, literal: &Literal) -> LiteralId {
-        LiteralId::new(self.literals.insert_full(literal.clone()).0)
+    pub(crate) fn fused(&self, node: ValueId) -> FusedId {
+        FusedId(self.of_node.get(&node).copied().unwrap_or(u32::MAX))
+    }
+    pub(crate) fn literal(&self, node: ValueId) -> LiteralId {
+        LiteralId(self.of_node.get(&node).copied().unwrap_or(u32::MAX))
     }
     fn host(&mut self, key: HostKey, make: impl FnOnce() -> HostTensor) -> HostId {
         let entry = self.host.entry(key);
@@ -92,99 +110,142 @@ fn streamed(sharded: &ShardedGraph, holds: impl Fn(&StatePair) -> bool) -> Optio
     sharded.streamed.iter().copied().find(|p| holds(&sharded.step.state[*p as usize]))
 }
 
+/// What a task needs of the tables.
+#[derive(Clone, Copy)]
+struct Entry {
+    claim: ClaimId,
+    /// Its channel or host tensor.
+    other: u32,
+}
+
 /// Lowers a plan for the target that it was made for.
 pub fn lower(plan: MemoryPlan, target: &Target) -> Result<Program, LowerError> {
+    // The tables are filled in the order of all tasks; then every die's stream depends on its own tasks only.
+    let mut tables = Tables::default();
+    let entries = enter(&plan, &mut tables);
+    let control = tables.claim(Claim::Control);
+    let streams = crate::memory::streams(&plan.schedule);
+    let nest = LoopNest::of(&plan.schedule.placed.sharded.step.graph).unwrap_or_default();
+    let one = |stream: &Vec<u32>| -> Result<DieEmitter, LowerError> {
+        let mut die = DieEmitter::default();
+        for t in stream {
+            let task = &plan.schedule.placed.tasks[*t as usize];
+            let entry = entries[*t as usize];
+            let instr = instruction(&plan, &tables, &nest, task, entry, &mut die)?;
+            let queue = match instr {
+                Instr::AllReduce { .. } => Some(Queue::Collective),
+                _ => emit::queue_of(&task.kind, &plan.schedule.placed.messages),
+            };
+            die.emit(instr, entry.claim, queue, task, &plan, control);
+        }
+        Ok(die)
+    };
+    let dies: Vec<DieEmitter> = streams.par_iter().map(one).collect::<Result<_, _>>()?;
+    Ok(assemble(plan, target, tables, dies))
+}
+
+/// Enters the claims, channels, host tensors, programs and literals of all tasks.
+fn enter(plan: &MemoryPlan, tables: &mut Tables) -> Vec<Entry> {
     let placed = &plan.schedule.placed;
     let step = &placed.sharded.step;
     let graph = &step.graph;
-    let mut tables = Tables::default();
     // Also what the step neither reads nor changes has its place there.
     placed.sharded.streamed.iter().for_each(|p| {
         tables.state(step, *p);
     });
-    let nest = LoopNest::of(graph).unwrap_or_default();
     let mut loops: FxHashMap<(u32, ValueId), Claim> = FxHashMap::default();
-    let mut dies: Vec<DieEmitter> = (0..placed.dies.len()).map(|_| DieEmitter::default()).collect();
+    let mut entries = vec![Entry { claim: ClaimId(u32::MAX), other: u32::MAX }; placed.tasks.len()];
+    let movement = |v: &View| {
+        let b = &placed.buffers[v.buffer.index()];
+        Claim::Move { value: b.value, component: b.component, part: v.part.clone() }
+    };
     for t in &plan.schedule.order {
         let task = &placed.tasks[*t as usize];
-        let die = task.die as usize;
-        let region = |v: &View| region(&plan, v);
-        let movement = |v: &View| {
-            let b = &placed.buffers[v.buffer.index()];
-            Claim::Move { value: b.value, component: b.component, part: v.part.clone() }
-        };
-        let (instr, claim) = match &task.kind {
+        let mut other = u32::MAX;
+        let claim = match &task.kind {
             TaskKind::Compute { node, ranges } => {
-                let instr = instrs::compute(&plan, task, *node, ranges, &mut tables)?;
-                (instr, Claim::Compute { node: *node, ranges: ranges.clone() })
+                tables.node(*node, &graph.node(*node).op);
+                Claim::Compute { node: *node, ranges: ranges.clone() }
             }
-            TaskKind::LoopBegin(end) => {
-                let carries: Vec<Region> = task.reads.iter().map(&region).collect();
-                let trips = nest.ending_at(*end).and_then(|l| nest.loops[l].trips).map(|n| n as u64);
-                (Instr::Loop { trips, index: task.writes.first().map(&region), carries }, loop_claim(&plan, graph, *end, task, &mut loops))
-            }
-            TaskKind::LoopExit(end) => {
-                (Instr::ExitUnless { predicate: region(&task.reads[0]) }, loop_claim(&plan, graph, *end, task, &mut loops))
-            }
-            TaskKind::LoopEnd(end) => (Instr::EndLoop, loop_claim(&plan, graph, *end, task, &mut loops)),
-            TaskKind::Copy => (Instr::Copy { out: region(&task.writes[0]), input: region(&task.reads[0]) }, movement(&task.reads[0])),
+            TaskKind::LoopBegin(end) | TaskKind::LoopExit(end) | TaskKind::LoopEnd(end) => loop_claim(plan, graph, *end, task, &mut loops),
+            TaskKind::Copy => movement(&task.reads[0]),
             TaskKind::Load(input) => {
                 let source = &graph.inputs[*input as usize];
-                let host = match streamed(&placed.sharded, |s| s.input == *input as usize) {
-                    Some(pair) => tables.state(step, pair),
-                    None => tables.host(HostKey::Input(*input), || HostTensor {
-                        name: source.name.clone(),
-                        ty: graph.tensor_ty(source.value).clone(),
-                        usage: HostUse::Input(*input),
-                    }),
+                other = match streamed(&placed.sharded, |s| s.input == *input as usize) {
+                    Some(pair) => tables.state(step, pair).0,
+                    None => {
+                        let (ty, usage) = (graph.tensor_ty(source.value).clone(), HostUse::Input(*input));
+                        tables.host(HostKey::Input(*input), || HostTensor { name: source.name.clone(), ty, usage }).0
+                    }
                 };
-                let view = &task.writes[0];
-                (Instr::Load { host, part: view.part.clone(), out: region(view) }, movement(view))
+                movement(&task.writes[0])
             }
             TaskKind::Store(output) => {
                 let result = &graph.outputs[*output as usize];
-                let host = match streamed(&placed.sharded, |s| s.output == Some(*output as usize)) {
-                    Some(pair) => tables.state(step, pair),
-                    None => tables.host(HostKey::Output(*output), || HostTensor {
-                        name: result.name.clone(),
-                        ty: graph.tensor_ty(result.value).clone(),
-                        usage: HostUse::Output(*output),
-                    }),
+                other = match streamed(&placed.sharded, |s| s.output == Some(*output as usize)) {
+                    Some(pair) => tables.state(step, pair).0,
+                    None => {
+                        let (ty, usage) = (graph.tensor_ty(result.value).clone(), HostUse::Output(*output));
+                        tables.host(HostKey::Output(*output), || HostTensor { name: result.name.clone(), ty, usage }).0
+                    }
                 };
-                let view = &task.reads[0];
-                (Instr::Store { host, part: view.part.clone(), region: region(view) }, movement(view))
+                movement(&task.reads[0])
             }
             TaskKind::Send(m) | TaskKind::Recv(m, _) => {
                 let message = &placed.messages[*m as usize];
                 let entry = tables.channels.entry((message.from, message.to));
-                let channel = ChannelId::new(entry.index());
+                other = entry.index() as u32;
                 entry.or_insert_with(|| Channel {
                     source: placed.dies[message.from as usize],
                     dest: placed.dies[message.to as usize],
                     route: message.route.clone(),
                     depth: CHANNEL_DEPTH,
                 });
-                match &task.kind {
-                    TaskKind::Recv(_, Some(monoid)) => {
-                        let port = dies[die].in_port(channel);
-                        (Instr::RecvAdd { port, out: region(&task.writes[0]), monoid: *monoid }, movement(&task.writes[0]))
-                    }
-                    TaskKind::Recv(_, None) => {
-                        let port = dies[die].in_port(channel);
-                        (Instr::Recv { port, out: region(&task.writes[0]) }, movement(&task.writes[0]))
-                    }
-                    _ => (Instr::Send { port: dies[die].out_port(channel), region: region(&task.reads[0]) }, movement(&task.reads[0])),
-                }
+                movement(task.writes.first().unwrap_or_else(|| &task.reads[0]))
             }
         };
-        let claim = tables.claim(claim);
-        let queue = match instr {
-            Instr::AllReduce { .. } => Some(Queue::Collective),
-            _ => emit::queue_of(&task.kind, &placed.messages),
-        };
-        dies[die].emit(instr, claim, queue, task, &plan, tables.claims.insert_full(Claim::Control).0);
+        entries[*t as usize] = Entry { claim: tables.claim(claim), other };
+        if tables.claims.len() == 1 {
+            tables.claim(Claim::Control);
+        }
     }
-    Ok(assemble(plan, target, tables, dies))
+    entries
+}
+
+/// The instruction of a task.
+fn instruction(
+    plan: &MemoryPlan,
+    tables: &Tables,
+    nest: &LoopNest,
+    task: &Task,
+    entry: Entry,
+    die: &mut DieEmitter,
+) -> Result<Instr, LowerError> {
+    let region = |v: &View| region(plan, v);
+    Ok(match &task.kind {
+        TaskKind::Compute { node, ranges } => instrs::compute(plan, task, *node, ranges, tables)?,
+        TaskKind::LoopBegin(end) => {
+            let carries: Vec<Region> = task.reads.iter().map(&region).collect();
+            let trips = nest.ending_at(*end).and_then(|l| nest.loops[l].trips).map(|n| n as u64);
+            Instr::Loop { trips, index: task.writes.first().map(&region), carries }
+        }
+        TaskKind::LoopExit(_) => Instr::ExitUnless { predicate: region(&task.reads[0]) },
+        TaskKind::LoopEnd(_) => Instr::EndLoop,
+        TaskKind::Copy => Instr::Copy { out: region(&task.writes[0]), input: region(&task.reads[0]) },
+        TaskKind::Load(_) => {
+            let view = &task.writes[0];
+            Instr::Load { host: HostId(entry.other), part: view.part.clone(), out: region(view) }
+        }
+        TaskKind::Store(_) => {
+            let view = &task.reads[0];
+            Instr::Store { host: HostId(entry.other), part: view.part.clone(), region: region(view) }
+        }
+        TaskKind::Send(_) => Instr::Send { port: die.out_port(ChannelId(entry.other)), region: region(&task.reads[0]) },
+        TaskKind::Recv(_, None) => Instr::Recv { port: die.in_port(ChannelId(entry.other)), out: region(&task.writes[0]) },
+        TaskKind::Recv(_, Some(monoid)) => {
+            Instr::RecvAdd { port: die.in_port(ChannelId(entry.other)), out: region(&task.writes[0]), monoid: *monoid }
+        }
+    })
 }
 
 /// The claim of a loop on a die: made where it begins, the same at its exit and end.

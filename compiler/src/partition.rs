@@ -9,20 +9,25 @@ mod cost;
 mod eliminate;
 mod explain;
 mod groups;
+mod pins;
 mod remat;
+mod strategies;
 mod stream;
 
 use crate::sharded::{MeshShape, ShardedGraph, Strategy};
-use cost::CostModel;
+use cost::{CostModel, Share};
 use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
 use girih_ir::target::{LogicalMesh, Target, error::TargetError};
 use groups::{Edge, Groups};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 pub use eliminate::{Elimination, Factor, solve};
 pub use explain::{Alternative, Explanation, explain};
+pub use pins::{Pin, PinError, Pinning, Wish};
 pub use remat::{Remat, rematerialize};
+pub use strategies::Baseline;
 pub use stream::{Streamable, edge_time, relieved, streamable};
 
 /// Half as many dies, or fewer, may cost one part in so many more: idle dies take no power, and somebody else can use them.
@@ -35,6 +40,20 @@ pub struct PartitionOptions {
     pub dies: Option<usize>,
     /// What SRAM costs.
     pub price: Price,
+    /// Splits that are not up for choice.
+    pub pins: Pinning,
+}
+
+/// Why a step cannot be partitioned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartitionError {
+    /// The target cannot give the dies that were asked for.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A pin means nothing.
+    #[error(transparent)]
+    Pin(#[from] PinError),
 }
 
 /// What SRAM costs, where memory is short.
@@ -66,8 +85,8 @@ pub fn partition(
     step: &TrainStep,
     target: &Target,
     options: &PartitionOptions,
-) -> Result<(ShardedGraph, LogicalMesh, PartitionReport), TargetError> {
-    let space = Space::new(step, target, options.dies)?;
+) -> Result<(ShardedGraph, LogicalMesh, PartitionReport), PartitionError> {
+    let space = Space::new(step, target, options.dies, &options.pins)?;
     let solved = space.solve(&options.price);
     Ok((solved.sharded, space.meshes[solved.mesh].mesh.clone(), solved.report))
 }
@@ -83,6 +102,19 @@ pub struct Space<'a> {
 struct Candidate<'a> {
     mesh: LogicalMesh,
     terms: Terms<'a>,
+    /// The best choice while memory costs nothing.
+    free: Option<Chosen>,
+}
+
+/// The best choice on a mesh.
+#[derive(Clone)]
+struct Chosen {
+    sharded: ShardedGraph,
+    report: PartitionReport,
+    /// An option a group.
+    choice: Vec<usize>,
+    /// Picoseconds with the price of memory.
+    priced: u64,
 }
 
 /// The best choice at a price.
@@ -94,6 +126,23 @@ pub struct Solved {
     pub mesh: usize,
     /// How it was found.
     pub report: PartitionReport,
+    /// What its nodes and transfers take.
+    pub times: Times,
+}
+
+/// What the nodes of a split step take on the busiest die, and what must travel between them, in picoseconds.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    /// One a node.
+    pub work: Vec<u64>,
+    delays: BTreeMap<(ValueId, ValueId), u64>,
+}
+
+impl Times {
+    /// How long what `from` made travels until `to` can read it.
+    pub fn delay(&self, from: ValueId, to: ValueId) -> u64 {
+        self.delays.get(&(from, to)).copied().unwrap_or(0)
+    }
 }
 
 impl std::fmt::Debug for Space<'_> {
@@ -104,7 +153,8 @@ impl std::fmt::Debug for Space<'_> {
 
 impl<'a> Space<'a> {
     /// The space of a step on a target, over exactly `dies` dies if that is given.
-    pub fn new(step: &'a TrainStep, target: &Target, dies: Option<usize>) -> Result<Self, TargetError> {
+    pub fn new(step: &'a TrainStep, target: &Target, dies: Option<usize>, pins: &Pinning) -> Result<Self, PartitionError> {
+        let pins = pins.of(step)?;
         let mut meshes = candidates(target, dies)?;
         if meshes.is_empty() {
             meshes.push(target.logical_mesh(1, 1)?);
@@ -114,9 +164,12 @@ impl<'a> Space<'a> {
         for mesh in meshes.into_iter().rev() {
             let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
             let limit = best.saturating_add(best / SPARING);
-            let Some(terms) = Terms::of(step, shape, &CostModel::new(step, target, shape, dies.is_some()), limit) else { continue };
-            let candidate = Candidate { mesh, terms };
-            best = best.min(candidate.solve(step, &Price::default()).0.cost);
+            let model = CostModel::new(step, target, shape, dies.is_some());
+            let Some(terms) = Terms::of(step, shape, &pins, &model, limit) else { continue };
+            let mut candidate = Candidate { mesh, terms, free: None };
+            let free = candidate.solve(step, &Price::default());
+            best = best.min(free.sharded.cost);
+            candidate.free = Some(free);
             space.meshes.push(candidate);
         }
         Ok(space)
@@ -130,28 +183,29 @@ impl<'a> Space<'a> {
     /// The best choice at a price.
     pub fn solve(&self, price: &Price) -> Solved {
         let mut tried = Vec::new();
-        let mut best: Option<(u64, Solved)> = None;
+        let mut best: Option<(usize, Chosen)> = None;
         // The lowest cost so far, and the dies that it takes.
         let mut least: Option<(u64, usize)> = None;
         for (mesh, candidate) in self.meshes.iter().enumerate() {
-            let (sharded, found, priced) = candidate.solve(self.step, price);
-            tried.push((sharded.mesh.rows, sharded.mesh.cols, sharded.cost));
-            let dies = sharded.mesh.count();
+            let free = candidate.free.as_ref().filter(|_| price.lambda <= 0.0);
+            let chosen = free.cloned().unwrap_or_else(|| candidate.solve(self.step, price));
+            tried.push((chosen.sharded.mesh.rows, chosen.sharded.mesh.cols, chosen.sharded.cost));
+            let (dies, priced) = (chosen.sharded.mesh.count(), chosen.priced);
             let lowest = least.is_none_or(|(cost, _)| priced <= cost);
             let sparing = least.is_some_and(|(cost, most)| dies * 2 <= most && priced <= cost.saturating_add(cost / SPARING));
             // Among the sparing ones, the fewest dies, and of those the cheapest.
-            let fewer = best.as_ref().is_none_or(|(b, s)| dies < s.sharded.mesh.count() || priced <= *b);
+            let fewer = best.as_ref().is_none_or(|(_, b)| dies < b.sharded.mesh.count() || priced <= b.priced);
             if lowest {
                 least = Some((priced, dies));
             }
             if lowest || sparing && fewer {
-                best = Some((priced, Solved { sharded, mesh, report: found }));
+                best = Some((mesh, chosen));
             }
         }
-        let (_, mut solved) = best.expect("the first mesh is kept without a limit");
+        let (mesh, chosen) = best.expect("the first mesh is kept without a limit");
         tried.reverse();
-        solved.report.tried = tried;
-        solved
+        let times = self.meshes[mesh].terms.times(&chosen.choice);
+        Solved { sharded: chosen.sharded, mesh, report: PartitionReport { tried, ..chosen.report }, times }
     }
 }
 
@@ -181,8 +235,8 @@ struct Terms<'a> {
     groups: Groups<'a>,
     /// What each option of each group takes, in picoseconds.
     work: Vec<Vec<u64>>,
-    /// The bytes of the results of each member for each option of each group, option by option.
-    bytes: Vec<Vec<u64>>,
+    /// What each member of each group takes, and the bytes of its results, option by option.
+    members: Vec<Vec<Share>>,
     edges: Vec<EdgeTerm>,
 }
 
@@ -190,7 +244,8 @@ struct Terms<'a> {
 struct EdgeTerm {
     producer: usize,
     consumer: usize,
-    /// The node that reads.
+    /// The node that makes the value, and the one that reads it.
+    from: ValueId,
     to: ValueId,
     time: Vec<u64>,
     bytes: Vec<u64>,
@@ -198,28 +253,28 @@ struct EdgeTerm {
 
 impl<'a> Terms<'a> {
     /// The terms; `None` when the work alone costs more than `limit`.
-    fn of(step: &'a TrainStep, mesh: MeshShape, model: &CostModel<'_>, limit: u64) -> Option<Self> {
-        let mut groups = Groups::of(step, mesh);
+    fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>], model: &CostModel<'_>, limit: u64) -> Option<Self> {
+        let mut groups = Groups::of(step, mesh, pins);
         let rank_of = |g: usize| -> Vec<u64> { groups.list[g].options.iter().map(|o| model.rank(&groups, g, o)).collect() };
         let ranks: Vec<Vec<u64>> = (0..groups.list.len()).into_par_iter().map(rank_of).collect();
         ranks.iter().enumerate().for_each(|(g, ranks)| groups.keep_best(g, ranks, model.options()));
         let of_group = |g: usize| {
-            let (mut work, mut bytes) = (Vec::new(), Vec::new());
+            let (mut work, mut members) = (Vec::new(), Vec::new());
             for option in &groups.list[g].options {
-                let (time, held) = model.group(&groups, g, option);
-                work.push(time);
-                bytes.extend(held);
+                let shares = model.group(&groups, g, option);
+                work.push(shares.iter().map(|s| s.picoseconds).fold(0, u64::saturating_add));
+                members.extend(shares);
             }
-            (work, bytes)
+            (work, members)
         };
-        let (work, bytes): (Vec<Vec<u64>>, Vec<Vec<u64>>) = (0..groups.list.len()).into_par_iter().map(of_group).unzip();
+        let (work, members): (Vec<Vec<u64>>, Vec<Vec<Share>>) = (0..groups.list.len()).into_par_iter().map(of_group).unzip();
         let least = work.iter().map(|w| w.iter().min().copied().unwrap_or(0)).fold(0u64, u64::saturating_add);
         if least > limit {
             return None;
         }
         let between: Vec<Edge> = groups.edges().into_iter().filter(|e| e.producer != e.consumer).collect();
         let edges = between.par_iter().map(|e| EdgeTerm::of(model, &groups, e)).collect();
-        Some(Terms { groups, work, bytes, edges })
+        Some(Terms { groups, work, members, edges })
     }
 
     fn sizes(&self) -> Vec<usize> {
@@ -237,8 +292,8 @@ impl<'a> Terms<'a> {
         for (g, group) in self.groups.list.iter().enumerate() {
             let mut table = self.work[g].clone();
             if price.lambda > 0.0 {
-                for (cost, bytes) in table.iter_mut().zip(self.bytes[g].chunks_exact(group.members.len())) {
-                    *cost += paid(group.members.iter().zip(bytes).filter(|(m, _)| held[m.node.index()]).map(|(_, b)| b).sum());
+                for (cost, shares) in table.iter_mut().zip(self.members[g].chunks_exact(group.members.len())) {
+                    *cost += paid(group.members.iter().zip(shares).filter(|(m, _)| held[m.node.index()]).map(|(_, s)| s.bytes).sum());
                 }
             }
             factors.push(Factor { vars: vec![g], table });
@@ -256,6 +311,22 @@ impl<'a> Terms<'a> {
         (factors, constant)
     }
 
+    /// What the nodes take, and what travels between them.
+    fn times(&self, choice: &[usize]) -> Times {
+        let mut times = Times { work: vec![0; self.groups.step.graph.nodes().len()], delays: BTreeMap::new() };
+        for (g, group) in self.groups.list.iter().enumerate() {
+            let count = group.members.len();
+            let shares = &self.members[g][choice[g] * count..][..count];
+            group.members.iter().zip(shares).for_each(|(m, s)| times.work[m.node.index()] = s.picoseconds);
+        }
+        for e in self.edges.iter().filter(|e| e.from < e.to) {
+            let time = e.time[choice[e.producer] * self.groups.list[e.consumer].options.len() + choice[e.consumer]];
+            let delay = times.delays.entry((e.from, e.to)).or_default();
+            *delay = (*delay).max(time);
+        }
+        times
+    }
+
     /// What a choice takes, in picoseconds, without the price of memory.
     fn time(&self, choice: &[usize]) -> u64 {
         let work = self.work.iter().zip(choice).map(|(w, c)| w[*c]).fold(0u64, u64::saturating_add);
@@ -271,6 +342,7 @@ impl EdgeTerm {
         EdgeTerm {
             producer: edge.producer,
             consumer: edge.consumer,
+            from: edge.from.node,
             to: edge.to.node,
             time: moves.iter().map(|m| m.picoseconds).collect(),
             bytes: moves.iter().map(|m| m.bytes).collect(),
@@ -279,8 +351,8 @@ impl EdgeTerm {
 }
 
 impl Candidate<'_> {
-    /// The best strategies on this mesh, how they were found, and what they cost with the price of memory.
-    fn solve(&self, step: &TrainStep, price: &Price) -> (ShardedGraph, PartitionReport, u64) {
+    /// The best strategies on this mesh.
+    fn solve(&self, step: &TrainStep, price: &Price) -> Chosen {
         let (sizes, (factors, constant)) = (self.terms.sizes(), self.terms.factors(price));
         let edges = factors.len() - sizes.len();
         let found = solve(&sizes, factors);
@@ -300,6 +372,6 @@ impl Candidate<'_> {
         let cost = self.terms.time(&found.choice);
         let (mesh, step) = (groups.mesh, step.clone());
         let sharded = ShardedGraph { step, mesh, strategies, cost, reuse: None, remat: Vec::new(), streamed: Vec::new() };
-        (sharded, report, found.cost.saturating_add(constant))
+        Chosen { sharded, report, choice: found.choice, priced: found.cost.saturating_add(constant) }
     }
 }

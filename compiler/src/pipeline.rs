@@ -9,7 +9,7 @@ mod fit;
 
 use crate::memory::{self, DoesNotFit, Failure, MemoryPlan};
 use crate::optimize::{OptimizeOptions, OptimizeReport};
-use crate::partition::PartitionReport;
+use crate::partition::{PartitionError, PartitionReport, PinError, Pinning, Price};
 use crate::place::PlacedGraph;
 use crate::precision::{self, Precision};
 use crate::schedule::Schedule;
@@ -61,6 +61,8 @@ pub struct CompileOptions {
     pub microbatches: Microbatches,
     /// Whether the batch is computed in slices side by side, one a package of the machine.
     pub replicas: ReplicaOption,
+    /// Splits that are not up for choice.
+    pub pins: Pinning,
 }
 
 /// How many packages of the machine run the same streams, each on its rows of the batch.
@@ -109,6 +111,7 @@ impl Default for CompileOptions {
             stream: Stream::Auto,
             microbatches: Microbatches::Auto,
             replicas: ReplicaOption::Auto,
+            pins: Pinning::Free,
         }
     }
 }
@@ -123,6 +126,9 @@ pub enum CompileError {
     /// The target cannot give the dies that were asked for.
     #[error(transparent)]
     Target(#[from] girih_ir::target::error::TargetError),
+    /// A pin means nothing.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// Dies cannot reach each other.
     #[error(transparent)]
     Place(#[from] place::PlaceError),
@@ -135,6 +141,15 @@ pub enum CompileError {
     /// The step cannot be cut along its batch.
     #[error(transparent)]
     Slices(#[from] slices::Refusal),
+}
+
+impl From<PartitionError> for CompileError {
+    fn from(error: PartitionError) -> Self {
+        match error {
+            PartitionError::Target(e) => CompileError::Target(e),
+            PartitionError::Pin(e) => CompileError::Pin(e),
+        }
+    }
 }
 
 /// What one pass did.
@@ -161,6 +176,8 @@ pub struct CompileReport {
     pub optimize: Option<OptimizeReport>,
     /// How the split was chosen.
     pub partition: PartitionReport,
+    /// The price of SRAM at which it was chosen.
+    pub price: Price,
     /// Dies that have code.
     pub dies_used: usize,
     /// Highest SRAM use of a die, in bytes.
@@ -354,6 +371,7 @@ impl<'a> Pipeline<'a> {
             let n = graph.nodes().len();
             (graph, n, report.to_string())
         });
+        let step = if self.target.mesh.sites() > 1 { schedule::reorder(step) } else { step };
         (self.observe)("fuse", Level::Step(&step));
         Ok(step)
     }
@@ -383,8 +401,12 @@ impl<'a> Pipeline<'a> {
         (self.observe)("schedule", Level::Scheduled(&scheduled));
         let plan = self.timed("memory", tasks, |_| {
             let plan = memory::plan_or_profile(scheduled, target);
-            let (n, peak) = plan.as_ref().map_or((0, 0), |p| (p.schedule.order.len(), p.dies.iter().map(|d| d.peak).max().unwrap_or(0)));
-            (plan, n, format!("peak {peak} bytes"))
+            let n = plan.as_ref().map_or(0, |p| p.schedule.order.len());
+            let summary = match &plan {
+                Ok(p) => format!("peak {} bytes", p.dies.iter().map(|d| d.peak).max().unwrap_or(0)),
+                Err(f) => format!("die {} needs {} bytes", f.report.die, f.report.need),
+            };
+            (plan, n, summary)
         });
         if let Ok(plan) = &plan {
             self.report.sram_peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);

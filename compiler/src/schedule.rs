@@ -3,8 +3,10 @@
 //! their use, so they travel while others compute and hold memory for a short time; what a loop needs from outside is brought before it.
 
 mod order;
+mod overlap;
 
 pub use order::reorder;
+pub use overlap::overlap;
 
 use crate::place::{PlacedGraph, Storage, Task, TaskKind};
 use girih_ir::graph::ValueId;

@@ -6,7 +6,8 @@ use girih::{CompileOptions, Compiled, Error, Model, ModelOptions, Prepared, Stre
 use girih_compiler::import::onnx::BatchNormMode;
 use girih_compiler::import::onnx::limits::ImportLimits;
 use girih_compiler::optimize::{OptimizeOptions, RuleClass};
-use girih_compiler::pipeline::{Microbatches, ReplicaOption};
+use girih_compiler::partition::{Baseline, Pinning};
+use girih_compiler::pipeline::{CompileError, Microbatches, ReplicaOption};
 use girih_compiler::precision::Precision;
 use girih_compiler::train::LossSpec;
 use girih_ir::target::Coord;
@@ -258,6 +259,12 @@ pub struct PipelineArgs {
     /// Run the same streams on N packages of the machine, each on its rows of the batch; `auto` does it on machines of many dies
     #[arg(long, default_value = "auto", value_name = "auto|N|off", value_parser = replicas)]
     pub replicas: ReplicaOption,
+    /// Split the products as in the literature, to compare: `data`, `megatron` or `summa`
+    #[arg(long, value_name = "NAME", conflicts_with = "pin")]
+    pub strategy: Option<Baseline>,
+    /// Splits that are not up for choice: a file of lines such as `wte y=0 x=-` or `op:dot_general y=1 x=2`
+    #[arg(long, value_name = "FILE")]
+    pub pin: Option<PathBuf>,
 }
 
 /// Parses `auto`, a number or `off`.
@@ -312,14 +319,14 @@ impl PipelineArgs {
     }
 
     /// Options of the pipeline.
-    pub fn options(&self, target: &TargetArgs) -> CompileOptions {
+    pub fn options(&self, target: &TargetArgs) -> Outcome<CompileOptions> {
         let optimize = if self.no_optimize { None } else { Some(self.optimize()) };
         let stream = match self.stream {
             Streaming::Auto => Stream::Auto,
             Streaming::Off => Stream::Off,
             Streaming::All => Stream::All,
         };
-        CompileOptions {
+        Ok(CompileOptions {
             dies: target.dies,
             optimize,
             remat: self.remat == Remat::Auto,
@@ -327,7 +334,17 @@ impl PipelineArgs {
             stream,
             microbatches: self.microbatches,
             replicas: self.replicas,
-        }
+            pins: self.pins()?,
+        })
+    }
+
+    /// Splits that are not up for choice.
+    pub fn pins(&self) -> Outcome<Pinning> {
+        Ok(match (&self.strategy, &self.pin) {
+            (Some(strategy), _) => Pinning::Strategy(*strategy),
+            (None, Some(file)) => Pinning::parse(&files::read_text(file)?).map_err(CompileError::from)?,
+            (None, None) => Pinning::Free,
+        })
     }
 }
 
@@ -359,6 +376,6 @@ impl ProgramArgs {
         let model = self.model.open(&self.path)?;
         model.notes().iter().for_each(|n| out.progress(&format!("note: {n}")));
         let prepared = self.model.prepare(&model, purpose)?;
-        Ok(girih::compile(prepared, &target, &self.pipeline.options(&self.target))?)
+        Ok(girih::compile(prepared, &target, &self.pipeline.options(&self.target)?)?)
     }
 }

@@ -110,7 +110,7 @@ impl Compile {
                 if self.emit.as_deref() == Some("step") {
                     return self.emit(out, prepared.step.to_string());
                 }
-                let mut options = self.pipeline.options(&self.target);
+                let mut options = self.pipeline.options(&self.target)?;
                 options.optimize.iter_mut().for_each(|o| o.explain = true);
                 self.compile(prepared, &model, &target, &options, &mut watch)?
             }
@@ -144,6 +144,7 @@ impl Compile {
             optimize: self.pipeline.optimize(),
             dies: self.target.dies,
             precision: self.pipeline.precision,
+            pins: self.pipeline.pins()?,
             ..PassOptions::default()
         };
         watch.see(stage, || text.clone());

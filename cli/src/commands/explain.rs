@@ -5,7 +5,7 @@ use super::output::{Outcome, Output, table};
 use clap::Args;
 use girih::{Compiled, Error, codes, files};
 use girih_compiler::optimize::{OptimizeOptions, OptimizeReport, optimize};
-use girih_compiler::partition::{self, Alternative, PartitionOptions};
+use girih_compiler::partition::{self, Alternative, PartitionOptions, Price};
 use girih_compiler::pipeline::{CompileError, Pipeline};
 use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
@@ -58,7 +58,7 @@ impl Explain {
     /// Why a value lies as it does, and what else it could have cost.
     fn layout(&self, out: &Output, step: TrainStep, value: &str) -> Outcome {
         let target = self.target.open("dojo-tile")?;
-        let options = self.pipeline.options(&self.target);
+        let options = self.pipeline.options(&self.target)?;
         let step = Pipeline::new(&target, &options).rewrite(step)?;
         let named = || {
             let graph = &step.graph;
@@ -73,7 +73,11 @@ impl Explain {
                 Error::Usage { what, help: "give an input, an output, or a number of `girih compile MODEL --emit fuse`".into() }.into()
             );
         };
-        let partition = PartitionOptions { dies: options.dies, ..PartitionOptions::default() };
+        // Memory has the price that it has in the plan that fits; where none does, none.
+        let mut pipeline = Pipeline::new(&target, &options);
+        let fits = pipeline.plan(step.clone()).is_ok();
+        let price = if fits { pipeline.report().price.clone() } else { Price::default() };
+        let partition = PartitionOptions { dies: options.dies, pins: options.pins.clone(), price };
         let found = partition::explain(&step, &target, &partition, v).map_err(CompileError::from)?;
         let Some(e) = found else {
             let text = || format!("{value} is made on every die that needs it, so nothing was decided");
@@ -82,24 +86,25 @@ impl Explain {
         let op = step.graph.node(e.node).op.name();
         let text = || {
             let micro = |ps: u64| format!("{:.3}", ps as f64 * 1e-6);
-            let mut rows = vec![["split", "work us", "moves us", "step us", "more"].map(String::from).to_vec()];
-            let best = e.alternatives.first().map_or(0, |a| a.step);
+            let mut rows = vec![["split", "work us", "moves us", "step us", "memory us", "more"].map(String::from).to_vec()];
+            let best = e.alternatives.first().map_or(0, Alternative::cost);
             rows.extend(e.alternatives.iter().map(|a| {
-                let more = (a.step - best) as f64 / best.max(1) as f64 * 100.0;
-                vec![a.split.clone(), micro(a.work), micro(a.moves), micro(a.step), format!("{more:+.2} %")]
+                let more = (a.cost() - best) as f64 / best.max(1) as f64 * 100.0;
+                vec![a.split.clone(), micro(a.work), micro(a.moves), micro(a.step), micro(a.memory), format!("{more:+.2} %")]
             }));
             let with = e.members.len() - 1;
             format!(
-                "{value} is made by {} ({op}) on a mesh of {}×{} dies; {with} more nodes are split alike.\nAxes of the mesh, one entry a loop of {}; the first line was chosen:\n\n{}",
+                "{value} is made by {} ({op}) on a mesh of {}×{} dies; {with} more nodes are split alike.\n{}\nAxes of the mesh, one entry a loop of {}; the first line was chosen:\n\n{}",
                 e.node,
                 e.mesh.0,
                 e.mesh.1,
+                why(&e.alternatives, fits),
                 e.node,
                 table(&rows, true)
             )
         };
         let list = || {
-            let one = |a: &Alternative| json!({ "split": a.split, "work_ps": a.work, "moves_ps": a.moves, "step_ps": a.step });
+            let one = |a: &Alternative| json!({ "split": a.split, "work_ps": a.work, "moves_ps": a.moves, "step_ps": a.step, "memory_ps": a.memory });
             e.alternatives.iter().map(one).collect::<Vec<_>>()
         };
         out.result(
@@ -117,6 +122,30 @@ impl Explain {
         let map: serde_json::Map<String, Value> = compiled.rules().map(|(o, r)| (o.to_string(), json!(r))).collect();
         out.result(|| table(&rows, true), || json!({ "outputs": map }))
     }
+}
+
+/// Why the first alternative is better than the second.
+fn why(alternatives: &[Alternative], fits: bool) -> String {
+    let (Some(first), Some(second)) = (alternatives.first(), alternatives.get(1)) else {
+        return "There is no other way to split it, or a pin says so.".into();
+    };
+    let signed = |a: u64, b: u64| format!("{:+.3} us", (b as f64 - a as f64) * 1e-6);
+    let rest = |a: &Alternative| a.step.saturating_sub(a.work).saturating_sub(a.moves);
+    let memory = if first.memory > 0 || second.memory > 0 {
+        format!(", memory where it is short {}", signed(first.memory, second.memory))
+    } else {
+        String::new()
+    };
+    let plan = if fits { "" } else { " No plan of the step fits; this is the fastest one, whatever it needs." };
+    format!(
+        "`{}` is chosen; `{}` comes next and would cost {} more: work {}, moving what it reads and makes {}, the rest of the step {}{memory}.{plan}",
+        first.split,
+        second.split,
+        signed(first.cost(), second.cost()).trim_start_matches('+'),
+        signed(first.work, second.work),
+        signed(first.moves, second.moves),
+        signed(rest(first), rest(second)),
+    )
 }
 
 fn or_none(rules: &str) -> String {

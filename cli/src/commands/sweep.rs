@@ -6,7 +6,7 @@
 use super::args::{ModelArgs, PipelineArgs, Purpose, TargetArgs};
 use super::output::{Outcome, Output, bytes, table, time};
 use clap::Args;
-use girih::{Error, Prepared, SimOptions, Target, simulate_with};
+use girih::{CompileOptions, Error, Prepared, SimOptions, Target, simulate_with};
 use girih_ir::target::Coord;
 use girih_runtime::simulate::Report;
 use serde_json::{Value, json};
@@ -64,20 +64,21 @@ impl Sweep {
         let model = self.model.open(&self.path)?;
         model.notes().iter().for_each(|n| out.progress(&format!("note: {n}")));
         let prepared = self.model.prepare(&model, Purpose::compiled(self.model.loss.is_some()))?;
+        let options = self.pipeline.options(&self.target)?;
         let mut rows = Vec::new();
         for n in 0..count {
             let values = choice(&axes, n);
             let target = vary(base.clone(), &values)?;
             let shown: Vec<String> = values.iter().map(|(k, v)| format!("{k}={v}")).collect();
             out.progress(&format!("{} of {count}: {}", n + 1, shown.join(" ")));
-            rows.push((values, self.point(&prepared, &target)));
+            rows.push((values, self.point(&prepared, &target, &options)));
         }
         out.result(|| text(&axes, &rows), || document(&base, &rows))
     }
 
-    fn point(&self, prepared: &Prepared, target: &Target) -> Point {
+    fn point(&self, prepared: &Prepared, target: &Target, options: &CompileOptions) -> Point {
         let fails = |e: &Error| Point::Fails { code: e.code(), fits: e.exit_code() != 5, why: e.diagnostic().title };
-        let compiled = match girih::compile(prepared.clone(), target, &self.pipeline.options(&self.target)) {
+        let compiled = match girih::compile(prepared.clone(), target, options) {
             Ok(compiled) => compiled,
             Err(e) => return fails(&e),
         };

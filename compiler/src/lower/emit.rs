@@ -6,6 +6,7 @@ use girih_ir::axes::{Box, box_intersect, box_is_empty};
 use girih_ir::program::{ChannelId, ClaimId, Instr, PortId, Queue};
 use girih_ir::target::{Direction, LinkId};
 use indexmap::IndexSet;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -66,7 +67,7 @@ impl DieEmitter {
     }
 
     /// Appends an instruction, behind the waits that its bytes need.
-    pub(super) fn emit(&mut self, instr: Instr, claim: ClaimId, queue: Option<Queue>, task: &Task, plan: &MemoryPlan, control: usize) {
+    pub(super) fn emit(&mut self, instr: Instr, claim: ClaimId, queue: Option<Queue>, task: &Task, plan: &MemoryPlan, control: ClaimId) {
         if instr.is_fence() {
             // It waits for everything, and counting starts again.
             self.in_flight.clear();
@@ -76,15 +77,17 @@ impl DieEmitter {
             return;
         }
         let combining = matches!(instr, Instr::RecvAdd { .. });
-        let mut touched: Vec<(&View, bool)> = task.reads.iter().filter(|v| !box_is_empty(&v.part)).map(|v| (v, false)).collect();
-        touched.extend(task.writes.iter().filter(|v| !box_is_empty(&v.part)).map(|v| (v, true)));
+        let touched: SmallVec<[(&View, bool, Range<u64>); 6]> = (task.reads.iter().map(|v| (v, false)))
+            .chain(task.writes.iter().map(|v| (v, true)))
+            .filter(|(v, _)| !box_is_empty(&v.part))
+            .map(|(v, writes)| (v, writes, extent(plan, v)))
+            .collect();
         let mut needed: BTreeMap<Queue, u32> = BTreeMap::new();
-        for (view, writes) in &touched {
-            let bytes = extent(plan, view);
+        for (view, writes, bytes) in &touched {
             for f in &self.in_flight {
                 // Entries of one queue complete in order; two plain receives of it never conflict.
                 let ordered = queue == Some(f.queue) && !combining;
-                if (*writes || f.writes) && !ordered && f.overlaps(view, &bytes) {
+                if (*writes || f.writes) && !ordered && f.overlaps(view, bytes) {
                     let count = needed.entry(f.queue).or_default();
                     *count = (*count).max(f.index);
                 }
@@ -97,7 +100,7 @@ impl DieEmitter {
         }
         for (queue, count) in needed {
             self.stream.push(Instr::Wait { queue, count });
-            self.claims.push(ClaimId::new(control));
+            self.claims.push(control);
             self.in_flight.retain(|f| f.queue != queue || f.index > count);
         }
         self.stream.push(instr);
@@ -106,8 +109,7 @@ impl DieEmitter {
             let index = self.issued.entry(queue).or_default();
             *index += 1;
             let index = *index;
-            for (view, writes) in touched {
-                let bytes = extent(plan, view);
+            for (view, writes, bytes) in touched {
                 self.in_flight.push(InFlight { queue, index, buffer: view.buffer, part: view.part.clone(), bytes, writes });
             }
         }

@@ -9,7 +9,7 @@ use girih_ir::ops::Op;
 use girih_ir::ops::convolution::Convolution;
 use girih_ir::ops::reduce_window::ReduceWindow;
 use girih_ir::program::instr::WindowDims;
-use girih_ir::program::{Instr, Region};
+use girih_ir::program::{FusedId, Instr, Region};
 use girih_ir::scalar::CompareFn;
 use girih_ir::types::Dims;
 use smallvec::SmallVec;
@@ -63,7 +63,7 @@ pub(super) fn compute(
     task: &Task,
     node: ValueId,
     ranges: &[Range<usize>],
-    tables: &mut Tables,
+    tables: &Tables,
 ) -> Result<Instr, LowerError> {
     let graph = &plan.schedule.placed.sharded.step.graph;
     let view = |(k, v): (usize, &View)| {
@@ -84,12 +84,12 @@ pub(super) fn compute(
     let s = &share;
     let op = &graph.node(node).op;
     Ok(match op {
-        Op::Constant(c) => {
+        Op::Constant(_) => {
             let starts: Dims = s.result().iter().map(|r| r.start).collect();
-            Instr::Constant { out: s.out(), literal: tables.literal(&c.value), starts }
+            Instr::Constant { out: s.out(), literal: tables.literal(node), starts }
         }
         Op::Iota(i) => Instr::Iota { out: s.out(), dim: i.dim as u32, start: s.result()[i.dim].start as u64 },
-        Op::Fused(f) => fused(s, f, tables),
+        Op::Fused(f) => fused(s, f, tables.fused(node)),
         Op::DotGeneral(d) => {
             let (ra, rb) = (s.ins[0].dims.len(), s.ins[1].dims.len());
             let order = |batch: &[usize], free: Vec<usize>, contract: &[usize]| -> Vec<usize> {
@@ -209,7 +209,7 @@ pub(super) fn compute(
     })
 }
 
-fn fused(s: &Share<'_>, f: &girih_ir::ops::fused::Fused, tables: &mut Tables) -> Instr {
+fn fused(s: &Share<'_>, f: &girih_ir::ops::fused::Fused, program: FusedId) -> Instr {
     let loops: Dims = s.ranges.iter().map(|r| r.end - r.start).collect();
     let ins = s.ins.iter().zip(&f.operands).map(|(r, dims)| {
         let mut strides: SmallVec<[i64; 6]> = SmallVec::from_elem(0, loops.len());
@@ -217,7 +217,7 @@ fn fused(s: &Share<'_>, f: &girih_ir::ops::fused::Fused, tables: &mut Tables) ->
         Region { offset: r.offset, dtype: r.dtype, dims: loops.clone(), strides }
     });
     Instr::Map {
-        program: tables.fused(&f.program),
+        program,
         loops: loops.clone(),
         cols: f.cols as u32,
         origin: s.ranges.iter().map(|r| r.start).collect(),

@@ -1,6 +1,6 @@
 //! What a choice costs, in integer picoseconds: work on the busiest die, and the bytes that must move between two choices.
 
-use super::groups::{Choice, Edge, Groups};
+use super::groups::{Choice, Edge, Groups, Member};
 use crate::sharded::MeshShape;
 use girih_ir::axes::{Axes, DimUse, LoopKind, box_dims};
 use girih_ir::graph::{Graph, ValueId};
@@ -56,6 +56,13 @@ enum Along {
     Partial,
 }
 
+/// What a node takes on the busiest die, and the bytes of its results there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Share {
+    pub picoseconds: u64,
+    pub bytes: u64,
+}
+
 impl<'a> CostModel<'a> {
     /// Costs on a mesh; `given` when the mesh is not up for choice.
     pub fn new(step: &TrainStep, target: &'a Target, mesh: MeshShape, given: bool) -> Self {
@@ -63,21 +70,17 @@ impl<'a> CostModel<'a> {
         CostModel { target, mesh, move_weight: if given { SPREAD_DISCOUNT } else { 1.0 }, images }
     }
 
-    /// Picoseconds of all members of a group on the busiest die, and the bytes of the results of each member there.
-    pub fn group(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> (u64, Vec<u64>) {
-        let group = &groups.list[g];
-        let (mut seconds, mut bytes) = (0.0, Vec::with_capacity(group.members.len()));
-        for member in &group.members {
-            let Some(axes) = &groups.axes[member.node.index()] else {
-                bytes.push(0);
-                continue;
-            };
+    /// The share of each member of a group on the busiest die.
+    pub fn group(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> Vec<Share> {
+        let of_member = |member: &Member| {
+            let Some(axes) = &groups.axes[member.node.index()] else { return Share::default() };
             let ranges = groups.largest_ranges(member, axes, choice);
-            bytes.push(result_bytes(&groups.step.graph, member.node, axes, &ranges) as u64);
-            let once = work(self.target, &groups.step.graph, member.node, axes, &ranges);
-            seconds += once * groups.nest.runs(member.node, WHILE_RUNS) as f64;
-        }
-        ((seconds * 1e12) as u64, bytes)
+            let seconds = work(self.target, &groups.step.graph, member.node, axes, &ranges);
+            let runs = groups.nest.runs(member.node, WHILE_RUNS) as f64;
+            let bytes = result_bytes(&groups.step.graph, member.node, axes, &ranges) as u64;
+            Share { picoseconds: (seconds * runs * 1e12) as u64, bytes }
+        };
+        groups.list[g].members.iter().map(of_member).collect()
     }
 
     fn contention(&self) -> f64 {
@@ -88,7 +91,8 @@ impl<'a> CostModel<'a> {
     /// most in what they move; the largest share of a die otherwise.
     pub fn rank(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> u64 {
         if self.images {
-            return self.group(groups, g, choice).0.saturating_add(self.least_moves(groups, g, choice));
+            let work = self.group(groups, g, choice).iter().map(|s| s.picoseconds).fold(0, u64::saturating_add);
+            return work.saturating_add(self.least_moves(groups, g, choice));
         }
         groups.largest_share(g, choice)
     }

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Tables above this many entries are avoided by fixing a variable first.
 const TABLE_LIMIT: usize = 1 << 18;
 
+/// How often what was fixed is freed again.
+const ROUNDS: usize = 1;
+
 /// A term of the sum: one cost for every assignment of its variables, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Factor {
@@ -34,16 +37,38 @@ struct Step {
     best: Vec<u16>,
 }
 
-/// Minimizes the sum of the factors over variables with the given numbers of options.
+/// Minimizes the sum of the factors over variables with the given numbers of options. Where tables would be too large variables are
+/// fixed, and then the others are: each round is exact around what it fixes, so it can only get better.
 pub fn solve(sizes: &[usize], factors: Vec<Factor>) -> Elimination {
-    let mut s = Solver::new(sizes, &factors);
+    let (mut best, mut fixed) = pass(sizes, &factors, None);
+    for _ in 0..ROUNDS {
+        if fixed.is_empty() {
+            break;
+        }
+        let (next, others) = pass(sizes, &factors, Some((&best.choice, &fixed)));
+        if next.cost >= best.cost {
+            break;
+        }
+        (best, fixed) = (Elimination { width: best.width, fixed: best.fixed, ..next }, others);
+    }
+    best
+}
+
+/// One elimination, and which variables it fixed. With a choice to start from, variables are fixed to what they are there, and rather
+/// others than those that were fixed before.
+fn pass(sizes: &[usize], factors: &[Factor], around: Option<(&[usize], &BTreeSet<usize>)>) -> (Elimination, BTreeSet<usize>) {
+    let mut s = Solver::new(sizes, factors);
+    let mut fixed = BTreeSet::new();
     while let Some(&(degree, var)) = s.queue.first() {
         let neighbors = s.neighbors(var);
         let entries = neighbors.iter().fold(sizes[var], |n, v| n.saturating_mul(sizes[*v]));
         if entries > TABLE_LIMIT {
             // Fix the neighbor with the most neighbors of its own; its tables shrink by one dimension.
-            let hub = neighbors.iter().copied().max_by_key(|v| (s.adjacent[*v].len(), std::cmp::Reverse(*v))).unwrap_or(var);
-            s.fix(hub);
+            let fresh = |v: usize| around.is_none_or(|(_, before)| !before.contains(&v));
+            let key = |v: &usize| (fresh(*v), s.adjacent[*v].len(), std::cmp::Reverse(*v));
+            let hub = neighbors.iter().copied().max_by_key(key).unwrap_or(var);
+            s.fix(hub, around.map(|(choice, _)| choice[hub]));
+            fixed.insert(hub);
             continue;
         }
         s.width = s.width.max(degree);
@@ -55,7 +80,7 @@ pub fn solve(sizes: &[usize], factors: Vec<Factor>) -> Elimination {
         choice[step.var] = step.best[at] as usize;
     }
     let cost = factors.iter().map(|f| f.table[f.vars.iter().fold(0, |p, v| p * sizes[*v] + choice[*v])]).fold(0u64, u64::saturating_add);
-    Elimination { choice, cost, width: s.width, fixed: s.fixed }
+    (Elimination { choice, cost, width: s.width, fixed: s.fixed }, fixed)
 }
 
 struct Solver<'a> {
@@ -141,11 +166,17 @@ impl<'a> Solver<'a> {
                 }
                 weight *= self.sizes[*v];
             }
-            let mut digits = vec![0usize; order.len()];
+            // Row by row: the variable itself is innermost, and in every one of its factors.
+            let (outer, inner) = (order.len() - 1, stride[order.len() - 1]);
+            let mut digits = vec![0usize; outer];
             let mut at = 0usize;
-            for cell in joint.iter_mut() {
-                *cell = cell.saturating_add(f.table[at]);
-                for i in (0..order.len()).rev() {
+            for row in joint.chunks_exact_mut(size) {
+                if inner == 1 {
+                    row.iter_mut().zip(&f.table[at..at + size]).for_each(|(cell, c)| *cell = cell.saturating_add(*c));
+                } else {
+                    row.iter_mut().zip(f.table[at..].iter().step_by(inner)).for_each(|(cell, c)| *cell = cell.saturating_add(*c));
+                }
+                for i in (0..outer).rev() {
                     digits[i] += 1;
                     at += stride[i];
                     if digits[i] < self.sizes[order[i]] {
@@ -180,8 +211,8 @@ impl<'a> Solver<'a> {
         }
     }
 
-    /// Takes the option of a variable that minimizes its own terms, each at its best neighbors, and removes the variable.
-    fn fix(&mut self, var: usize) {
+    /// Takes the given option of a variable, or the one that minimizes its own terms, each at its best neighbors, and removes the variable.
+    fn fix(&mut self, var: usize, given: Option<usize>) {
         self.fixed += 1;
         let size = self.sizes[var];
         let mut own = vec![0u64; size];
@@ -198,7 +229,8 @@ impl<'a> Solver<'a> {
                 *sum = sum.saturating_add(low);
             }
         }
-        let choice = own.iter().enumerate().min_by_key(|(i, c)| (**c, *i)).map_or(0, |(i, _)| i);
+        let least = own.iter().enumerate().min_by_key(|(i, c)| (**c, *i)).map_or(0, |(i, _)| i);
+        let choice = given.unwrap_or(least);
         let neighbors = self.neighbors(var);
         let degrees: Vec<usize> = neighbors.iter().map(|v| self.adjacent[*v].len()).collect();
         for id in ids {

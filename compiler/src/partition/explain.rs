@@ -1,10 +1,11 @@
 //! Why a value lies as it does: every way in which its group could be split, and what the whole step would cost then at best.
 
-use super::{PartitionOptions, Space, solve};
+use super::{PartitionError, PartitionOptions, Space, solve};
 use crate::sharded::LoopSplit;
 use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
-use girih_ir::target::{Target, error::TargetError};
+use girih_ir::target::Target;
+use rayon::prelude::*;
 
 /// A cost that no sum of others reaches.
 const FORBIDDEN: u64 = u64::MAX / 4;
@@ -20,6 +21,15 @@ pub struct Alternative {
     pub moves: u64,
     /// Picoseconds of the step.
     pub step: u64,
+    /// What the memory of the step costs beside, in picoseconds, where memory is short.
+    pub memory: u64,
+}
+
+impl Alternative {
+    /// What was minimized: the time of the step, and the price of its memory.
+    pub fn cost(&self) -> u64 {
+        self.step.saturating_add(self.memory)
+    }
 }
 
 /// Why a value lies as it does.
@@ -36,15 +46,20 @@ pub struct Explanation {
 }
 
 /// Explains the split of a value of a fused step; `None` for what is made wherever it is needed.
-pub fn explain(step: &TrainStep, target: &Target, options: &PartitionOptions, value: ValueId) -> Result<Option<Explanation>, TargetError> {
-    let space = Space::new(step, target, options.dies)?;
+pub fn explain(
+    step: &TrainStep,
+    target: &Target,
+    options: &PartitionOptions,
+    value: ValueId,
+) -> Result<Option<Explanation>, PartitionError> {
+    let space = Space::new(step, target, options.dies, &options.pins)?;
     let terms = &space.meshes[space.solve(&options.price).mesh].terms;
     let groups = &terms.groups;
     let mesh = groups.mesh;
     let node = groups.maker(value);
     let Some((g, at)) = node.and_then(|n| groups.place[n.index()]) else { return Ok(None) };
     let (group, sizes) = (&groups.list[g], terms.sizes());
-    let (factors, _) = terms.factors(&options.price);
+    let (factors, constant) = terms.factors(&options.price);
     let edges: Vec<_> = terms.edges.iter().filter(|e| e.producer == g || e.consumer == g).collect();
     let alternative = |o: usize| {
         let mut factors = factors.clone();
@@ -53,10 +68,12 @@ pub fn explain(step: &TrainStep, target: &Target, options: &PartitionOptions, va
         let moves = edges.iter().map(|e| e.time[found.choice[e.producer] * sizes[e.consumer] + found.choice[e.consumer]]);
         let strategy = groups.member_strategy(&group.members[at], &group.options[o]);
         let split: Vec<String> = strategy.iter().map(|LoopSplit { axes, .. }| axes.to_string()).collect();
-        Alternative { split: split.join(","), work: terms.work[g][o], moves: moves.sum(), step: terms.time(&found.choice) }
+        let step = terms.time(&found.choice);
+        let memory = found.cost.saturating_add(constant).saturating_sub(step);
+        Alternative { split: split.join(","), work: terms.work[g][o], moves: moves.sum(), step, memory }
     };
-    let mut alternatives: Vec<Alternative> = (0..sizes[g]).map(alternative).collect();
-    alternatives.sort_by_key(|a| a.step);
+    let mut alternatives: Vec<Alternative> = (0..sizes[g]).into_par_iter().map(alternative).collect();
+    alternatives.sort_by_key(Alternative::cost);
     alternatives.dedup_by(|a, b| a.split == b.split);
     let members = group.members.iter().map(|m| m.node).collect();
     Ok(Some(Explanation { mesh: (mesh.rows, mesh.cols), node: group.members[at].node, members, alternatives }))

@@ -1,5 +1,6 @@
 //! Decision groups: nodes that are split alike because one feeds the other dimension by dimension.
 
+use super::pins::Pin;
 use crate::sharded::{AxisSet, LoopSplit, MeshShape, Strategy, axes_of};
 use girih_ir::axes::{Axes, DimUse, LoopKind};
 use girih_ir::graph::ValueId;
@@ -66,7 +67,7 @@ pub(super) fn is_free(op: &Op) -> bool {
 }
 
 impl<'a> Groups<'a> {
-    pub fn of(step: &'a TrainStep, mesh: MeshShape) -> Self {
+    pub fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>]) -> Self {
         let graph = &step.graph;
         let live = graph.live();
         let count = graph.nodes().len();
@@ -82,7 +83,8 @@ impl<'a> Groups<'a> {
             groups.axes[v.index()] = Some(axes);
         }
         for g in 0..groups.list.len() {
-            groups.list[g].options = groups.options(g);
+            let pinned = groups.pinned(g, pins);
+            groups.list[g].options = pinned.map_or_else(|| groups.options(g), |choice| vec![choice]);
         }
         groups
     }
@@ -108,10 +110,9 @@ impl<'a> Groups<'a> {
 
     fn join(&mut self, v: ValueId, axes: &Axes) {
         let own: Vec<bool> = axes.loops.iter().map(|l| l.kind != LoopKind::Whole && l.extent > 1).collect();
-        if let Some((g, member)) = self.host(v, axes) {
-            for (own, dim) in own.iter().zip(&member.dim_of_loop) {
-                self.list[g].splittable[*dim] &= own;
-            }
+        // What cannot be split where its operand can decides for itself.
+        let as_free = |g: &Group, m: &Member| own.iter().zip(&m.dim_of_loop).all(|(own, dim)| *own || !g.splittable[*dim]);
+        if let Some((g, member)) = self.host(v, axes).filter(|(g, m)| as_free(&self.list[*g], m)) {
             self.place[v.index()] = Some((g, self.list[g].members.len()));
             self.list[g].members.push(member);
             return;
@@ -165,6 +166,14 @@ impl<'a> Groups<'a> {
             return None;
         }
         None
+    }
+
+    /// The choice that a pin of a member leaves, as far as there is something to split.
+    fn pinned(&self, g: usize, pins: &[Option<Pin>]) -> Option<Choice> {
+        let group = &self.list[g];
+        let (member, pin) = group.members.iter().find_map(|m| Some((m, (*pins.get(m.node.index())?)?)))?;
+        let dim = |l: Option<usize>| l.and_then(|l| member.dim_of_loop.get(l).copied()).filter(|d| group.splittable[*d]);
+        Some(Choice { y: dim(pin.y), x: dim(pin.x) })
     }
 
     fn options(&self, g: usize) -> Vec<Choice> {

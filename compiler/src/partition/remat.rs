@@ -287,10 +287,12 @@ fn share(sharded: &ShardedGraph, target: &Target, v: ValueId, axes: &Axes) -> (u
         let need = size(&axes.operand_box(k, &ty.shape, &ranges), ty.dtype.size());
         moved += need.saturating_sub(2 * ty.bytes() as u64 / dies.max(1));
     }
-    let partial = axes.loops.iter().enumerate().any(|(i, l)| matches!(l.kind, LoopKind::Reduce(_)) && split(i) != AxisSet::NONE);
-    moved += if partial { bytes } else { 0 };
+    let reducing = axes.loops.iter().enumerate().filter(|(_, l)| matches!(l.kind, LoopKind::Reduce(_)));
+    let pieces: usize = reducing.map(|(i, _)| sharded.mesh.parts(split(i))).product();
+    moved += if pieces > 1 { bytes } else { 0 };
     if moved > 0 {
         seconds += moved as f64 / target.link_bandwidth() + 2.0 * target.launch_overhead() * dies.min(16) as f64;
     }
-    (bytes, seconds, moved)
+    // Of a partial result only the piece is kept that the die combines.
+    (bytes / pieces.max(1) as u64, seconds, moved)
 }

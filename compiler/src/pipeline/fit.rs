@@ -9,7 +9,7 @@ mod stream;
 
 use super::{CompileError, Level, PassReport, Pipeline, Stream};
 use crate::memory::{self, DoesNotFit, Footprint, MemoryPlan};
-use crate::partition::{self, Price, Solved, Space};
+use crate::partition::{self, Price, Space};
 use crate::sharded::ShardedGraph;
 use crate::{place, schedule};
 use girih_ir::step::TrainStep;
@@ -23,10 +23,17 @@ const PRICES: [f64; 4] = [0.0, 2.0, 16.0, 128.0];
 const HIGH_PRICES: [f64; 2] = [1024.0, 8192.0];
 /// Memory is short where more than this part of it is live.
 const SHORT: f64 = 0.7;
+/// How often a split is looked for again when memory became short elsewhere.
+const PRESSURE_ROUNDS: usize = 1;
+/// How far nodes are moved to hide transfers; the nearer they stay, the less is kept.
+const WINDOWS: [usize; 2] = [1, FAR];
+const FAR: usize = 64;
 /// When memory is short, copies are used again within so many nodes.
 const REUSE: u32 = 12;
 /// How often rematerialization goes on from what it left.
 const REMAT_ROUNDS: usize = 3;
+/// What is made again is made right when it is needed, so nothing hides its transfers and everything waits for it.
+const REMAT_WEIGHT: f64 = 3.0;
 /// Making values again is tried for what needs up to so many times the SRAM.
 const NEAR: f64 = 3.0;
 /// The part of the SRAM that a draft may take: the rest is for what packing loses.
@@ -37,11 +44,17 @@ const TRIES: usize = 5;
 /// A split, as far as it is known without placing all dies.
 #[derive(Clone, Debug)]
 struct Draft {
-    lambda: f64,
+    price: Price,
     mesh: usize,
+    /// How far nodes were moved to hide transfers.
+    window: usize,
     sharded: ShardedGraph,
+    /// Estimated picoseconds without what is made again.
+    alone: u64,
     /// Without anything made again.
     kept: Footprint,
+    /// For each node of the step in its own order, whether memory is short there.
+    short: Vec<bool>,
     /// The most bytes that are live.
     peak: u64,
     /// Estimated picoseconds, with what is made again.
@@ -56,6 +69,8 @@ struct Drafting<'a> {
     target: &'a girih_ir::target::Target,
     remat: bool,
     stream: Stream,
+    /// Memory is short where more bytes are live.
+    short: u64,
 }
 
 impl Drafting<'_> {
@@ -73,12 +88,32 @@ impl Drafting<'_> {
     /// The best split at a price, with values made again until it stays below `goal`.
     fn draft(&self, price: &Price, reuse: Option<u32>, goal: u64) -> Result<Draft, CompileError> {
         let start = Instant::now();
-        let Solved { mut sharded, mesh, .. } = self.solve(price);
-        sharded.reuse = reuse;
-        let kept = self.footprint(&sharded, mesh)?;
-        let draft = Draft { lambda: price.lambda, mesh, peak: kept.peak, time: sharded.cost, sharded, kept, seconds: 0.0 };
-        let draft = self.lowered(draft, goal)?;
-        Ok(Draft { seconds: start.elapsed().as_secs_f64(), ..draft })
+        let (mut price, mut drafts, mut first) = (price.clone(), Vec::new(), Vec::new());
+        for round in 0..=PRESSURE_ROUNDS {
+            let mut solved = self.solve(&price);
+            solved.sharded.reuse = reuse;
+            let kept = self.footprint(&solved.sharded, solved.mesh)?;
+            let short: Vec<bool> = kept.profile.iter().map(|b| *b > self.short).collect();
+            let fits = kept.peak <= goal;
+            for window in WINDOWS {
+                let (sharded, alone) = schedule::overlap(&solved.sharded, &solved.times, window);
+                let kept = if window == 1 { kept.clone() } else { self.footprint(&sharded, solved.mesh)? };
+                let (price, mesh, peak) = (price.clone(), solved.mesh, kept.peak);
+                let draft = Draft { price, mesh, window, alone, peak, time: alone, sharded, kept, short: Vec::new(), seconds: 0.0 };
+                drafts.push(self.lowered(draft, goal)?);
+            }
+            // Where memory became short may be priced as well.
+            let grown = price.lambda > 0.0 && price.pressure.iter().zip(&short).any(|(p, s)| *s && !p);
+            price.pressure.iter_mut().zip(&short).for_each(|(p, s)| *p |= s);
+            if round == 0 {
+                first = short;
+            }
+            if fits || !grown {
+                break;
+            }
+        }
+        let at = best(&drafts, goal).unwrap_or_default();
+        Ok(Draft { short: first, seconds: start.elapsed().as_secs_f64(), ..drafts.swap_remove(at) })
     }
 
     /// The draft with values made again until it stays below `goal`, or as near to it as can be.
@@ -88,7 +123,7 @@ impl Drafting<'_> {
             return Ok(draft);
         }
         draft.sharded.remat.clear();
-        (draft.peak, draft.time) = (draft.kept.peak, draft.sharded.cost);
+        (draft.peak, draft.time) = (draft.kept.peak, draft.alone);
         let mut profile = draft.kept.profile.clone();
         let mut best: Option<Draft> = None;
         for _ in 0..REMAT_ROUNDS {
@@ -102,7 +137,7 @@ impl Drafting<'_> {
             draft.sharded.remat = made.list;
             draft.sharded.reuse = draft.sharded.reuse.or(Some(REUSE));
             let found = self.footprint(&draft.sharded, draft.mesh)?;
-            draft.time += (made.seconds * 1e12) as u64;
+            draft.time += (made.seconds * 1e12 * REMAT_WEIGHT) as u64;
             (draft.peak, profile) = (found.peak, found.profile);
             if best.as_ref().is_none_or(|b| draft.peak < b.peak) {
                 best = Some(draft.clone());
@@ -129,16 +164,18 @@ impl Pipeline<'_> {
     /// `explain`: what does not fit is placed all the same, to say where; else the report has the need of a draft only.
     pub(super) fn fit(&mut self, step: &TrainStep, explain: bool) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
         let (start, nodes) = (Instant::now(), step.graph.nodes().len());
-        let space = Space::new(step, self.target, self.options.dies)?;
-        let work = Drafting { space, target: self.target, remat: self.options.remat, stream: self.options.stream };
-        let solved = work.solve(&Price::default());
+        let space = Space::new(step, self.target, self.options.dies, &self.options.pins)?;
+        let have = self.target.sram_bytes();
+        let short = (have as f64 * SHORT) as u64;
+        let work = Drafting { space, target: self.target, remat: self.options.remat, stream: self.options.stream, short };
+        let mut solved = work.solve(&Price::default());
+        solved.sharded = schedule::overlap(&solved.sharded, &solved.times, FAR).0;
         let report = solved.report;
         let (rows, cols) = (solved.sharded.mesh.rows, solved.sharded.mesh.cols);
         let summary = format!("{rows}×{cols} dies, {} decisions, width {}, {} fixed", report.groups, report.width, report.fixed);
         let (seconds, after) = (start.elapsed().as_secs_f64(), report.groups);
         self.report.passes.push(PassReport { name: "partition", seconds, before: nodes, after, summary });
         self.report.partition = report;
-        let have = self.target.sram_bytes();
         let goal = (have as f64 * MARGIN) as u64;
         // Where all is on one die, planning it is as good as a draft of it.
         let alone = solved.sharded.mesh.count() == 1;
@@ -167,7 +204,7 @@ impl Pipeline<'_> {
     /// Drafts at prices around the best one.
     fn drafts(&mut self, work: &Drafting<'_>, goal: u64) -> Result<Vec<Draft>, CompileError> {
         let fast = work.draft(&Price::default(), Some(REUSE), goal)?;
-        let pressure: Vec<bool> = fast.kept.profile.iter().map(|b| *b as f64 > self.target.sram_bytes() as f64 * SHORT).collect();
+        let pressure = fast.short.clone();
         let single = fast.sharded.mesh.count() == 1;
         self.drafted(std::slice::from_ref(&fast), goal);
         let mut all = vec![fast];
@@ -178,7 +215,7 @@ impl Pipeline<'_> {
             let made = work.drafts(prices, &pressure, goal)?;
             pipeline.drafted(&made, goal);
             all.extend(made);
-            all.sort_by(|a, b| a.lambda.total_cmp(&b.lambda));
+            all.sort_by(|a, b| a.price.lambda.total_cmp(&b.price.lambda));
             Ok(())
         };
         more(self, &mut all, &PRICES[1..])?;
@@ -186,8 +223,8 @@ impl Pipeline<'_> {
             more(self, &mut all, &HIGH_PRICES)?;
         }
         if let Some(at) = best(&all, goal) {
-            let below = at.checked_sub(1).map(|b| between(all[b].lambda, all[at].lambda));
-            let above = all.get(at + 1).map(|a| between(all[at].lambda, a.lambda));
+            let below = at.checked_sub(1).map(|b| between(all[b].price.lambda, all[at].price.lambda));
+            let above = all.get(at + 1).map(|a| between(all[at].price.lambda, a.price.lambda));
             let prices: Vec<f64> = below.into_iter().chain(above).collect();
             more(self, &mut all, &prices)?;
         }
@@ -216,7 +253,10 @@ impl Pipeline<'_> {
             }
             let sharded = ShardedGraph { cost: draft.time, ..draft.sharded.clone() };
             let found = match self.attempt(work, &sharded, draft.mesh)? {
-                Ok(plan) => return Ok(Ok(plan)),
+                Ok(plan) => {
+                    self.report.price = draft.price;
+                    return Ok(Ok(plan));
+                }
                 Err(found) => found,
             };
             // What packing and the other dies take beyond the draft now, they take then.
@@ -249,8 +289,8 @@ impl Pipeline<'_> {
         for d in drafts {
             let (again, us, streamed) = (d.sharded.remat.len(), d.time as f64 * 1e-6, d.sharded.streamed.len());
             let streamed = if streamed > 0 { format!(", {streamed} state tensors streamed") } else { String::new() };
-            let summary =
-                format!("{} ps a byte: {us:.1} us, {again} values made again{streamed}, peak {} of {goal} bytes", d.lambda, d.peak);
+            let price = format!("{} ps a byte, window {}", d.price.lambda, d.window);
+            let summary = format!("{price}: {us:.1} us, {again} values made again{streamed}, peak {} of {goal} bytes", d.peak);
             let (before, after) = (d.sharded.strategies.len(), again);
             self.report.passes.push(PassReport { name: "draft", seconds: d.seconds, before, after, summary });
         }

@@ -52,8 +52,9 @@ impl Placer<'_> {
             for (owner, piece) in pieces(&view.part, members.len(), self.element(view.buffer)) {
                 let part = View { buffer: view.buffer, part: piece.clone() };
                 if members[owner] == die {
-                    self.exchange(die, None, part, Some(monoid));
-                    self.hold(die, (value, c as u32), view.buffer, piece, true);
+                    let home = self.home_of_piece(die, (value, c as u32), view.buffer, &piece);
+                    self.exchange(die, None, View { buffer: home, part: piece.clone() }, Some(monoid));
+                    self.hold(die, (value, c as u32), home, piece, true);
                 } else {
                     let message = self.message(Message { from: die, to: die, route: Vec::new(), bytes: 0 });
                     self.push(Task { die, kind: TaskKind::Send(message), reads: vec![part], writes: vec![] });

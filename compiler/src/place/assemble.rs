@@ -19,6 +19,9 @@ use std::ops::Range;
 /// Partial results below this many bytes are combined on one die; larger ones are combined in pieces, one a die.
 const SPLIT_COMBINE_BYTES: usize = 2048;
 
+/// What is used for more than so many nodes is kept for long.
+const LASTING: u32 = 24;
+
 /// A part of a value on a die, for use there.
 #[derive(Clone, Debug)]
 pub(super) struct Local {
@@ -47,6 +50,8 @@ pub(super) struct Placer<'a> {
     routes: FxHashMap<(u32, u32), Vec<LinkId>>,
     /// The node that is being placed.
     now: u32,
+    /// The last node that reads each one, renamings looked through.
+    last_use: Vec<u32>,
     /// For each graph input: its state pair.
     pair_of_input: Vec<Option<u32>>,
     /// State buffers by pair.
@@ -73,6 +78,7 @@ impl<'a> Placer<'a> {
             local: FxHashMap::default(),
             routes: FxHashMap::default(),
             now: 0,
+            last_use: last_uses(&sharded.step.graph),
             pair_of_input,
             state: vec![Vec::new(); sharded.step.state.len()],
             streamed: (0..sharded.step.state.len() as u32).map(|p| sharded.streamed.contains(&p)).collect(),
@@ -445,7 +451,8 @@ impl<'a> Placer<'a> {
             for c in 0..members[0].1.len() {
                 let part = members[0].1[c].part.clone();
                 for (owner, piece) in pieces(&part, members.len(), self.buffers[members[0].1[c].buffer.index()].dtype.size()) {
-                    let (die, home) = (members[owner].0, members[owner].1[c].buffer);
+                    let die = members[owner].0;
+                    let home = self.home_of_piece(die, (value, c as u32), members[owner].1[c].buffer, &piece);
                     for (i, (_, views)) in members.iter().enumerate() {
                         if i != owner {
                             let from = View { buffer: views[c].buffer, part: piece.clone() };
@@ -457,6 +464,17 @@ impl<'a> Placer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Where a piece of a partial result is combined: in place, or in a buffer of its own when it is kept for long and the rest is not.
+    pub(super) fn home_of_piece(&mut self, die: u32, key: Key, partial: BufferId, piece: &Box) -> BufferId {
+        if self.last_use[key.0.index()].saturating_sub(key.0.0) <= LASTING || self.buffers[partial.index()].part == *piece {
+            return partial;
+        }
+        let home = self.buffer(die, key, piece.clone(), Storage::Own);
+        let view = |buffer| View { buffer, part: piece.clone() };
+        self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![view(partial)], writes: vec![view(home)] });
+        home
     }
 
     /// Brings new state home and results to host memory.
@@ -540,6 +558,17 @@ impl<'a> Placer<'a> {
         }
         Ok(())
     }
+}
+
+/// The last node that reads each node, also under another name.
+fn last_uses(graph: &Graph) -> Vec<u32> {
+    let mut last: Vec<u32> = (0..graph.nodes().len() as u32).collect();
+    for v in graph.values().rev() {
+        let node = graph.node(v);
+        let used = if matches!(node.op, Op::Proj(_) | Op::Reshape(_) | Op::Shard(_)) { last[v.index()] } else { v.0 };
+        node.operands.iter().for_each(|o| last[o.index()] = last[o.index()].max(used));
+    }
+    last
 }
 
 /// Appends `from` minus `piece` (a part of it) as disjoint boxes.

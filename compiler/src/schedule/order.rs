@@ -14,6 +14,14 @@ pub fn reorder(step: TrainStep) -> TrainStep {
         return step;
     }
     let order = Orderer::new(&step).run();
+    match rebuilt(graph, order) {
+        Some((graph, _)) => TrainStep { graph, ..step },
+        None => step,
+    }
+}
+
+/// The graph with its live nodes in another order, and where each node went.
+pub(super) fn rebuilt(graph: &Graph, order: Vec<ValueId>) -> Option<(Graph, Vec<Option<ValueId>>)> {
     let mut out = Graph::new(graph.name.clone());
     let mut map: Vec<Option<ValueId>> = vec![None; graph.nodes().len()];
     for i in &graph.inputs {
@@ -25,17 +33,14 @@ pub fn reorder(step: TrainStep) -> TrainStep {
         }
         let node = graph.node(v);
         let operands: Option<Vec<ValueId>> = node.operands.iter().map(|o| map[o.index()]).collect();
-        let Some(operands) = operands else { return step };
         out.set_origin(graph.origin(v));
-        let Ok(new) = out.add(node.op.clone(), &operands) else { return step };
-        map[v.index()] = Some(new);
+        map[v.index()] = Some(out.add(node.op.clone(), &operands?).ok()?);
     }
     for o in &graph.outputs {
-        let Some(value) = map[o.value.index()] else { return step };
-        out.output(o.name.clone(), value);
+        out.output(o.name.clone(), map[o.value.index()]?);
     }
     out.clear_origin();
-    TrainStep { graph: out, ..step }
+    Some((out, map))
 }
 
 struct Orderer<'a> {

@@ -1,0 +1,80 @@
+//! `--precision bf16`: products and convolutions on bf16 operands train as those on f32 do, and everything around them stays as it was.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use girih::training::{TrainOptions, train};
+use girih::{CompileOptions, Literal, Model, ModelOptions, RuntimeOptions, Target, Weights, compile, tensors};
+use girih_compiler::precision::Precision;
+use girih_ir::program::{Instr, Program};
+use girih_ir::tensor::Tensor;
+use girih_ir::types::{DType, TensorType};
+use girih_runtime::data::{DataOptions, Dataset};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const STEPS: u64 = 20;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/data")
+}
+
+/// The element types of the operands of products and convolutions.
+fn product_types(program: &Program) -> Vec<DType> {
+    let of = |i: &Instr| match i {
+        Instr::Gemm { a, b, .. } => vec![a.dtype, b.dtype],
+        Instr::Conv { lhs, rhs, .. } => vec![lhs.dtype, rhs.dtype],
+        _ => vec![],
+    };
+    program.streams.iter().flatten().flat_map(of).collect()
+}
+
+/// The digits as a data set: pixels from 0 to 1, and labels.
+fn digits(inputs: &[(&str, &TensorType)]) -> Arc<Dataset> {
+    let path = folder().join("digits.safetensors");
+    let raw = tensors::open(&path).unwrap();
+    let (images, labels) = (Tensor::from_literal(&raw["images"]), raw["labels"].clone());
+    let pixels = images.floats().iter().map(|p| p / 16.0).collect();
+    let images: Literal = Tensor::new_float(TensorType::new(DType::F32, [images.shape()[0], 1, 8, 8]), pixels).to_literal();
+    let samples = Weights::from([("x".to_string(), images), ("labels".to_string(), labels)]);
+    Arc::new(Dataset::new(&path, samples, inputs, DataOptions::default()).unwrap())
+}
+
+/// The losses of the first steps of a convolutional classifier.
+fn losses(precision: Precision, target: &str) -> Vec<f64> {
+    let mut options = ModelOptions::default();
+    options.import.batch = Some(32);
+    let model = Model::open(folder().join("digits_cnn.onnx"), &options).unwrap();
+    let step = model.training(&"softmax_cross_entropy".parse().unwrap(), &"adam:lr=3e-3".parse().unwrap(), &[]).unwrap();
+    let options = CompileOptions { precision, ..CompileOptions::default() };
+    let compiled = compile(step, &Target::builtin(target).unwrap(), &options).unwrap();
+    let wanted = if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 };
+    let products = product_types(&compiled.program);
+    assert!(!products.is_empty() && products.iter().all(|t| *t == wanted), "{products:?}");
+    let state = &compiled.program.step.state;
+    assert!(state.iter().all(|s| compiled.program.step.state_type(s).dtype != DType::BF16), "state stays f32");
+    let mut session = compiled.session(RuntimeOptions { threads: 2, ..RuntimeOptions::default() }).unwrap();
+    let data = digits(&session.inputs());
+    let mut losses = Vec::new();
+    train(&mut session, &data, &TrainOptions { steps: STEPS, ..TrainOptions::default() }, &mut |p| losses.extend(p.outputs.loss()))
+        .unwrap();
+    losses
+}
+
+#[test]
+fn twenty_steps_are_within_two_percent() {
+    let (wide, narrow) = (losses(Precision::F32, "host"), losses(Precision::Bf16, "host"));
+    assert_eq!(wide.len(), STEPS as usize);
+    for (step, (a, b)) in wide.iter().zip(&narrow).enumerate() {
+        assert!((a - b).abs() <= 0.02 * a.abs(), "step {step}: {a} in f32, {b} in bf16");
+    }
+    assert!(wide[19] < 0.8 * wide[0], "it learns: {wide:?}");
+    assert_ne!(wide, narrow, "the operands are really rounded");
+}
+
+#[test]
+fn a_mesh_trains_as_the_host_does() {
+    let (host, mesh) = (losses(Precision::Bf16, "host"), losses(Precision::Bf16, "dojo-tile"));
+    for (step, (a, b)) in host.iter().zip(&mesh).enumerate() {
+        assert!((a - b).abs() <= 0.02 * a.abs(), "step {step}: {a} on the host, {b} on the mesh");
+    }
+}
