@@ -100,7 +100,15 @@ impl Drafting<'_> {
                 let kept = if window == 1 { kept.clone() } else { self.footprint(&sharded, solved.mesh)? };
                 let (price, mesh, peak) = (price.clone(), solved.mesh, kept.peak);
                 let draft = Draft { price, mesh, window, alone, peak, time: alone, sharded, kept, short: Vec::new(), seconds: 0.0 };
-                drafts.push(self.lowered(draft, goal)?);
+                let lowered = self.lowered(draft, goal)?;
+                // Where memory is so short that values are made again, nodes stay where they are: moved, they would hold more.
+                let again = !lowered.sharded.remat.is_empty();
+                if window == 1 || !again {
+                    drafts.push(lowered);
+                }
+                if again {
+                    break;
+                }
             }
             // Where memory became short may be priced as well.
             let grown = price.lambda > 0.0 && price.pressure.iter().zip(&short).any(|(p, s)| *s && !p);
