@@ -32,6 +32,8 @@ const FAR: usize = 64;
 const REUSE: u32 = 12;
 /// How often rematerialization goes on from what it left.
 const REMAT_ROUNDS: usize = 3;
+/// Where memory is short, another order must bring the time below this part.
+const WORTH: f64 = 0.9;
 /// What is made again is made right when it is needed, so nothing hides its transfers and everything waits for it.
 const REMAT_WEIGHT: f64 = 3.0;
 /// Making values again is tried for what needs up to so many times the SRAM.
@@ -101,13 +103,10 @@ impl Drafting<'_> {
                 let (price, mesh, peak) = (price.clone(), solved.mesh, kept.peak);
                 let draft = Draft { price, mesh, window, alone, peak, time: alone, sharded, kept, short: Vec::new(), seconds: 0.0 };
                 let lowered = self.lowered(draft, goal)?;
-                // Where memory is so short that values are made again, nodes stay where they are: moved, they would hold more.
-                let again = !lowered.sharded.remat.is_empty();
-                if window == 1 || !again {
+                // Moved nodes hold more, and pack worse: where values are made again, the order must be worth it.
+                let worth = drafts.last().is_none_or(|d: &Draft| (lowered.time as f64) < d.time as f64 * WORTH);
+                if window == 1 || lowered.sharded.remat.is_empty() || worth {
                     drafts.push(lowered);
-                }
-                if again {
-                    break;
                 }
             }
             // Where memory became short may be priced as well.
