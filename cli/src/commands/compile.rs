@@ -182,7 +182,8 @@ impl Compile {
         let r = &compiled.report;
         let made: Vec<String> = [(r.remat, "values made again"), (r.streamed, "state tensors streamed"), (r.microbatches, "microbatches")]
             .into_iter()
-            .filter_map(|(n, what)| (n > 0).then(|| format!("{n} {what}")))
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, what)| format!("{n} {what}"))
             .collect();
         if !made.is_empty() {
             rows.push(row("to fit", made.join(", ")));

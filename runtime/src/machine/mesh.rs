@@ -748,11 +748,11 @@ impl MeshMachine {
         let give = |to: &mut [u8]| {
             match from {
                 Some(layout) => strided::copy(size, reads[0], layout, to, &dense),
-                None => strided::copy(size, &**out.borrow(), &t.layout, to, &dense),
+                None => strided::copy(size, &out.borrow(), &t.layout, to, &dense),
             };
         };
         let take = |from: &[u8]| {
-            strided::copy(size, from, &dense, &mut **out.borrow_mut(), &t.layout);
+            strided::copy(size, from, &dense, &mut out.borrow_mut(), &t.layout);
         };
         let found = lock(meeting).come((replica, *round), c, self.isa, give, take).map_err(Refusal::Kernel)?;
         let Found::Taken(made) = found else { return Ok(false) };
