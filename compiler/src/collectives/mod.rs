@@ -4,7 +4,7 @@
 //! dead die leaves others with few connections ([`least_load`]). Packed and
 //! pipelined spanning trees ([`trees`], [`exchange`]) come within a few percent of it on any connected mesh, dead dies or not; small
 //! vectors are better off on one tree. On a line of dies that forward word by word, reductions run as chains, in one phase or in two
-//! ([`line`]). [`choose`] picks by the closed forms; the simulator has the last word.
+//! ([`mod@line`]). [`choose`] picks by the closed forms; the simulator has the last word.
 
 pub mod bare;
 pub mod exchange;
