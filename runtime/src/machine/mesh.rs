@@ -18,8 +18,12 @@
 //! When nothing is ready, nobody runs and some die has not finished, nothing can ever happen again: that is reported, with the cycle of
 //! waits.
 
+mod ops;
+mod transfers;
+
+use self::ops::{Kind, Op, frame, prepare};
 use super::clock::{Clock, timed};
-use super::collective::{Combine, Found, Meeting};
+use super::collective::Meeting;
 use super::deadlock::{Blocked, Cause, Deadlock};
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
@@ -27,98 +31,18 @@ use super::loops::Loops;
 use super::place::Place;
 use super::queues::{self, QUEUES};
 use super::sram::{Lease, Sram, overlap};
-use super::strided::{self, Block, Pool};
-use super::task::{self, Programs, Task};
+use super::strided::{Block, Pool};
+use super::task::Programs;
 use super::team::Team;
-use super::views::Motion;
 use crate::error::RuntimeError;
 use crate::session::CancelToken;
-use girih_ir::axes::Box as Part;
-use girih_ir::program::{Instr, Program, Region};
-use girih_ir::scalar::Monoid;
-use girih_ir::types::{DType, Dims, Layout};
-use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
-use girih_kernels::{Isa, KernelError, copy};
+use girih_ir::program::Program;
+use girih_kernels::{Isa, KernelError};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-
-/// One instruction of a stream, ready to run.
-enum Op {
-    /// Runs on the compute engine.
-    Task(Box<Task>),
-    /// Goes into a queue; which one depends on the die.
-    Transfer(Box<Transfer>),
-    Wait {
-        queue: usize,
-        count: u32,
-    },
-    /// Begins a loop, or skips it; the lease is of the iteration's number.
-    Loop {
-        trips: Option<u64>,
-        index: Option<Lease>,
-        end: usize,
-    },
-    /// Leaves the loop that ends at `end` when the byte is 0.
-    Exit {
-        predicate: Lease,
-        end: usize,
-    },
-    /// Goes back to the `loop` at `start`, or on.
-    EndLoop {
-        start: usize,
-    },
-    Nothing,
-}
-
-/// What a queue does with a region.
-struct Transfer {
-    kind: Kind,
-    dtype: DType,
-    dims: Dims,
-    /// Relative to the first byte of the lease's range.
-    layout: Layout,
-    lease: Lease,
-    bytes: std::ops::Range<usize>,
-}
-
-enum Kind {
-    Send,
-    Recv,
-    RecvAdd(Monoid),
-    /// With the dimension along which the replicas share the tensor, and the extent of one.
-    Load(usize, Part, Share),
-    Store(usize, Part, Share),
-    /// With the layout of the operand, unless it is the result.
-    AllReduce(Monoid, Option<Layout>),
-}
-
-/// How replicas share a host tensor: along which dimension, and how much of it one has.
-type Share = Option<(usize, usize)>;
-
-/// A replica's part of a host tensor.
-fn own(part: &Part, share: Share, replica: usize) -> Part {
-    let mut part = part.clone();
-    if let Some((dim, extent)) = share
-        && let Some(range) = part.get_mut(dim)
-    {
-        *range = range.start + replica * extent..range.end + replica * extent;
-    }
-    part
-}
-
-impl Transfer {
-    fn size(&self) -> usize {
-        self.layout.elements() * self.dtype.size()
-    }
-
-    /// Whether the other end of the transfer moves the same elements.
-    fn suits(&self, other: &Transfer) -> bool {
-        self.dims == other.dims && self.dtype == other.dtype
-    }
-}
 
 /// An entry of a queue.
 struct Pending {
@@ -622,146 +546,6 @@ impl MeshMachine {
         Ok(())
     }
 
-    /// Does a load or a store.
-    fn host(&self, die: usize, t: &Transfer, sram: &mut Sram, hosts: &Hosts) -> Result<bool, Refusal> {
-        let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
-        let (mut views, size) = (access.views(), t.dtype.size());
-        let done = match &t.kind {
-            Kind::Load(host, part, share) => {
-                let part = own(part, *share, self.replica(die));
-                hosts.load(*host, &part, |from, layout| strided::copy(size, from, layout, &mut *views.writes[0], &t.layout))
-            }
-            // What is the same in all replicas, the first one stores.
-            Kind::Store(_, _, None) if self.replica(die) > 0 => return Ok(true),
-            Kind::Store(host, part, share) => {
-                let part = own(part, *share, self.replica(die));
-                hosts.store(*host, &part, |to, layout| strided::copy(size, views.reads[0], &t.layout, to, layout))
-            }
-            _ => None,
-        };
-        if done == Some(true) { Ok(true) } else { Err(Refusal::Program("its part does not fit the host tensor")) }
-    }
-
-    fn channel(&self, channel: Option<usize>) -> Result<(usize, &ChannelInfo), Refusal> {
-        channel.and_then(|c| Some((c, self.channels.get(c)?))).ok_or(Refusal::Program("it has no channel"))
-    }
-
-    /// Brings a message to its receiver: right into its memory when it stands waiting for it, else into the channel, when there is a credit.
-    /// It stays in the queue, to be fetched, when the receiver will come for it later and nothing is `eager`; `false` then.
-    fn send(&self, t: &Transfer, channel: Option<usize>, state: &mut DieState, eager: bool) -> Result<bool, Refusal> {
-        let (c, info) = self.channel(channel)?;
-        let waiting = lock(&info.state).messages.len();
-        let mut later = !eager;
-        if waiting == 0 {
-            match self.dies[info.dest].try_lock() {
-                Ok(mut peer) => {
-                    let end = self.end_of(c, info.dest, &peer);
-                    // What does not suit goes as a message, and fails where it arrives.
-                    later &= end.is_none();
-                    if let Some((q, end)) = end.filter(|(_, end)| end.suits(t)) {
-                        deliver(t, &mut state.sram, end, &mut peer.sram, self.isa)?;
-                        peer.complete(q);
-                        drop(peer);
-                        self.wake(info.dest);
-                        return Ok(true);
-                    }
-                }
-                // It runs, and may already have looked for this message in vain.
-                Err(_) => later = false,
-            }
-        }
-        if later || waiting >= info.depth.max(1) {
-            return Ok(false);
-        }
-        let mut message = lock(&self.spare).take(t.size());
-        let mut access = state.sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
-        strided::copy(t.dtype.size(), access.views().reads[0], &t.layout, message.take(t.size()), &Layout::dense(&t.dims));
-        lock(&info.state).messages.push_back((message, t.size()));
-        self.wake(info.dest);
-        Ok(true)
-    }
-
-    /// Takes a message in, from the channel or right from the sender's memory; `false` when there is none.
-    fn receive(&self, die: usize, t: &Transfer, channel: Option<usize>, state: &mut DieState) -> Result<bool, Refusal> {
-        let (c, info) = self.channel(channel)?;
-        loop {
-            let message = lock(&info.state).messages.pop_front();
-            if let Some((message, len)) = message {
-                let held = message.held(len);
-                let fits = if held.len() == t.size() { Ok(()) } else { Err(Refusal::Program("the message is not as long as the region")) };
-                let done = fits.and_then(|()| receive(t, held, &Layout::dense(&t.dims), &mut state.sram, self.isa));
-                lock(&self.spare).put(message);
-                self.wake(info.source);
-                return done.map(|()| true);
-            }
-            if info.source == die {
-                return Ok(false);
-            }
-            let Ok(mut peer) = self.dies[info.source].try_lock() else {
-                // It runs: it looks again before it stops.
-                self.wake(info.source);
-                return Ok(false);
-            };
-            // It may have sent in the meantime.
-            if !lock(&info.state).messages.is_empty() {
-                continue;
-            }
-            let Some((q, sent)) = self.end_of(c, info.source, &peer).filter(|(_, sent)| t.suits(sent)) else {
-                return Ok(false);
-            };
-            deliver(sent, &mut peer.sram, t, &mut state.sram, self.isa)?;
-            peer.complete(q);
-            drop(peer);
-            self.wake(info.source);
-            return Ok(true);
-        }
-    }
-
-    /// The queue of a die whose head is its end of a channel, and that transfer.
-    fn end_of(&self, channel: usize, die: usize, state: &DieState) -> Option<(usize, &Transfer)> {
-        let at = |q: usize| state.ready_head(q).filter(|head| head.1 == Some(channel)).map(|head| (q, head.0));
-        let (q, index) = (0..8).find_map(at)?;
-        match &self.stream(die)[index] {
-            Op::Transfer(t) => Some((q, t)),
-            _ => None,
-        }
-    }
-
-    /// Leaves a part with the other replicas, and takes the combination when all have come; `false` until then.
-    fn combine(
-        &self,
-        die: usize,
-        t: &Transfer,
-        monoid: Monoid,
-        from: Option<&Layout>,
-        sram: &mut Sram,
-        round: &mut u64,
-    ) -> Result<bool, Refusal> {
-        let (position, replica) = (self.position(die), self.replica(die));
-        let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
-        let mut views = access.views();
-        let (size, dense) = (t.dtype.size(), Layout::dense(&t.dims));
-        let c = Combine { count: self.replicas.0, cols: self.replicas.1, monoid, dtype: t.dtype, bytes: t.size() };
-        let meeting = self.meetings.get(position).ok_or(Refusal::Program("its die has no code"))?;
-        let (reads, writes) = (&views.reads, &mut views.writes);
-        let out = std::cell::RefCell::new(&mut *writes[0]);
-        let give = |to: &mut [u8]| {
-            match from {
-                Some(layout) => strided::copy(size, reads[0], layout, to, &dense),
-                None => strided::copy(size, &out.borrow(), &t.layout, to, &dense),
-            };
-        };
-        let take = |from: &[u8]| {
-            strided::copy(size, from, &dense, &mut out.borrow_mut(), &t.layout);
-        };
-        let found = lock(meeting).come((replica, *round), c, self.isa, give, take).map_err(Refusal::Kernel)?;
-        let Found::Taken(made) = found else { return Ok(false) };
-        *round += 1;
-        let dies = self.stream_of.len();
-        (0..if made { self.replicas.0 } else { 0 }).filter(|r| *r != replica).for_each(|r| self.wake(r * dies + position));
-        Ok(true)
-    }
-
     /// The position of a die in its replica.
     fn position(&self, die: usize) -> usize {
         die % self.stream_of.len().max(1)
@@ -818,80 +602,4 @@ impl std::fmt::Debug for MeshMachine {
 enum Refusal {
     Kernel(KernelError),
     Program(&'static str),
-}
-
-/// Takes elements in that lie so in these bytes.
-fn receive(t: &Transfer, from: &[u8], layout: &Layout, sram: &mut Sram, isa: Isa) -> Result<(), Refusal> {
-    let mut access = sram.access(&t.lease).ok_or(Refusal::Program(OUTSIDE))?;
-    let mut views = access.views();
-    let to = &mut *views.writes[0];
-    let Kind::RecvAdd(monoid) = t.kind else {
-        strided::copy(t.dtype.size(), from, layout, to, &t.layout);
-        return Ok(());
-    };
-    let mut combine = || {
-        let input = View::new(Buf::new(t.dtype, from)?, layout.clone())?;
-        let mut out = ViewMut::new(BufMut::new(t.dtype, to)?, t.layout.clone())?;
-        copy::combine_into(isa, monoid, &input, &mut out)
-    };
-    combine().map_err(Refusal::Kernel)
-}
-
-/// Copies what one die sends straight to where the other one wants it.
-fn deliver(sent: &Transfer, from: &mut Sram, wanted: &Transfer, to: &mut Sram, isa: Isa) -> Result<(), Refusal> {
-    let mut access = from.access(&sent.lease).ok_or(Refusal::Program(OUTSIDE))?;
-    receive(wanted, access.views().reads[0], &sent.layout, to, isa)
-}
-
-/// An instruction of a loop's frame; `partner` is its other end.
-fn frame(instr: &Instr, partner: usize) -> Result<Op, String> {
-    Ok(match instr {
-        Instr::Loop { trips, index, .. } => {
-            let number = |r| task::extent(r).and_then(|bytes| Lease::new(&[], &[bytes], &[]).ok_or_else(|| "its region is empty".into()));
-            Op::Loop { trips: *trips, index: index.as_ref().map(number).transpose()?, end: partner }
-        }
-        Instr::ExitUnless { predicate } => {
-            let bytes = task::extent(predicate)?;
-            Op::Exit { predicate: Lease::new(&[bytes], &[], &[]).ok_or("its region is empty")?, end: partner }
-        }
-        _ => Op::EndLoop { start: partner },
-    })
-}
-
-/// How replicas share a host tensor.
-fn shared(program: &Program, host: usize) -> Share {
-    let tensor = program.host.get(host)?;
-    let dim = program.replicas.as_ref()?.sliced(tensor.usage)?;
-    Some((dim, *tensor.ty.shape.get(dim)?))
-}
-
-fn combination(monoid: Monoid, out: &Region, input: &Region) -> Result<Op, String> {
-    let (to, from) = (task::extent(out)?, task::extent(input)?);
-    let place = input == out;
-    let lease =
-        if place { Lease::new(&[], std::slice::from_ref(&to), &[]) } else { Lease::new(&[from.clone()], std::slice::from_ref(&to), &[]) };
-    let lease = lease.ok_or("its region runs backwards")?;
-    let kind = Kind::AllReduce(monoid, (!place).then(|| input.layout(from.start as u64)));
-    let layout = out.layout(to.start as u64);
-    Ok(Op::Transfer(Box::new(Transfer { kind, dtype: out.dtype, dims: out.dims.clone(), layout, lease, bytes: to })))
-}
-
-fn prepare(instr: &Instr, program: &Program, programs: &mut Programs) -> Result<Op, String> {
-    let (kind, region) = match instr {
-        Instr::Send { region, .. } => (Kind::Send, region),
-        Instr::Recv { out, .. } => (Kind::Recv, out),
-        Instr::RecvAdd { out, monoid, .. } => (Kind::RecvAdd(*monoid), out),
-        Instr::Load { host, part, out } => (Kind::Load(host.index(), part.clone(), shared(program, host.index())), out),
-        Instr::Store { host, part, region } => (Kind::Store(host.index(), part.clone(), shared(program, host.index())), region),
-        Instr::AllReduce { monoid, out, input } => return combination(*monoid, out, input),
-        Instr::Wait { queue, count } => return Ok(Op::Wait { queue: queues::slot(*queue), count: *count }),
-        other => return Ok(task::prepare(other, &Motion::default(), program, programs)?.map_or(Op::Nothing, |t| Op::Task(Box::new(t)))),
-    };
-    let bytes = task::extent(region)?;
-    let reads = matches!(kind, Kind::Send | Kind::Store(..));
-    let range = std::slice::from_ref(&bytes);
-    let lease = if reads { Lease::new(range, &[], &[]) } else { Lease::new(&[], range, &[]) };
-    let layout = region.layout(bytes.start as u64);
-    let lease = lease.ok_or("its region runs backwards")?;
-    Ok(Op::Transfer(Box::new(Transfer { kind, dtype: region.dtype, dims: region.dims.clone(), layout, lease, bytes })))
 }
