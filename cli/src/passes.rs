@@ -7,10 +7,10 @@ use crate::error::Error;
 use girih_compiler::levels::{parse_memory, parse_placed, parse_schedule, parse_sharded};
 use girih_compiler::optimize::OptimizeOptions;
 use girih_compiler::partition::{PartitionOptions, Pinning, Price, partition};
-use girih_compiler::pipeline::{CompileError, CompileOptions, Level, PASSES, Pipeline};
+use girih_compiler::pipeline::{CompileError, CompileOptions, Level, PASSES, Pipeline, fused};
 use girih_compiler::precision::{self, Precision};
 use girih_compiler::train::{LossSpec, OptimizerSpec, train_step};
-use girih_compiler::{canonicalize, fuse, lower, memory, optimize, place, schedule};
+use girih_compiler::{canonicalize, lower, memory, optimize, place, schedule};
 use girih_ir::program::{Program, parse_program};
 use girih_ir::step::{TrainStep, parse_step};
 use girih_ir::target::Target;
@@ -76,7 +76,7 @@ pub fn run(name: &str, text: &str, target: &Target, options: &PassOptions) -> Re
             })
         })?
         .to_string(),
-        "fuse" => rewritten(text, |step| Ok(fuse::fuse(&step.graph).0))?.to_string(),
+        "fuse" => fused(step_of(text)?, target, options.dies).0.to_string(),
         "partition" => {
             let price = Price { lambda: options.sram_price, ..Price::default() };
             let options = PartitionOptions { dies: options.dies, price, pins: options.pins.clone() };

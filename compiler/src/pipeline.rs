@@ -240,6 +240,17 @@ fn without_shards(graph: &Graph, one_die: bool) -> Graph {
     graph.rewritten(drop).map_or_else(|_| graph.clone(), |(g, _)| g)
 }
 
+/// The pass `fuse`: groups as they are best on one die or on many, in an order that needs little memory.
+pub fn fused(mut step: TrainStep, target: &Target, dies: Option<usize>) -> (TrainStep, fuse::FuseReport) {
+    let (graph, report) = if on_one_die(target, dies) { fuse::fuse_for_one_die(&step.graph) } else { fuse::fuse(&step.graph) };
+    step.graph = graph;
+    (if target.mesh.sites() > 1 { schedule::reorder(step) } else { step }, report)
+}
+
+fn on_one_die(target: &Target, dies: Option<usize>) -> bool {
+    dies == Some(1) || target.mesh.sites() == 1
+}
+
 /// Machines of so many dies run replicas when they can.
 const MANY_DIES: usize = 100;
 
@@ -335,7 +346,7 @@ impl<'a> Pipeline<'a> {
     fn rewrite_in(&mut self, mut step: TrainStep, parts: Option<usize>) -> Result<TrainStep, CompileError> {
         let size = |s: &TrainStep| s.graph.nodes().len();
         let before = size(&step);
-        let one_die = self.options.dies == Some(1) || self.target.mesh.sites() == 1;
+        let one_die = on_one_die(self.target, self.options.dies);
         step.graph = self.timed("canonicalize", before, |_| {
             let graph = canonicalize::canonicalize(&without_shards(&step.graph, one_die)).0;
             let n = graph.nodes().len();
@@ -366,17 +377,16 @@ impl<'a> Pipeline<'a> {
             (self.observe)("precision", Level::Step(&step));
         }
         let before = size(&step);
-        step.graph = self.timed("fuse", before, |_| {
-            let (graph, report) = if one_die { fuse::fuse_for_one_die(&step.graph) } else { fuse::fuse(&step.graph) };
-            let n = graph.nodes().len();
-            (graph, n, report.to_string())
+        let step = self.timed("fuse", before, |pipeline| {
+            let (step, report) = fused(step, pipeline.target, pipeline.options.dies);
+            let n = size(&step);
+            (step, n, report.to_string())
         });
-        let step = if self.target.mesh.sites() > 1 { schedule::reorder(step) } else { step };
         (self.observe)("fuse", Level::Step(&step));
         Ok(step)
     }
 
-    /// The passes from a fused step to a program: partition, place, schedule, memory, lower.
+    /// The passes from a fused step (see [`fused`]) to a program: partition, place, schedule, memory, lower.
     pub fn plan(&mut self, step: TrainStep) -> Result<Program, CompileError> {
         let plan = self.plan_or_report(step, None)?;
         self.lower(plan)

@@ -129,4 +129,18 @@ impl Expr {
             Expr::Select(c, a, b) => smallvec::smallvec![c, a, b],
         }
     }
+
+    /// The instruction with the slots that it reads renamed.
+    pub fn renamed(self, to: impl Fn(Slot) -> Slot) -> Expr {
+        match self {
+            Expr::Input(_) | Expr::Const(..) | Expr::Index(..) => self,
+            Expr::Unary(f, a) => Expr::Unary(f, to(a)),
+            Expr::Binary(f, a, b) => Expr::Binary(f, to(a), to(b)),
+            Expr::Compare(f, a, b) => Expr::Compare(f, to(a), to(b)),
+            Expr::Select(c, a, b) => Expr::Select(to(c), to(a), to(b)),
+            Expr::Convert(d, a) => Expr::Convert(d, to(a)),
+            Expr::Bitcast(d, a) => Expr::Bitcast(d, to(a)),
+            Expr::Reduce(m, a) => Expr::Reduce(m, to(a)),
+        }
+    }
 }

@@ -2,14 +2,14 @@
 
 use girih_ir::axes::{Box as Part, full_box};
 use girih_ir::fused::{Expr, FusedProgram};
-use girih_ir::graph::{Graph, Role};
+use girih_ir::graph::Role;
 use girih_ir::literal::Literal;
 use girih_ir::program::instr::Queue;
 use girih_ir::program::{
-    Channel, ChannelId, Claim, ClaimId, DieCode, FusedId, HostId, HostTensor, HostUse, Instr, PortId, Program, Region, StateShard, StreamId,
+    Channel, ChannelId, ClaimId, DieCode, FusedId, HostId, HostTensor, HostUse, Instr, PortId, Program, Region, StateShard, StreamId,
 };
 use girih_ir::scalar::{BinaryFn, Monoid};
-use girih_ir::step::{StatePair, TrainStep};
+use girih_ir::step::StatePair;
 use girih_ir::target::{Coord, DieId, Direction, Target};
 use girih_ir::types::{DType, Dims, TensorType};
 use std::collections::BTreeMap;
@@ -55,22 +55,7 @@ impl Builder {
     /// A mesh of the training tile's dies.
     pub fn new(rows: u32, cols: u32) -> Self {
         let target = Target::builtin("dojo-tile").unwrap().with_mesh(rows, cols).unwrap();
-        let step = TrainStep { graph: Graph::new("test"), state: Vec::new(), loss: None, seed: 0 };
-        let program = Program {
-            name: "test".into(),
-            target,
-            step,
-            dies: Vec::new(),
-            streams: Vec::new(),
-            channels: Vec::new(),
-            host: Vec::new(),
-            state: Vec::new(),
-            fused: Vec::new(),
-            literals: Vec::new(),
-            claims: vec![Claim::Control],
-            replicas: None,
-        };
-        Builder { program }
+        Builder { program: Program::bare("test", target) }
     }
 
     pub fn die_id(&self, row: u32, col: u32) -> DieId {

@@ -179,8 +179,11 @@ pub fn grid_gemm(target: &Target, (m, k, n): (usize, usize, usize), in_memory: b
     }
     for r in 0..rows {
         for c in 0..cols {
-            let (bm, bn, bk) = (m.div_ceil(rows).min(SIDE), n.div_ceil(cols).min(SIDE), k.div_ceil(cols).min(DEPTH));
-            let parts = (m.div_ceil(rows) / bm) * (n.div_ceil(cols) / bn);
+            // What a core has of the result, cut evenly.
+            let (own_m, own_n) = (m.div_ceil(rows), n.div_ceil(cols));
+            let (parts_m, parts_n) = (own_m.div_ceil(SIDE), own_n.div_ceil(SIDE));
+            let (bm, bn, bk) = (own_m.div_ceil(parts_m), own_n.div_ceil(parts_n), k.div_ceil(cols).min(DEPTH));
+            let parts = parts_m * parts_n;
             let core = Core { bare: &bare, channel: &channel, at: (r, c), grid: (rows, cols), block: (bm, bk, bn), in_memory };
             let (stream, used) = core.stream(parts * k.div_ceil(bk), k.div_ceil(bk));
             let Stream { code, out_ports, in_ports, .. } = stream;

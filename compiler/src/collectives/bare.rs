@@ -2,9 +2,7 @@
 //!
 //! They have no graph and claim nothing, so the simulator takes them and the checker does not.
 
-use girih_ir::graph::Graph;
-use girih_ir::program::{Channel, ChannelId, Claim, ClaimId, DieCode, Instr, Program, StreamId};
-use girih_ir::step::TrainStep;
+use girih_ir::program::{Channel, ChannelId, ClaimId, DieCode, Instr, Program, StreamId};
 use girih_ir::target::{DieId, Target};
 
 /// A program under construction.
@@ -17,22 +15,7 @@ pub struct Bare {
 impl Bare {
     /// Nothing yet, on this target.
     pub fn new(name: &str, target: &Target) -> Self {
-        let step = TrainStep { graph: Graph::new(name), state: Vec::new(), loss: None, seed: 0 };
-        let program = Program {
-            name: name.into(),
-            target: target.clone(),
-            step,
-            dies: Vec::new(),
-            streams: Vec::new(),
-            channels: Vec::new(),
-            host: Vec::new(),
-            state: Vec::new(),
-            fused: Vec::new(),
-            literals: Vec::new(),
-            claims: vec![Claim::Control],
-            replicas: None,
-        };
-        Bare { program }
+        Bare { program: Program::bare(name, target.clone()) }
     }
 
     /// A channel between two dies over the target's route; `None` when there is none.

@@ -1,8 +1,9 @@
 //! All-reduce as instruction streams: chunks climb packed trees, are combined on the way, and come down again.
 //!
 //! Every chunk of every tree is a message on each connection of the tree, once up and once down. A list schedule decides the order on each link,
-//! earlier chunks first and those that still climb before those that come down, so that the way down never runs dry. The streams issue everything in the
-//! order of that schedule: it is one order for all dies, so they cannot wait for each other in a circle, however the times turn out.
+//! earlier chunks first and those with the longest way to go before others, so that the way down never runs dry. The streams issue everything in the
+//! order of that schedule, but nothing before what it waits for: it is one order for all dies, so they cannot wait for each other in a circle, however
+//! the times turn out.
 //!
 //! Chunks grow at the beginning and shrink at the end: the pipeline fills and drains with small ones and runs with large ones.
 

@@ -1,4 +1,4 @@
-//! Collectives over all dies of a mesh: closed forms that choose an algorithm, and the instruction streams that carry it out.
+//! Collectives over all dies of a mesh: closed forms that choose an algorithm, and the instruction streams of trees and chains.
 //!
 //! An all-reduce of N bytes over P dies and E connections of B bytes a second and direction takes at least `(P − 1) / E · N / B`, and more where a
 //! dead die leaves others with few connections ([`least_load`]). Packed and
@@ -22,7 +22,8 @@ pub enum Algorithm {
     Trees(Forest),
     /// The vector goes up and down one tree whole.
     OneTree(Forest),
-    /// Reduce-scatter and all-gather along rows and columns, one half rows first, the other columns first. On whole meshes only.
+    /// Reduce-scatter and all-gather along rows and columns, one half rows first, the other columns first. On whole meshes only; a closed form
+    /// without streams yet.
     Bucket,
 }
 

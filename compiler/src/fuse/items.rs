@@ -307,7 +307,7 @@ impl Builder {
                     self.input(args[k as usize], f.program.inputs[k as usize], dims)
                 }
                 girih_ir::fused::Expr::Index(d, l) => self.slot(girih_ir::fused::Expr::Index(d, of(l as usize) as u32)),
-                e => self.slot(moved(e, &slots)),
+                e => self.slot(e.renamed(|s| slots[&s])),
             };
             slots.insert(s as u32, new);
         }
@@ -319,21 +319,5 @@ impl Builder {
         let (refs, operands) = self.args.into_iter().unzip::<_, _, Vec<Ref>, Vec<Vec<usize>>>();
         let f = Fused { program: Arc::new(self.program), loops: like.loops.clone(), cols: like.cols, operands };
         (f, SmallVec::from_vec(refs))
-    }
-}
-
-/// An instruction with its arguments renamed.
-pub(super) fn moved(e: girih_ir::fused::Expr, slots: &FxHashMap<u32, u32>) -> girih_ir::fused::Expr {
-    use girih_ir::fused::Expr;
-    let p = |s: u32| slots[&s];
-    match e {
-        Expr::Unary(f, a) => Expr::Unary(f, p(a)),
-        Expr::Binary(f, a, b) => Expr::Binary(f, p(a), p(b)),
-        Expr::Compare(f, a, b) => Expr::Compare(f, p(a), p(b)),
-        Expr::Select(c, a, b) => Expr::Select(p(c), p(a), p(b)),
-        Expr::Convert(d, a) => Expr::Convert(d, p(a)),
-        Expr::Bitcast(d, a) => Expr::Bitcast(d, p(a)),
-        Expr::Reduce(m, a) => Expr::Reduce(m, p(a)),
-        e => e,
     }
 }

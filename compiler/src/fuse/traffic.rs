@@ -2,7 +2,7 @@
 //! moves fewer bytes. Grouping alone cannot do that when a path leads out of the group and back (batch normalization: everything waits for
 //! the sums), because it never computes anything twice.
 
-use super::items::{Builder, Items, Ref, moved};
+use super::items::{Builder, Items, Ref};
 use super::{MAX_INSTRUCTIONS, MAX_OPERANDS};
 use girih_ir::fused::Expr;
 use girih_ir::ops::Op;
@@ -96,7 +96,7 @@ fn inlined(items: &Items, reader: u32, results: &[Ref]) -> Option<Made> {
                     None => b.input(arg, f.program.inputs[k as usize], dims.clone()),
                 }
             }
-            e => b.slot(moved(e, &slots)),
+            e => b.slot(e.renamed(|s| slots[&s])),
         };
         slots.insert(s as u32, new);
     }

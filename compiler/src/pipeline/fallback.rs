@@ -3,7 +3,7 @@
 
 use super::{CompileError, CompileOptions, Pipeline, Stream};
 use crate::memory::{DoesNotFit, MemoryPlan, Repair};
-use crate::{schedule, slices};
+use crate::slices;
 use girih_ir::step::TrainStep;
 use girih_ir::target::Target;
 
@@ -26,7 +26,7 @@ fn cuts(counts: &[usize], need: u64, have: u64) -> Vec<usize> {
 impl Pipeline<'_> {
     /// A plan for a rewritten step. `source` is the step before rewriting: when nothing fits, its batch is cut into slices.
     pub(super) fn plan_or_report(&mut self, step: TrainStep, source: Option<&TrainStep>) -> Result<MemoryPlan, CompileError> {
-        let mut best = self.ordered(step);
+        let (mut best, mut best_parts) = (step, None);
         let counts = source.map_or(Vec::new(), slices::counts);
         let mut report = match self.fit(&best, counts.is_empty())? {
             Ok(plan) => return Ok(plan),
@@ -41,7 +41,6 @@ impl Pipeline<'_> {
                 continue;
             }
             let Some(sliced) = source.and_then(|s| self.rewrite_in(s.clone(), Some(parts)).ok()) else { break };
-            let sliced = self.ordered(sliced);
             match self.fit(&sliced, last)? {
                 Ok(plan) => {
                     self.report.microbatches = parts;
@@ -50,7 +49,7 @@ impl Pipeline<'_> {
                 Err(found) => {
                     far = found.need > 2 * found.have;
                     if found.need < report.need {
-                        (report, best) = (found, sliced);
+                        (report, best, best_parts) = (found, sliced, Some(parts));
                     }
                 }
             }
@@ -62,16 +61,12 @@ impl Pipeline<'_> {
                 Err(report) => report,
             };
         }
-        report.repairs = self.repairs(&best, &report);
+        report.repairs = self.repairs(&best, best_parts, &report);
         Err(CompileError::Fit(report))
     }
 
-    fn ordered(&self, step: TrainStep) -> TrainStep {
-        if self.target.mesh.sites() > 1 { schedule::reorder(step) } else { step }
-    }
-
-    /// Changes of the options with which the step fits, fastest first. Each one is planned.
-    fn repairs(&self, step: &TrainStep, report: &DoesNotFit) -> Vec<Repair> {
+    /// Changes of the options with which the step fits, fastest first. Each one is planned, and says in how many slices when the step is cut.
+    fn repairs(&self, step: &TrainStep, parts: Option<usize>, report: &DoesNotFit) -> Vec<Repair> {
         let mut tries: Vec<(String, Target, CompileOptions)> = Vec::new();
         let mut change = |flag: String, options: CompileOptions| tries.push((flag, self.target.clone(), options));
         let options = || self.options.clone();
@@ -87,6 +82,7 @@ impl Pipeline<'_> {
         }
         let planned = |(flag, target, options): (String, Target, CompileOptions)| {
             let plan = Pipeline::new(&target, &options).fit(step, false).ok()?.ok()?;
+            let flag = parts.map_or(flag.clone(), |n| format!("{flag} --microbatches {n}"));
             let peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
             Some(Repair { flag, peak, picoseconds: plan.schedule.placed.sharded.cost })
         };

@@ -22,6 +22,7 @@ pub use replicas::Replicas;
 
 use crate::axes::Box;
 use crate::fused::FusedProgram;
+use crate::graph::Graph;
 use crate::graph::ValueId;
 use crate::literal::Literal;
 use crate::newtype_id;
@@ -221,6 +222,25 @@ pub struct DieCode {
 }
 
 impl Program {
+    /// Streams alone are still to come: no graph behind them, one claim that says nothing.
+    pub fn bare(name: impl Into<String>, target: Target) -> Program {
+        let name = name.into();
+        Program {
+            step: TrainStep { graph: Graph::new(name.clone()), state: Vec::new(), loss: None, seed: 0 },
+            name,
+            target,
+            dies: Vec::new(),
+            streams: Vec::new(),
+            channels: Vec::new(),
+            host: Vec::new(),
+            state: Vec::new(),
+            fused: Vec::new(),
+            literals: Vec::new(),
+            claims: vec![Claim::Control],
+            replicas: None,
+        }
+    }
+
     /// The host tensor in which a state pair stays between steps; `None` when its shards are in SRAM.
     pub fn streamed(&self, pair: usize) -> Option<HostId> {
         self.host.iter().position(|h| h.usage == HostUse::State(pair as u32)).map(HostId::new)

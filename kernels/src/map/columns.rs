@@ -101,16 +101,7 @@ fn map_of(program: &FusedProgram, roots: &[Slot]) -> Option<FusedProgram> {
     let mut body = Vec::new();
     for (slot, expr) in program.body.iter().enumerate().filter(|(s, _)| wanted[*s]) {
         place[slot] = body.len() as Slot;
-        let p = |s: Slot| place[s as usize];
-        body.push(match *expr {
-            Expr::Unary(f, a) => Expr::Unary(f, p(a)),
-            Expr::Binary(f, a, b) => Expr::Binary(f, p(a), p(b)),
-            Expr::Compare(f, a, b) => Expr::Compare(f, p(a), p(b)),
-            Expr::Select(c, a, b) => Expr::Select(p(c), p(a), p(b)),
-            Expr::Convert(d, a) => Expr::Convert(d, p(a)),
-            Expr::Bitcast(d, a) => Expr::Bitcast(d, p(a)),
-            e => e,
-        });
+        body.push(expr.renamed(|s| place[s as usize]));
     }
     let outputs = roots.iter().map(|r| place[*r as usize]).collect();
     Some(FusedProgram { inputs: program.inputs.clone(), body, outputs })
