@@ -6,7 +6,7 @@ use crate::model::Prepared;
 use girih_compiler::pipeline::{CompileOptions, CompileReport, Level, Pipeline};
 use girih_ir::check::{Verified, check};
 use girih_ir::program::Program;
-use girih_ir::program::codec::{self, ProgramFile};
+use girih_ir::program::codec;
 use girih_ir::step::Weights;
 use girih_ir::target::Target;
 use girih_runtime::{RuntimeOptions, Session};
@@ -82,9 +82,7 @@ impl Compiled {
 
     /// The bytes of a `.girih` file: equal for equal programs.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let program = self.program.clone().into_inner();
-        let file = ProgramFile { program, weights: self.weights.clone(), info: self.info.clone() };
-        codec::write(&file).map_err(|error| Error::Codec { path: "program".into(), error })
+        codec::write_parts(&self.program, &self.weights, &self.info, codec::DEFAULT_CODEC).map_err(|error| Error::Codec { path: "program".into(), error })
     }
 
     /// Writes a `.girih` file and returns its size.

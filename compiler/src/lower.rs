@@ -270,7 +270,7 @@ pub(crate) fn region(plan: &MemoryPlan, view: &View) -> Region {
 fn assemble(plan: MemoryPlan, target: &Target, mut tables: Tables, emitters: Vec<DieEmitter>) -> Program {
     let placed = &plan.schedule.placed;
     let control = ClaimId::new(tables.claims.insert_full(Claim::Control).0);
-    let mut streams: IndexSet<Vec<Instr>> = IndexSet::new();
+    let mut streams: FxIndexSet<Vec<Instr>> = FxIndexSet::default();
     let mut dies: Vec<DieCode> = Vec::new();
     // Only dies that do something get code; state lives only on such dies or makes them so.
     let mut code_of = vec![None; emitters.len()];

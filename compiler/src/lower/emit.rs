@@ -19,7 +19,6 @@ struct InFlight {
     index: u32,
     buffer: BufferId,
     part: Box,
-    bytes: Range<u64>,
     writes: bool,
 }
 
@@ -30,6 +29,8 @@ pub(super) struct DieEmitter {
     out_ports: IndexSet<ChannelId>,
     in_ports: IndexSet<ChannelId>,
     issued: BTreeMap<Queue, u32>,
+    /// The bytes of each entry of `in_flight`, apart from it, since they are looked at for every instruction.
+    flying: Vec<Range<u64>>,
     in_flight: Vec<InFlight>,
 }
 
@@ -71,6 +72,7 @@ impl DieEmitter {
         if instr.is_fence() {
             // It waits for everything, and counting starts again.
             self.in_flight.clear();
+            self.flying.clear();
             self.issued.clear();
             self.stream.push(instr);
             self.claims.push(claim);
@@ -84,10 +86,14 @@ impl DieEmitter {
             .collect();
         let mut needed: BTreeMap<Queue, u32> = BTreeMap::new();
         for (view, writes, bytes) in &touched {
-            for f in &self.in_flight {
+            for (at, span) in self.flying.iter().enumerate() {
+                if span.start >= bytes.end || bytes.start >= span.end {
+                    continue;
+                }
                 // Entries of one queue complete in order; two plain receives of it never conflict.
+                let f = &self.in_flight[at];
                 let ordered = queue == Some(f.queue) && !combining;
-                if (*writes || f.writes) && !ordered && f.overlaps(view, bytes) {
+                if (*writes || f.writes) && !ordered && f.overlaps(view) {
                     let count = needed.entry(f.queue).or_default();
                     *count = (*count).max(f.index);
                 }
@@ -101,7 +107,10 @@ impl DieEmitter {
         for (queue, count) in needed {
             self.stream.push(Instr::Wait { queue, count });
             self.claims.push(control);
-            self.in_flight.retain(|f| f.queue != queue || f.index > count);
+            let stays = |f: &InFlight| f.queue != queue || f.index > count;
+            let mut at = self.in_flight.iter();
+            self.flying.retain(|_| at.next().is_none_or(stays));
+            self.in_flight.retain(stays);
         }
         self.stream.push(instr);
         self.claims.push(claim);
@@ -110,17 +119,16 @@ impl DieEmitter {
             *index += 1;
             let index = *index;
             for (view, writes, bytes) in touched {
-                self.in_flight.push(InFlight { queue, index, buffer: view.buffer, part: view.part.clone(), bytes, writes });
+                self.flying.push(bytes);
+                self.in_flight.push(InFlight { queue, index, buffer: view.buffer, part: view.part.clone(), writes });
             }
         }
     }
 }
 
 impl InFlight {
-    fn overlaps(&self, view: &View, bytes: &Range<u64>) -> bool {
-        if self.bytes.start >= bytes.end || bytes.start >= self.bytes.end {
-            return false;
-        }
+    /// Whether a view that lies over the same bytes shares elements with it.
+    fn overlaps(&self, view: &View) -> bool {
         self.buffer != view.buffer || box_intersect(&self.part, &view.part).is_some() || self.part.is_empty()
     }
 }

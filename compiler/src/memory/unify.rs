@@ -188,13 +188,13 @@ fn overwrites(placed: &PlacedGraph, task: &Task, out: BufferId, input: BufferId)
 
 /// Lets the results of a map take over operands that die with it.
 fn map_in_place(placed: &mut PlacedGraph, t: usize, at: u32, uses: &mut [Uses]) {
-    let task = placed.tasks[t].clone();
-    if !matches!(task.kind, TaskKind::Compute { .. }) {
+    if !matches!(placed.tasks[t].kind, TaskKind::Compute { .. }) {
         return;
     }
     let mut taken: Vec<BufferId> = Vec::new();
-    for write in &task.writes {
-        let out = write.buffer;
+    for w in 0..placed.tasks[t].writes.len() {
+        let task = &placed.tasks[t];
+        let out = task.writes[w].buffer;
         if placed.buffers[out.index()].storage != Storage::Own {
             continue;
         }
@@ -207,7 +207,7 @@ fn map_in_place(placed: &mut PlacedGraph, t: usize, at: u32, uses: &mut [Uses]) 
                 && buffer.bytes() == placed.buffers[out.index()].bytes()
                 && buffer.dtype == placed.buffers[out.index()].dtype
                 && uses[out.index()].first_write == at
-                && overwrites(placed, &task, out, *input)
+                && overwrites(placed, task, out, *input)
         });
         if let Some(input) = candidate {
             taken.push(input);

@@ -19,9 +19,10 @@ pub fn check(program: &Program, findings: &mut Findings<'_>) {
             }
         }
     }
-    for (s, stream) in program.streams.iter().enumerate() {
+    findings.for_each(program.streams.len(), |s, findings| {
+        let stream = &program.streams[s];
         let runs_it = program.dies.iter().enumerate().filter(|(_, c)| c.stream.index() == s);
-        let Some((d, code)) = runs_it.min_by_key(|(_, c)| c.sram_used) else { continue };
+        let Some((d, code)) = runs_it.min_by_key(|(_, c)| c.sram_used) else { return };
         for (i, instr) in stream.iter().enumerate() {
             let place = Place::at(d, i);
             let (reads, writes) = (instr.reads(), instr.writes());
@@ -58,7 +59,7 @@ pub fn check(program: &Program, findings: &mut Findings<'_>) {
         if stream.is_empty() {
             findings.add(Fault::Shape, Place::die(d), "the stream is empty; it has to finish with `end`");
         }
-    }
+    });
 }
 
 /// What is wrong with where a region lies.

@@ -25,7 +25,8 @@ fn missing(known: &mut Shadow<()>, region: &Region) -> Option<u64> {
 
 /// Checks every die on its own.
 pub fn check(program: &Program, findings: &mut Findings<'_>) {
-    for (d, code) in program.dies.iter().enumerate() {
+    findings.for_each(program.dies.len(), |d, findings| {
+        let code = &program.dies[d];
         let mut known: Shadow<()> = Shadow::default();
         let define = |known: &mut Shadow<()>, region: &Region| Footprint::of(region).iter().for_each(|f| known.set(f, Some(())));
         program.state.iter().flatten().filter(|s| s.die as usize == d).for_each(|s| define(&mut known, &s.region));
@@ -44,5 +45,5 @@ pub fn check(program: &Program, findings: &mut Findings<'_>) {
             }
             instr.writes().into_iter().for_each(|region| define(&mut known, region));
         }
-    }
+    });
 }

@@ -12,7 +12,7 @@ use super::deadlock::Event;
 use super::footprint::Footprint;
 use super::implements::{self, Share};
 use super::listing::{Listing, Map, Node};
-use super::report::{CheckStats, Fault, Findings, Place, show_box};
+use super::report::{Fault, Findings, Place, show_box};
 use super::runs::{region_walk, walk};
 use super::shadow::Shadow;
 use super::trace::Trace;
@@ -58,8 +58,8 @@ struct State<'a> {
     reads: usize,
 }
 
-/// Runs the program and checks its end. Call only on programs that the other phases accept.
-pub fn check(program: &Program, trace: &Trace, order: &[Event], findings: &mut Findings<'_>, stats: &mut CheckStats) {
+/// Runs the program and checks its end; returns how many reads it traced. What it finds counts only in programs that the other phases accept.
+pub fn check(program: &Program, trace: &Trace, order: &[Event], findings: &mut Findings<'_>) -> usize {
     let mut state = State::new(program);
     for event in order {
         let (d, i) = (event.at.0 as usize, event.at.1 as usize);
@@ -73,12 +73,12 @@ pub fn check(program: &Program, trace: &Trace, order: &[Event], findings: &mut F
         if let Err((fault, why)) = state.step((d, i), instr, claim, message) {
             findings.add(fault, Place::at(d, i), why);
             if findings.total > super::report::MAX_FINDINGS {
-                return;
+                return state.reads;
             }
         }
     }
     state.finish(findings);
-    stats.traced_reads = state.reads;
+    state.reads
 }
 
 /// The value component behind `proj` and behind ops that change nothing, for each node.

@@ -18,9 +18,9 @@ struct Use {
 
 /// Checks every die on its own.
 pub fn check(program: &Program, trace: &Trace, findings: &mut Findings<'_>) {
-    for (d, code) in program.dies.iter().enumerate() {
-        check_die(&program.streams[code.stream.index()], &trace.dies[d], d, findings);
-    }
+    findings.for_each(program.dies.len(), |d, findings| {
+        check_die(&program.streams[program.dies[d].stream.index()], &trace.dies[d], d, findings);
+    });
 }
 
 fn check_die(stream: &[Instr], die: &DieTrace, d: usize, findings: &mut Findings<'_>) {

@@ -3,6 +3,7 @@
 use crate::graph::ValueId;
 use crate::program::{Claim, Program};
 use crate::target::{Coord, DieId};
+use rayon::prelude::*;
 use std::fmt;
 
 /// Findings beyond this many are only counted.
@@ -235,6 +236,27 @@ impl<'p> Findings<'p> {
             claim: claim.and_then(|c| self.describe(c)),
             why: why.into(),
         });
+    }
+
+    /// Runs a check for each of `0..n` side by side, and adds what each found in order.
+    pub fn for_each(&mut self, n: usize, check: impl Fn(usize, &mut Findings<'p>) + Sync) {
+        let program = self.program;
+        let found: Vec<Findings<'p>> = (0..n)
+            .into_par_iter()
+            .map(|i| {
+                let mut own = Findings::new(program);
+                check(i, &mut own);
+                own
+            })
+            .collect();
+        found.into_iter().for_each(|own| self.append(own));
+    }
+
+    /// Adds the findings of another check after its own.
+    pub fn append(&mut self, other: Findings<'_>) {
+        self.total += other.total;
+        let room = MAX_FINDINGS - self.list.len();
+        self.list.extend(other.list.into_iter().take(room));
     }
 
     fn describe(&self, claim: &Claim) -> Option<String> {

@@ -207,7 +207,11 @@ pub fn write(file: &ProgramFile) -> Result<Vec<u8>, CodecError> {
 
 /// Writes a container.
 pub fn write_with(file: &ProgramFile, codec: Codec) -> Result<Vec<u8>, CodecError> {
-    let p = &file.program;
+    write_parts(&file.program, &file.weights, &file.info, codec)
+}
+
+/// Writes a container from its parts.
+pub fn write_parts(p: &Program, weights: &Weights, info: &[(String, String)], codec: Codec) -> Result<Vec<u8>, CodecError> {
     p.validate()?;
     let written: Written<'_> = (
         (&p.name, p.target.to_toml(), WireStep::of(&p.step)),
@@ -219,9 +223,9 @@ pub fn write_with(file: &ProgramFile, codec: Codec) -> Result<Vec<u8>, CodecErro
         let replicas: WrittenReplicas<'_> = (r.machine.to_toml(), r.rows, r.cols, &r.inputs, &r.outputs);
         sections.push(Section { tag: *b"REPL", bytes: codec.encode(&replicas)? });
     }
-    if !file.weights.is_empty() {
+    if !weights.is_empty() {
         let (mut index, mut data): (Vec<WeightEntry>, Vec<u8>) = (Vec::new(), Vec::new());
-        for (name, literal) in &file.weights {
+        for (name, literal) in weights {
             data.resize(data.len().next_multiple_of(ALIGNMENT), 0);
             index.push((name.clone(), literal.ty().clone(), data.len() as u64));
             data.extend_from_slice(literal.bytes());
@@ -229,8 +233,8 @@ pub fn write_with(file: &ProgramFile, codec: Codec) -> Result<Vec<u8>, CodecErro
         sections.push(Section { tag: *b"WIDX", bytes: codec.encode(&index)? });
         sections.push(Section { tag: *b"WDAT", bytes: data });
     }
-    if !file.info.is_empty() {
-        sections.push(Section { tag: *b"INFO", bytes: codec.encode(&file.info)? });
+    if !info.is_empty() {
+        sections.push(Section { tag: *b"INFO", bytes: codec.encode(&info)? });
     }
     if let Some(s) = sections.iter().find(|s| s.tag != *b"WDAT" && s.bytes.len() > MAX_SECTION) {
         let why = format!("section `{}` would be {} bytes long", String::from_utf8_lossy(&s.tag), s.bytes.len());

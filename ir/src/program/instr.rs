@@ -6,6 +6,10 @@ use crate::scalar::Monoid;
 use crate::target::Direction;
 use crate::types::Dims;
 use serde::{Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
+
+/// The regions that an instruction reads or writes.
+pub type Regions<'i> = SmallVec<[&'i Region; 4]>;
 
 /// An asynchronous queue of a die.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -406,10 +410,10 @@ impl Instr {
     }
 
     /// The regions that the instruction reads.
-    pub fn reads(&self) -> Vec<&Region> {
+    pub fn reads(&self) -> Regions<'_> {
         match self {
-            Instr::Gemm { a, b, .. } => vec![a, b],
-            Instr::Conv { lhs, rhs, .. } => vec![lhs, rhs],
+            Instr::Gemm { a, b, .. } => smallvec![a, b],
+            Instr::Conv { lhs, rhs, .. } => smallvec![lhs, rhs],
             Instr::Map { ins, .. } | Instr::Sort { ins, .. } | Instr::Random { ins, .. } | Instr::Concat { ins, .. } => {
                 ins.iter().collect()
             }
@@ -419,17 +423,17 @@ impl Instr {
             | Instr::Scan { input, .. }
             | Instr::TopK { input, .. }
             | Instr::AllReduce { input, .. }
-            | Instr::Copy { input, .. } => vec![input],
-            Instr::SelectScatter { input, source, .. } => vec![input, source],
-            Instr::Gather { operand, indices, .. } => vec![operand, indices],
-            Instr::Scatter { operand, indices, updates, .. } => vec![operand, indices, updates],
+            | Instr::Copy { input, .. } => smallvec![input],
+            Instr::SelectScatter { input, source, .. } => smallvec![input, source],
+            Instr::Gather { operand, indices, .. } => smallvec![operand, indices],
+            Instr::Scatter { operand, indices, updates, .. } => smallvec![operand, indices, updates],
             Instr::DynamicSlice { operand, starts, .. } => std::iter::once(operand).chain(starts).collect(),
             Instr::DynamicUpdateSlice { operand, update, starts, .. } => [operand, update].into_iter().chain(starts).collect(),
-            Instr::Pad { input, fill, .. } => vec![input, fill],
-            Instr::Send { region, .. } | Instr::Store { region, .. } => vec![region],
-            Instr::RecvAdd { out, .. } => vec![out],
+            Instr::Pad { input, fill, .. } => smallvec![input, fill],
+            Instr::Send { region, .. } | Instr::Store { region, .. } => smallvec![region],
+            Instr::RecvAdd { out, .. } => smallvec![out],
             Instr::Loop { carries, .. } => carries.iter().collect(),
-            Instr::ExitUnless { predicate } => vec![predicate],
+            Instr::ExitUnless { predicate } => smallvec![predicate],
             Instr::Fill { .. }
             | Instr::Constant { .. }
             | Instr::Iota { .. }
@@ -437,15 +441,15 @@ impl Instr {
             | Instr::Load { .. }
             | Instr::Wait { .. }
             | Instr::EndLoop
-            | Instr::End => vec![],
+            | Instr::End => smallvec![],
         }
     }
 
     /// The regions that the instruction writes.
-    pub fn writes(&self) -> Vec<&Region> {
+    pub fn writes(&self) -> Regions<'_> {
         match self {
             Instr::Map { outs, .. } | Instr::Sort { outs, .. } => outs.iter().collect(),
-            Instr::TopK { values, positions, .. } => vec![values, positions],
+            Instr::TopK { values, positions, .. } => smallvec![values, positions],
             Instr::Gemm { out, .. }
             | Instr::Conv { out, .. }
             | Instr::Reduce { out, .. }
@@ -467,10 +471,10 @@ impl Instr {
             | Instr::Recv { out, .. }
             | Instr::RecvAdd { out, .. }
             | Instr::AllReduce { out, .. }
-            | Instr::Load { out, .. } => vec![out],
+            | Instr::Load { out, .. } => smallvec![out],
             Instr::Loop { index, .. } => index.iter().collect(),
             Instr::Send { .. } | Instr::Store { .. } | Instr::Wait { .. } | Instr::ExitUnless { .. } | Instr::EndLoop | Instr::End => {
-                vec![]
+                smallvec![]
             }
         }
     }

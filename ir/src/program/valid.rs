@@ -10,6 +10,7 @@ use crate::graph::loops::LoopNest;
 use crate::step::StepError;
 use crate::types::TensorType;
 use crate::verify::size_is_sane;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Dimensions of a region or box.
@@ -134,11 +135,11 @@ impl Program {
         self.validate_tables()?;
         self.validate_claims()?;
         self.validate_state()?;
-        for (s, stream) in self.streams.iter().enumerate() {
-            for (i, instr) in stream.iter().enumerate() {
-                self.validate_instr(&|| format!("instruction {i} of s{s}"), instr)?;
-            }
-        }
+        let broken = self.streams.par_iter().enumerate().find_map_first(|(s, stream)| {
+            let of_instr = |(i, instr)| self.validate_instr(&|| format!("instruction {i} of s{s}"), instr).err();
+            stream.iter().enumerate().find_map(of_instr)
+        });
+        broken.map_or(Ok(()), Err)?;
         self.validate_dies()
     }
 

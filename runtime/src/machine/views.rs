@@ -14,7 +14,7 @@ mod scalars;
 use super::loops::Loops;
 use super::sram::{Bytes, Moving, overlap};
 use super::task;
-use girih_ir::program::{Instr, Program, Region};
+use girih_ir::program::{Instr, Program, Region, Regions};
 use girih_ir::types::Dims;
 use smallvec::SmallVec;
 
@@ -155,14 +155,14 @@ impl Stream {
     /// The ranges that a line reads.
     fn reads(&self, i: usize) -> impl Iterator<Item = (usize, Option<Moving>)> + '_ {
         let line = &self.lines[i];
-        let regions = if line.gone { Vec::new() } else { line.instr.reads() };
+        let regions = if line.gone { Regions::new() } else { line.instr.reads() };
         regions.into_iter().enumerate().map(|(k, r)| (k, moving(r, line.motion.read(k))))
     }
 
     /// The ranges that a line writes.
     fn writes(&self, i: usize) -> impl Iterator<Item = (usize, Option<Moving>)> + '_ {
         let line = &self.lines[i];
-        let regions = if line.gone { Vec::new() } else { line.instr.writes() };
+        let regions = if line.gone { Regions::new() } else { line.instr.writes() };
         regions.into_iter().enumerate().map(|(k, r)| (k, moving(r, line.motion.write(k))))
     }
 
@@ -211,7 +211,7 @@ impl Stream {
     /// Takes away what a line writes whatever happens.
     fn subtract(&self, i: usize, rest: &mut Vec<Bytes>) {
         let line = &self.lines[i];
-        let writes = if line.gone { Vec::new() } else { line.instr.writes() };
+        let writes = if line.gone { Regions::new() } else { line.instr.writes() };
         for (_, region) in writes.into_iter().enumerate().filter(|(k, _)| line.motion.write(*k) == 0) {
             let Some(bytes) = task::extent(region).ok().filter(|b| b.len() as u64 == region.bytes()) else { continue };
             let left = |x: &Bytes| x.start..x.end.min(bytes.start).max(x.start);

@@ -12,7 +12,7 @@
 
 use girih_ir::fused::Expr;
 use girih_ir::program::instr::WindowDims;
-use girih_ir::program::{Instr, Program, Region};
+use girih_ir::program::{Instr, Program, Region, Regions};
 use girih_ir::target::engines::inside;
 use girih_ir::target::{Target, WindowShape};
 use girih_ir::types::DType;
@@ -140,7 +140,7 @@ fn touched(instr: &Instr) -> Option<u64> {
 /// The cost of an instruction. Waits and `end` cost nothing; transfers cost what their region moves through SRAM.
 pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
     let bytes = |r: &Region| count(r).saturating_mul(r.dtype.size() as u64);
-    let moved = |r: Vec<&Region>| r.into_iter().map(bytes).fold(0u64, u64::saturating_add);
+    let moved = |r: Regions<'_>| r.into_iter().map(bytes).fold(0u64, u64::saturating_add);
     let mut c = Cost {
         sram_bytes: touched(instr).unwrap_or_else(|| moved(instr.reads()).saturating_add(moved(instr.writes()))),
         ..Cost::default()
