@@ -4,6 +4,7 @@
 
 use crate::arch;
 use crate::arch::pool::{Combine, Strip};
+use crate::arch::stored::Stored;
 use crate::arch::tier::{Tier, Work};
 use crate::buffer::{View, ViewMut, check_shape, check_type};
 use crate::error::KernelError;
@@ -13,6 +14,7 @@ use girih_ir::ops::window::WindowDim;
 use girih_ir::scalar::Monoid;
 use girih_ir::tensor::indices;
 use girih_ir::types::{DType, Dims, Layout};
+use half::bf16;
 use smallvec::SmallVec;
 
 fn check_windows(windows: &[WindowDim], operand: &[usize], results: &[usize]) -> Result<(), KernelError> {
@@ -89,15 +91,12 @@ pub fn reduce_window(isa: Isa, monoid: Monoid, windows: &[WindowDim], input: &Vi
         return Ok(());
     }
     let grid = Grid::new(windows, input.layout(), out.layout());
-    if let (Some(grid), DType::F32, Some(how)) = (&grid, input.dtype(), Combine::of(monoid)) {
-        let base = [input.layout().base as isize, out.layout().base as isize];
-        let (from, (to, _)) = (input.buf().elements::<f32>(), out.parts::<f32>());
-        let mut done = true;
-        grid.rows(|x, y| {
-            let strip = Strip { count: grid.inner().0, channels: grid.channels, taps: &grid.taps };
-            let (x, y) = ((base[0] + x, grid.inner().1), (base[1] + y, grid.inner().2));
-            done &= arch::pool::combine(isa, &strip, how, from, x, to, y);
-        });
+    if let (Some(grid), Some(how)) = (&grid, Combine::of(monoid)) {
+        let done = match input.dtype() {
+            DType::F32 => grid.combined::<f32>(isa, how, input, out),
+            DType::BF16 => grid.combined::<bf16>(isa, how, input, out),
+            _ => false,
+        };
         if done {
             return Ok(());
         }
@@ -155,6 +154,32 @@ impl Grid {
             taps = taps.iter().flat_map(|t| (0..w.window as isize).map(move |k| t + k * step)).collect();
         }
         Some(Grid { channels, dims, taps, tiles })
+    }
+
+    /// Pools with vectors of channels, where the instruction set has them.
+    fn combined<E: Stored>(&self, isa: Isa, how: Combine, input: &View<'_>, out: &mut ViewMut<'_>) -> bool {
+        let base = [input.layout().base as isize, out.layout().base as isize];
+        let (from, (to, _)) = (input.buf().elements::<E>(), out.parts::<E>());
+        let mut done = true;
+        self.rows(|x, y| {
+            let strip = Strip { count: self.inner().0, channels: self.channels, taps: &self.taps };
+            let (x, y) = ((base[0] + x, self.inner().1), (base[1] + y, self.inner().2));
+            done = done && arch::pool::combine(isa, &strip, how, from, x, to, y);
+        });
+        done
+    }
+
+    /// The same for the gradient; the operand and its gradient are laid out alike, and the windows tile them.
+    fn selected<E: Stored>(&self, max: bool, input: &View<'_>, source: &View<'_>, out: &mut ViewMut<'_>) -> bool {
+        let base = [input.layout().base as isize, source.layout().base as isize, out.layout().base as isize];
+        let (from, g, (to, _)) = (input.buf().elements::<E>(), source.buf().elements::<E>(), out.parts::<E>());
+        let mut done = true;
+        self.rows(|x, y| {
+            let strip = Strip { count: self.inner().0, channels: self.channels, taps: &self.taps };
+            let (x, y, to_base) = ((base[0] + x, self.inner().1), (base[1] + y, self.inner().2), base[2] + x);
+            done = done && arch::pool::select(Isa::detect(), &strip, max, from, x, g, y, to, to_base);
+        });
+        done
     }
 
     /// The innermost dimension: results, and how far one moves in the operand and in the results.
@@ -310,15 +335,12 @@ pub fn select_and_scatter(
     // The operand and its gradient have to be laid out alike for one list of window elements to serve both.
     let alike = input.layout().strides == out.layout().strides;
     let grid = if alike { Grid::new(windows, input.layout(), source.layout()).filter(|g| g.tiles) } else { None };
-    if let (Some(grid), DType::F32) = (&grid, input.dtype()) {
-        let base = [input.layout().base as isize, source.layout().base as isize, out.layout().base as isize];
-        let (from, g, (to, _)) = (input.buf().elements::<f32>(), source.buf().elements::<f32>(), out.parts::<f32>());
-        let mut done = true;
-        grid.rows(|x, y| {
-            let strip = Strip { count: grid.inner().0, channels: grid.channels, taps: &grid.taps };
-            let (x, y, to_base) = ((base[0] + x, grid.inner().1), (base[1] + y, grid.inner().2), base[2] + x);
-            done &= arch::pool::select(Isa::detect(), &strip, max, from, x, g, y, to, to_base);
-        });
+    if let Some(grid) = &grid {
+        let done = match input.dtype() {
+            DType::F32 => grid.selected::<f32>(max, input, source, out),
+            DType::BF16 => grid.selected::<bf16>(max, input, source, out),
+            _ => false,
+        };
         if done {
             return Ok(());
         }

@@ -63,6 +63,8 @@ macro_rules! each_row {
     };
 }
 
+pub(super) use each_row;
+
 /// The module of one multiply-add.
 macro_rules! microkernels {
     ($name:ident, $features:literal, $keeping:literal, $step:expr) => {
@@ -256,12 +258,12 @@ unsafe fn store_edge<const ROWS: usize, const VECTORS: usize>(job: &Job, sums: &
 
 /// The value, in a register that the compiler knows nothing about.
 #[inline(always)]
-fn launder<T: Laundered>(value: T) -> T {
+pub(super) fn launder<T: Laundered>(value: T) -> T {
     value.launder()
 }
 
 /// What fits a general register.
-trait Laundered {
+pub(super) trait Laundered {
     /// See [`launder`].
     fn launder(self) -> Self;
 }
@@ -275,7 +277,7 @@ impl Laundered for isize {
     }
 }
 
-impl Laundered for *const f32 {
+impl<T> Laundered for *const T {
     // The pointer is a number here: nothing is read through it.
     #[allow(clippy::pointers_in_nomem_asm_block)]
     #[inline(always)]

@@ -194,7 +194,8 @@ fn scalar(t: &Block<'_>, c: &mut [f32]) {
 }
 
 /// What `vdpbf16ps` does to one lane: the high halves first, denormals read as 0 and written as 0.
-fn pair_of_terms(a: f32, b: f32, sum: f32) -> f32 {
+#[inline(always)]
+pub(super) fn pair_of_terms(a: f32, b: f32, sum: f32) -> f32 {
     let flush = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0f32.copysign(x) } else { x };
     let high = |x: f32| flush(f32::from_bits(x.to_bits() & 0xffff_0000));
     let low = |x: f32| flush(f32::from_bits(x.to_bits() << 16));

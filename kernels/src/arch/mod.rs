@@ -17,9 +17,11 @@ mod avx512_pack;
 pub(crate) mod block;
 pub(crate) mod machine;
 pub(crate) mod pack;
+pub(crate) mod pair_rows;
 pub(crate) mod pool;
 pub(crate) mod rows;
 mod scalar;
+pub(crate) mod stored;
 pub(crate) mod tier;
 pub(crate) mod winograd;
 

@@ -1,7 +1,9 @@
-//! Pooling of f32 over channels that are neighbors: a strip of windows at a time, with AVX-512.
+//! Pooling of f32 and bf16 over channels that are neighbors: a strip of windows at a time, with AVX-512.
 //!
+//! bf16 is widened as it is loaded, combined in f32 and rounded as it is stored.
 //! The functions give up (`false`) without AVX-512; the portable loops of [`crate::window`] are their twins, with the same bits.
 
+use super::stored::Stored;
 use crate::isa::Isa;
 use girih_ir::scalar::Monoid;
 
@@ -49,7 +51,7 @@ impl Strip<'_> {
 }
 
 /// `to[window] = combine of its elements in from`.
-pub(crate) fn combine(isa: Isa, s: &Strip<'_>, how: Combine, from: &[f32], x: Walk, to: &mut [f32], y: Walk) -> bool {
+pub(crate) fn combine<E: Stored>(isa: Isa, s: &Strip<'_>, how: Combine, from: &[E], x: Walk, to: &mut [E], y: Walk) -> bool {
     if s.count == 0 || s.channels == 0 || s.taps.is_empty() {
         return true;
     }
@@ -59,9 +61,9 @@ pub(crate) fn combine(isa: Isa, s: &Strip<'_>, how: Combine, from: &[f32], x: Wa
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe {
             match how {
-                Combine::Sum => wide::combine::<0>(s, from.as_ptr(), x, to.as_mut_ptr(), y),
-                Combine::Max => wide::combine::<1>(s, from.as_ptr(), x, to.as_mut_ptr(), y),
-                Combine::Min => wide::combine::<2>(s, from.as_ptr(), x, to.as_mut_ptr(), y),
+                Combine::Sum => wide::combine::<E, 0>(s, from.as_ptr(), x, to.as_mut_ptr(), y),
+                Combine::Max => wide::combine::<E, 1>(s, from.as_ptr(), x, to.as_mut_ptr(), y),
+                Combine::Min => wide::combine::<E, 2>(s, from.as_ptr(), x, to.as_mut_ptr(), y),
             }
             true
         },
@@ -71,15 +73,15 @@ pub(crate) fn combine(isa: Isa, s: &Strip<'_>, how: Combine, from: &[f32], x: Wa
 
 /// The gradient of the largest (or smallest): `to[elements of window] = source[window]` where it was selected, else 0. `to` has the steps of
 /// `from`, from `to_base` on.
-pub(crate) fn select(
+pub(crate) fn select<E: Stored>(
     isa: Isa,
     s: &Strip<'_>,
     max: bool,
-    from: &[f32],
+    from: &[E],
     x: Walk,
-    source: &[f32],
+    source: &[E],
     y: Walk,
-    to: &mut [f32],
+    to: &mut [E],
     to_base: isize,
 ) -> bool {
     if s.count == 0 || s.channels == 0 || s.taps.is_empty() {
@@ -93,9 +95,9 @@ pub(crate) fn select(
         Isa::Avx512 => unsafe {
             let (from, source, to) = (from.as_ptr(), source.as_ptr(), to.as_mut_ptr());
             if max {
-                wide::select::<true>(s, from, x, source, y, to, to_base)
+                wide::select::<E, true>(s, from, x, source, y, to, to_base)
             } else {
-                wide::select::<false>(s, from, x, source, y, to, to_base)
+                wide::select::<E, false>(s, from, x, source, y, to, to_base)
             }
             true
         },
@@ -106,10 +108,11 @@ pub(crate) fn select(
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use super::{Strip, Walk};
+    use crate::arch::stored::Line;
     use std::arch::x86_64::{
         _CMP_GE_OQ, _CMP_LE_OQ, _CMP_UNORD_Q, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cmpeq_epi32_mask, _mm512_mask_mov_epi32,
-        _mm512_mask_mov_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_range_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+        _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_range_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_setzero_si512,
     };
 
     /// Lanes from channel `c` on.
@@ -122,8 +125,8 @@ mod wide {
     ///
     /// # Safety
     /// All channels of every tap of every window, and of every result, are inside the slices.
-    #[target_feature(enable = "avx512f,avx512dq")]
-    pub(super) unsafe fn combine<const HOW: u8>(s: &Strip<'_>, from: *const f32, x: Walk, to: *mut f32, y: Walk) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) unsafe fn combine<E: Line, const HOW: u8>(s: &Strip<'_>, from: *const E, x: Walk, to: *mut E, y: Walk) {
         let (&first, rest) = s.taps.split_first().unwrap_or((&0, &[]));
         for i in 0..s.count as isize {
             let (x, y) = (x.0 + i * x.1, y.0 + i * y.1);
@@ -131,7 +134,7 @@ mod wide {
                 let mask = lanes(s.channels, c);
                 // SAFETY: the caller promises that these lanes are inside.
                 unsafe {
-                    let at = |tap: isize| _mm512_maskz_loadu_ps(mask, from.offset(x + tap + c as isize));
+                    let at = |tap: isize| E::load(mask, from.offset(x + tap + c as isize));
                     let mut acc = at(first);
                     if HOW == 0 {
                         acc = _mm512_add_ps(_mm512_setzero_ps(), acc);
@@ -146,7 +149,7 @@ mod wide {
                         let best = if HOW == 1 { _mm512_range_ps::<5>(acc, v) } else { _mm512_range_ps::<4>(acc, v) };
                         acc = _mm512_mask_mov_ps(best, nan, _mm512_set1_ps(f32::NAN));
                     }
-                    _mm512_mask_storeu_ps(to.offset(y + c as isize), mask, acc);
+                    E::store(to.offset(y + c as isize), mask, acc);
                 }
             }
         }
@@ -156,14 +159,14 @@ mod wide {
     ///
     /// # Safety
     /// As for [`combine`].
-    #[target_feature(enable = "avx512f,avx512dq")]
-    pub(super) unsafe fn select<const MAX: bool>(
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) unsafe fn select<E: Line, const MAX: bool>(
         s: &Strip<'_>,
-        from: *const f32,
+        from: *const E,
         x: Walk,
-        source: *const f32,
+        source: *const E,
         y: Walk,
-        to: *mut f32,
+        to: *mut E,
         to_base: isize,
     ) {
         for i in 0..s.count as isize {
@@ -172,7 +175,7 @@ mod wide {
                 let mask = lanes(s.channels, c);
                 // SAFETY: the caller promises that these lanes are inside.
                 unsafe {
-                    let at = |tap: isize| _mm512_maskz_loadu_ps(mask, from.offset(here + tap + c as isize));
+                    let at = |tap: isize| E::load(mask, from.offset(here + tap + c as isize));
                     let (mut best, mut which) = (at(s.taps[0]), _mm512_setzero_si512());
                     for (k, tap) in s.taps.iter().enumerate().skip(1) {
                         let v = at(*tap);
@@ -180,11 +183,11 @@ mod wide {
                         which = _mm512_mask_mov_epi32(_mm512_set1_epi32(k as i32), keep, which);
                         best = _mm512_mask_mov_ps(v, keep, best);
                     }
-                    let g = _mm512_maskz_loadu_ps(mask, source.offset(y + c as isize));
+                    let g = E::load(mask, source.offset(y + c as isize));
                     let g = _mm512_add_ps(_mm512_setzero_ps(), g);
                     for (k, tap) in s.taps.iter().enumerate() {
                         let own = _mm512_cmpeq_epi32_mask(which, _mm512_set1_epi32(k as i32));
-                        _mm512_mask_storeu_ps(to.offset(there + tap + c as isize), mask, _mm512_maskz_mov_ps(own, g));
+                        E::store(to.offset(there + tap + c as isize), mask, _mm512_maskz_mov_ps(own, g));
                     }
                 }
             }

@@ -141,7 +141,7 @@ impl Op for Job<'_> {
 }
 
 /// Whether the elements `first + i·row + p·step`, for `i` below `rows` and `p` below `len`, lie in a slice of `size` elements.
-fn inside(size: usize, first: isize, [rows, len]: [usize; 2], [row, step]: [isize; 2]) -> bool {
+pub(super) fn inside(size: usize, first: isize, [rows, len]: [usize; 2], [row, step]: [isize; 2]) -> bool {
     let fits = |at: Option<isize>| at.is_some_and(|at| at >= 0 && (at as usize) < size);
     let reach = |count: usize, by: isize| by.checked_mul((count as isize - 1).max(0));
     let corner = |a: Option<isize>, b: Option<isize>| first.checked_add(a?)?.checked_add(b?);

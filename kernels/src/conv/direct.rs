@@ -66,7 +66,7 @@ pub(super) fn is_clear(phase: &Phase) -> bool {
 }
 
 /// Writes the result of a phase without terms.
-pub(super) fn clear(phase: &Phase, out: &mut [f32]) {
+pub(super) fn clear<T: Copy + Default>(phase: &Phase, out: &mut [T]) {
     if phase.accumulate {
         return;
     }
@@ -75,7 +75,7 @@ pub(super) fn clear(phase: &Phase, out: &mut [f32]) {
         for row in 0..y.outs as isize {
             for col in 0..x.outs as isize {
                 let at = (phase.out.0 + n * phase.out.2 + row * y.out + col * x.out) as usize;
-                out[at..at + phase.outputs].fill(0.0);
+                out[at..at + phase.outputs].fill(T::default());
             }
         }
     }

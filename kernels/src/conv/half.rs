@@ -1,9 +1,11 @@
 //! Convolution of bf16: products and sums in f32, one rounding.
 //!
-//! The transformed paths read and write bf16 themselves. For the others the operands are widened into working memory, a few images at a
-//! time where that changes no sum, so that the copies stay in the cache.
+//! With channels innermost, two terms are multiplied an instruction (`pairs`, `pair_filter`), and the transformed paths read and write bf16
+//! themselves. For the others the operands are widened into working memory, a few images at a time where that changes no sum, so that the
+//! copies stay in the cache.
 
-use super::{Conv, conv, winograd};
+use super::lower::{Phase, for_each_phase};
+use super::{Conv, conv, direct, filter, pair_filter, pairs, winograd};
 use crate::arch::winograd::convert;
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -14,13 +16,64 @@ use girih_ir::types::Layout;
 /// Elements of the input that are widened together.
 const CHUNK: usize = 1 << 18;
 
-/// Computes `c` on bf16: as [`conv`](fn@conv) on the widened operands, rounded once to nearest, ties to even.
+/// The path of a phase in pairs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Path {
+    Clear,
+    Forward,
+    Kernel,
+}
+
+/// The paths that a convolution takes in pairs: decided by its layouts and attributes, never by what is cut.
+struct Paths {
+    straight: bool,
+    by_images: bool,
+}
+
+impl Paths {
+    fn of(c: &Conv) -> Paths {
+        Paths { straight: direct::fits(c), by_images: filter::fits(c) }
+    }
+
+    fn path(&self, phase: &Phase) -> Option<Path> {
+        if self.straight && direct::is_clear(phase) {
+            Some(Path::Clear)
+        } else if self.by_images && filter::suits(phase) {
+            Some(Path::Kernel)
+        } else if self.straight && direct::suits(phase) {
+            Some(Path::Forward)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether [`conv_bf16`] computes this convolution in pairs of terms, unless it transforms it.
+pub(super) fn in_pairs(c: &Conv) -> bool {
+    let (paths, mut all) = (Paths::of(c), true);
+    for_each_phase(&c.without_idle_strides(), &mut |phase| all &= paths.path(phase).is_some());
+    all
+}
+
+/// Computes `c` on bf16: products of bf16 are exact in f32, sums are made in f32, and the result is rounded once to nearest, ties to even.
+///
+/// The order of the sums is that of [`conv`](fn@conv), but where channels lie innermost in memory: there, terms go in pairs of input channels
+/// (for gradients of kernels, of positions) as in [`gemm_bf16`](crate::gemm::gemm_bf16), with its remark on sums below 2⁻¹²⁶.
 ///
 /// # Errors
 /// As [`conv`](fn@conv).
 pub fn conv_bf16(isa: Isa, c: &Conv, lhs: &[bf16], rhs: &[bf16], out: &mut [bf16], scratch: &mut Scratch) -> Result<(), KernelError> {
     c.check(lhs.len(), rhs.len(), out.len())?;
     if c.out.elements() == 0 || (c.transform && winograd::run(isa, c, lhs, rhs, out, scratch)) {
+        return Ok(());
+    }
+    if in_pairs(c) {
+        let paths = Paths::of(c);
+        for_each_phase(&c.without_idle_strides(), &mut |phase| match paths.path(phase) {
+            Some(Path::Forward) => pairs::run(isa, phase, lhs, rhs, out, scratch),
+            Some(Path::Kernel) => pair_filter::run(isa, phase, lhs, rhs, out, scratch),
+            Some(Path::Clear) | None => direct::clear(phase, out),
+        });
         return Ok(());
     }
     let mut kernel = std::mem::take(&mut scratch.wide);

@@ -20,6 +20,10 @@ mod filter;
 mod grouped;
 mod half;
 mod lower;
+mod pair_filter;
+#[cfg(test)]
+mod pair_tests;
+mod pairs;
 mod reference;
 #[cfg(test)]
 mod tests;
@@ -105,6 +109,12 @@ pub struct Conv {
 /// multiples of [`TRANSFORM_TILE`], those of a kernel's gradient not at all.
 pub fn winograd_pays(c: &Conv) -> bool {
     winograd::pays(c)
+}
+
+/// As [`winograd_pays`], for bf16: the direct sum is twice as fast there, so that images much smaller than their kernel are not transformed.
+pub fn winograd_pays_bf16(c: &Conv) -> bool {
+    let small = winograd::fits_forward(c) && c.lhs.dims[2] * c.lhs.dims[3] * 8 < c.rhs.dims[1];
+    !small && winograd::pays(c)
 }
 
 /// Output positions that a transformed convolution computes together along each spatial dimension.
@@ -255,6 +265,19 @@ impl Conv {
         }
     }
 
+    /// The convolution with strides of 0 where an extent leaves nothing to step over.
+    fn without_idle_strides(&self) -> Conv {
+        let mut c = self.clone();
+        for layout in [&mut c.lhs, &mut c.rhs, &mut c.out] {
+            for (stride, extent) in layout.strides.iter_mut().zip(&layout.dims) {
+                if *extent <= 1 {
+                    *stride = 0;
+                }
+            }
+        }
+        c
+    }
+
     /// Units `[start, start + len)` of one output dimension.
     fn narrowed(&self, dim: usize, start: usize, len: usize) -> Conv {
         let mut c = self.clone();
@@ -301,14 +324,7 @@ pub fn conv(isa: Isa, c: &Conv, lhs: &[f32], rhs: &[f32], out: &mut [f32], scrat
         return Ok(());
     }
     let (straight, by_images) = (direct::fits(c), filter::fits(c));
-    let mut c = c.clone();
-    for layout in [&mut c.lhs, &mut c.rhs, &mut c.out] {
-        for (stride, extent) in layout.strides.iter_mut().zip(&layout.dims) {
-            if *extent <= 1 {
-                *stride = 0;
-            }
-        }
-    }
+    let c = c.without_idle_strides();
     lower::for_each_phase(&c, &mut |phase| {
         if grouped::suits(phase) {
             grouped::run(isa, phase, lhs, rhs, out, scratch);

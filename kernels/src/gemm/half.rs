@@ -71,7 +71,7 @@ pub fn gemm_bf16<A: Narrow, B: Narrow, O: Narrow>(
 }
 
 /// One matrix: element (index, term) at `base + index·stride + term·step`.
-struct Side<'a, T> {
+pub(crate) struct Side<'a, T> {
     data: &'a [T],
     base: usize,
     stride: isize,
@@ -127,7 +127,17 @@ fn bits_of<'b, T: Narrow>(isa: Isa, src: &'b [T], buffer: &'b mut [u16]) -> &'b 
     bits
 }
 
-impl<T: Narrow> Side<'_, T> {
+impl<'a, T: Narrow> Side<'a, T> {
+    /// Element (0, 0) at `base`; distances between indices and between terms.
+    pub(crate) fn new(data: &'a [T], base: usize, stride: isize, step: isize) -> Self {
+        Side { data, base, stride, step }
+    }
+
+    /// Packs `count` indices × `terms` terms in pairs: groups of `width` indices, each a line for every pair.
+    pub(crate) fn pack_pairs(&self, isa: Isa, count: usize, terms: usize, width: usize, stage: &mut Buffer, dst: &mut [f32]) {
+        self.pack(isa, Form::Pairs, count, terms, width, false, stage, dst);
+    }
+
     fn at(self, index: usize, term: usize) -> Self {
         Side { base: (self.base as isize + index as isize * self.stride + term as isize * self.step) as usize, ..self }
     }

@@ -18,6 +18,7 @@ pub(crate) mod plan;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use self::half::Side;
 pub use self::half::{Narrow, gemm_bf16};
 pub use contract::KC;
 pub(crate) use contract::{Contract, OutStrides};

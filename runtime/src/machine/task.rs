@@ -14,7 +14,7 @@ use girih_ir::program::instr::WindowDims;
 use girih_ir::program::{Instr, Program, Region};
 use girih_ir::scalar::Monoid;
 use girih_ir::types::{DType, Dims, Layout};
-use girih_kernels::conv::{Conv, ConvDims, ConvWindow, winograd_pays};
+use girih_kernels::conv::{Conv, ConvDims, ConvWindow, winograd_pays, winograd_pays_bf16};
 use girih_kernels::gemm::Gemm;
 use girih_kernels::map::Compiled;
 use smallvec::SmallVec;
@@ -418,7 +418,11 @@ fn conv(o: &Operands<'_>, window: &WindowDims, feature_groups: usize, batch_grou
     });
     let dims = ConvDims { window: window.collect(), feature_groups, batch_groups };
     let mut conv = Conv { lhs, rhs, out: o.outs[0].layout.clone(), dims, accumulate: false, transform: false };
-    conv.transform = matches!(o.outs[0].dtype, DType::F32 | DType::BF16) && winograd_pays(&conv);
+    conv.transform = match o.outs[0].dtype {
+        DType::F32 => winograd_pays(&conv),
+        DType::BF16 => winograd_pays_bf16(&conv),
+        _ => false,
+    };
     Ok(Work::Conv(conv))
 }
 
