@@ -82,7 +82,8 @@ impl Compiled {
 
     /// The bytes of a `.girih` file: equal for equal programs.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        codec::write_parts(&self.program, &self.weights, &self.info, codec::DEFAULT_CODEC).map_err(|error| Error::Codec { path: "program".into(), error })
+        codec::write_parts(&self.program, &self.weights, &self.info, codec::DEFAULT_CODEC)
+            .map_err(|error| Error::Codec { path: "program".into(), error })
     }
 
     /// Writes a `.girih` file and returns its size.

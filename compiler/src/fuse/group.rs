@@ -8,6 +8,7 @@ use super::flat::{Flat, Kind, Source};
 use super::{MAX_INSTRUCTIONS, MAX_OPERANDS, MAX_RESULTS};
 use girih_ir::types::Dims;
 use rustc_hash::FxHashSet;
+use std::collections::BTreeMap;
 
 /// Nodes that run together.
 #[derive(Clone, Debug)]
@@ -33,10 +34,61 @@ pub(super) struct Groups {
     pub per_row: Vec<bool>,
 }
 
+/// A total order in which few can be moved without touching those between: labels with room between them.
+#[derive(Default)]
+struct Order {
+    label: Vec<u64>,
+    at: BTreeMap<u64, u32>,
+}
+
+/// The room between two labels at first.
+const ROOM: u64 = 1 << 32;
+
+impl Order {
+    /// Puts the next group behind all others.
+    fn push(&mut self, group: u32) {
+        let label = self.at.last_key_value().map_or(0, |(l, _)| *l) + ROOM;
+        self.label.push(label);
+        self.at.insert(label, group);
+    }
+
+    fn of(&self, group: u32) -> u64 {
+        self.label[group as usize]
+    }
+
+    /// Moves groups right before another one, in the order in which they are.
+    fn put_before(&mut self, next: u32, mut groups: Vec<u32>) {
+        groups.sort_unstable_by_key(|g| self.of(*g));
+        groups.iter().for_each(|g| {
+            self.at.remove(&self.label[*g as usize]);
+        });
+        let mut room = self.room_before(next);
+        if room.1 <= groups.len() as u64 {
+            let spread: BTreeMap<u64, u32> = self.at.values().zip(1..).map(|(g, i)| (i * ROOM, *g)).collect();
+            spread.iter().for_each(|(l, g)| self.label[*g as usize] = *l);
+            self.at = spread;
+            room = self.room_before(next);
+        }
+        let step = room.1 / (groups.len() as u64 + 1);
+        for (g, i) in groups.into_iter().zip(1..) {
+            let label = room.0 + i * step;
+            self.label[g as usize] = label;
+            self.at.insert(label, g);
+        }
+    }
+
+    /// The label before that of a group, and the distance between the two.
+    fn room_before(&self, group: u32) -> (u64, u64) {
+        let label = self.of(group);
+        let before = self.at.range(..label).next_back().map_or(0, |(l, _)| *l);
+        (before, label - before)
+    }
+}
+
 struct State<'f> {
     flat: &'f Flat,
     all: Groups,
-    rank: Vec<u32>,
+    order: Order,
     mark: Vec<u32>,
     stamp: u32,
 }
@@ -45,15 +97,15 @@ struct State<'f> {
 pub(super) fn groups(flat: &Flat) -> Groups {
     let n = flat.nodes.len();
     let all = Groups { groups: Vec::new(), order: Vec::new(), of: vec![u32::MAX; n], per_row: vec![false; n] };
-    let mut state = State { flat, all, rank: Vec::new(), mark: Vec::new(), stamp: 0 };
+    let mut state = State { flat, all, order: Order::default(), mark: Vec::new(), stamp: 0 };
     for i in 0..n as u32 {
         let node = &flat.nodes[i as usize];
         if node.kind != Kind::View {
             state.visit(i);
         }
     }
-    let State { mut all, .. } = state;
-    all.order.retain(|g| !all.groups[*g as usize].members.is_empty());
+    let State { mut all, order, .. } = state;
+    all.order = order.at.into_values().collect();
     all
 }
 
@@ -68,8 +120,7 @@ impl State<'_> {
         let id = self.all.groups.len() as u32;
         self.all.groups.push(Group { members: vec![i], shape, cols });
         self.all.of[i as usize] = id;
-        self.rank.push(self.all.order.len() as u32);
-        self.all.order.push(id);
+        self.order.push(id);
         self.mark.push(0);
         if node.kind == Kind::Other {
             return;
@@ -79,7 +130,7 @@ impl State<'_> {
             .filter(|b| matches!(self.flat.nodes[**b as usize].kind, Kind::Elementwise | Kind::RowReduce(_)))
             .map(|b| self.all.of[*b as usize])
             .collect();
-        feeding.sort_unstable_by_key(|g| std::cmp::Reverse(self.rank[*g as usize]));
+        feeding.sort_unstable_by_key(|g| std::cmp::Reverse(self.order.of(*g)));
         feeding.dedup();
         for g in feeding {
             let own = self.all.of[i as usize];
@@ -126,7 +177,7 @@ impl State<'_> {
                 gb_members_to(&mut self.all, b, a);
                 self.all.groups[a as usize] = Group { members, shape, cols };
                 self.all.groups[b as usize].members.clear();
-                self.reorder(a, b, &above);
+                self.reorder(a, b, above);
             }
             None if as_row => self.all.per_row[newest as usize] = false,
             None => {}
@@ -188,7 +239,7 @@ impl State<'_> {
     /// union itself.
     fn ancestors(&mut self, a: u32, b: u32) -> Option<Vec<u32>> {
         self.stamp += 1;
-        let floor = self.rank[a as usize].min(self.rank[b as usize]);
+        let floor = self.order.of(a).min(self.order.of(b));
         let mut above = Vec::new();
         let needs = |s: &Self, g: u32, todo: &mut Vec<u32>| {
             for m in &s.all.groups[g as usize].members {
@@ -203,7 +254,7 @@ impl State<'_> {
             if g == a || g == b {
                 return None;
             }
-            if self.rank[g as usize] < floor || self.mark[g as usize] == self.stamp {
+            if self.order.of(g) < floor || self.mark[g as usize] == self.stamp {
                 continue;
             }
             self.mark[g as usize] = self.stamp;
@@ -213,22 +264,13 @@ impl State<'_> {
         Some(above)
     }
 
-    /// Puts the joined group `a` behind everything that it needs.
-    fn reorder(&mut self, a: u32, b: u32, above: &[u32]) {
-        let (ra, rb) = (self.rank[a as usize] as usize, self.rank[b as usize] as usize);
-        let (first, last) = (ra.min(rb), ra.max(rb));
-        self.stamp += 1;
-        above.iter().for_each(|g| self.mark[*g as usize] = self.stamp);
-        let window = &self.all.order[first..=last];
-        let marked = |g: &u32| self.mark[*g as usize] == self.stamp;
-        let mut moved: Vec<u32> = window.iter().copied().filter(marked).collect();
-        moved.push(a);
-        moved.extend(window.iter().copied().filter(|g| !marked(g) && *g != a && *g != b));
-        moved.push(b);
-        self.all.order[first..=last].copy_from_slice(&moved);
-        for (i, g) in moved.into_iter().enumerate() {
-            self.rank[g as usize] = (first + i) as u32;
-        }
+    /// Gives the joined group `a` the earlier of the two places, and puts everything that it needs right before it.
+    fn reorder(&mut self, a: u32, b: u32, above: Vec<u32>) {
+        let (la, lb) = (self.order.of(a), self.order.of(b));
+        self.order.at.remove(&la.max(lb));
+        self.order.at.insert(la.min(lb), a);
+        self.order.label[a as usize] = la.min(lb);
+        self.order.put_before(a, above);
     }
 }
 

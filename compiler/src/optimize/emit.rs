@@ -143,13 +143,15 @@ fn explain(graph: &Graph, imported: &Imported, problem: &Problem, choice: &Choic
     for (id, rule, from) in &progress.joins {
         joins.entry(usize::from(egraph.find(*id))).or_default().push((*rule, from));
     }
+    let joins: Vec<&[(usize, &[DerivationId])]> =
+        problem.ids.iter().map(|id| joins.get(&usize::from(*id)).map_or(&[][..], Vec::as_slice)).collect();
     let derivations = &egraph.analysis.derivations;
     graph
         .outputs
         .iter()
         .zip(&problem.roots)
         .map(|(output, root)| {
-            let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+            let mut counts = vec![0usize; rules::all().len()];
             let (mut seen, mut counted) = (vec![false; problem.ids.len()], vec![false; derivations.len()]);
             let (mut classes, mut steps) = (vec![*root], Vec::new());
             while let Some(c) = classes.pop() {
@@ -159,8 +161,8 @@ fn explain(graph: &Graph, imported: &Imported, problem: &Problem, choice: &Choic
                 let node = &problem.candidates[c as usize][choice.node[c as usize] as usize];
                 classes.extend(&node.kids);
                 steps.push(node.made);
-                for (rule, from) in joins.get(&usize::from(problem.ids[c as usize])).into_iter().flatten() {
-                    *counts.entry(rules::all()[*rule].name).or_default() += 1;
+                for (rule, from) in joins[c as usize] {
+                    counts[*rule] += 1;
                     steps.extend(*from);
                 }
                 while let Some(step) = steps.pop() {
@@ -169,12 +171,13 @@ fn explain(graph: &Graph, imported: &Imported, problem: &Problem, choice: &Choic
                     }
                     let derivation = &derivations[step.index()];
                     if derivation.rule != NOWHERE {
-                        *counts.entry(rules::all()[derivation.rule as usize].name).or_default() += 1;
+                        counts[derivation.rule as usize] += 1;
                     }
                     steps.extend(&derivation.from);
                 }
             }
-            let mut rules: Vec<(&'static str, usize)> = counts.into_iter().collect();
+            let named = rules::all().iter().map(|r| r.name).zip(counts);
+            let mut rules: Vec<(&'static str, usize)> = named.filter(|(_, count)| *count > 0).collect();
             rules.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
             OutputReport { name: output.name.clone(), rules }
         })

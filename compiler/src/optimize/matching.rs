@@ -6,7 +6,7 @@
 
 use super::functions::{Scope, holds};
 use super::pattern::{AttrPattern, Family, Guard, Head, Pattern};
-use super::space::{AttrId, DerivationId, Egraph, OpId, Term, tensor_type};
+use super::space::{AttrId, DerivationId, Egraph, KindId, OpId, Term, tensor_type};
 use egg::Id;
 use girih_ir::ops::Op;
 use girih_ir::scalar::UnaryFn;
@@ -45,9 +45,36 @@ struct Todo<'a> {
 /// worth it; what is found until then is the same on every machine.
 const STEPS: usize = 20_000;
 
+/// Which kinds of ops each class has, as a small set that may say yes where the answer is no: most steps of a search end here.
+#[derive(Clone, Debug)]
+pub(super) struct KindSets(Vec<u64>);
+
+impl KindSets {
+    /// Those of an e-graph as it is now.
+    pub fn of(egraph: &Egraph) -> Self {
+        let mut sets = vec![0u64; egraph.nodes().len()];
+        for class in egraph.classes() {
+            sets[usize::from(class.id)] = class.nodes.iter().fold(0, |set, n| set | Self::bit(n.kind));
+        }
+        KindSets(sets)
+    }
+
+    fn bit(kind: KindId) -> u64 {
+        1 << (kind.index() % 64)
+    }
+
+    fn may_have(&self, id: Id, head: Head) -> bool {
+        match head {
+            Head::Kind { kind, .. } => self.0[usize::from(id)] & Self::bit(kind) != 0,
+            Head::Family(..) => true,
+        }
+    }
+}
+
 /// A search for one pattern.
 pub(super) struct Search<'e> {
     egraph: &'e Egraph,
+    kinds: &'e KindSets,
     guards: &'e [Guard],
     limit: usize,
     root: Id,
@@ -71,13 +98,13 @@ pub(super) fn is_near(value: f64, wanted: f64, dtype: DType) -> bool {
 
 impl<'e> Search<'e> {
     /// A search for a pattern with these numbers of variables.
-    pub fn new(egraph: &'e Egraph, guards: &'e [Guard], variables: (usize, usize, usize), limit: usize) -> Self {
+    pub fn new(egraph: &'e Egraph, kinds: &'e KindSets, guards: &'e [Guard], variables: (usize, usize, usize), limit: usize) -> Self {
         let bindings = Bindings {
             classes: SmallVec::from_elem(None, variables.0),
             attrs: SmallVec::from_elem(None, variables.1),
             ops: SmallVec::from_elem(None, variables.2),
         };
-        Search { egraph, guards, limit, root: Id::from(0usize), bindings, from: SmallVec::new(), steps: 0, found: Vec::new() }
+        Search { egraph, kinds, guards, limit, root: Id::from(0usize), bindings, from: SmallVec::new(), steps: 0, found: Vec::new() }
     }
 
     /// Finds every match whose root is this class.
@@ -111,6 +138,7 @@ impl<'e> Search<'e> {
                 }
             }
             Pattern::Named(v, inner) => self.bind(*v, t.id, Some(&Todo { pattern: inner, id: t.id, next: t.next })),
+            Pattern::Op { head, .. } if !self.kinds.may_have(t.id, *head) => {}
             Pattern::Op { head, attrs, args } => {
                 let egraph = self.egraph;
                 for node in &egraph[t.id].nodes {

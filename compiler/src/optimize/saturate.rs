@@ -5,13 +5,14 @@
 
 use super::OptimizeError;
 use super::apply::build;
-use super::matching::{Match, Search, root_kinds};
+use super::matching::{KindSets, Match, Search, root_kinds};
 use super::pattern::Pattern;
 use super::rules::{Rule, RuleClass};
 use super::space::{DerivationId, Egraph, KindId, tensor_type};
 use egg::Id;
 use girih_ir::ops::Op;
 use girih_ir::types::DType;
+use rayon::prelude::*;
 use rustc_hash::{FxHashSet, FxHasher};
 use std::hash::{Hash, Hasher};
 
@@ -93,9 +94,9 @@ impl Shadow {
 }
 
 /// Runs rules to saturation or a limit. `within`, indexed by class id, restricts where left sides may start.
-pub(super) fn saturate(
+pub(super) fn saturate<'r>(
     egraph: &mut Egraph,
-    rules: &[(usize, &Rule)],
+    rules: &[(usize, &'r Rule)],
     limits: Limits,
     within: Option<&[bool]>,
     progress: &mut Progress,
@@ -107,11 +108,12 @@ pub(super) fn saturate(
     for _ in 0..limits.iterations {
         progress.iterations += 1;
         let distances = shadow.distances(egraph, deepest);
-        let mut found: Vec<(usize, &Rule, Vec<Match>)> = Vec::new();
-        for (index, rule, kinds, depth) in &plans {
+        let sets = KindSets::of(egraph);
+        let graph: &Egraph = egraph;
+        let matches_of = |(index, rule, kinds, depth): &(usize, &'r Rule, Vec<KindId>, u8)| {
             let wanted = |id: Id| {
                 let i = usize::from(id);
-                let able = match tensor_type(egraph, id).dtype {
+                let able = match tensor_type(graph, id).dtype {
                     DType::F32 | DType::F64 => true,
                     // So few bits that another order of rounding is another result.
                     DType::BF16 | DType::F16 | DType::F8E4M3FN | DType::F8E5M2 => rule.class == RuleClass::Exact,
@@ -119,8 +121,9 @@ pub(super) fn saturate(
                 };
                 able && distances[i] <= *depth && within.is_none_or(|w| w.get(i).copied().unwrap_or(false))
             };
-            found.push((*index, rule, search(egraph, rule, kinds, limits.matches, wanted)));
-        }
+            (*index, *rule, search(graph, &sets, rule, kinds, limits.matches, wanted))
+        };
+        let found: Vec<(usize, &Rule, Vec<Match>)> = plans.par_iter().map(matches_of).collect();
         let mut changed = false;
         for (index, rule, matches) in found {
             for m in matches {
@@ -144,9 +147,9 @@ pub(super) fn saturate(
     Ok(())
 }
 
-fn search(egraph: &Egraph, rule: &Rule, kinds: &[KindId], limit: usize, wanted: impl Fn(Id) -> bool) -> Vec<Match> {
+fn search(egraph: &Egraph, sets: &KindSets, rule: &Rule, kinds: &[KindId], limit: usize, wanted: impl Fn(Id) -> bool) -> Vec<Match> {
     let variables = (rule.names.classes.len(), rule.names.attrs.len(), rule.names.ops.len());
-    let mut search = Search::new(egraph, &rule.guards, variables, limit);
+    let mut search = Search::new(egraph, sets, &rule.guards, variables, limit);
     for kind in kinds {
         let Some(ids) = egraph.classes_for_op(kind) else { continue };
         let mut ids: Vec<Id> = ids.filter(|id| wanted(*id)).collect();

@@ -55,6 +55,8 @@ pub struct Outcome {
     pub makespan: f64,
     /// Instructions executed.
     pub instructions: u64,
+    /// Events done.
+    pub events: u64,
     /// Iterations of loops, of all dies.
     pub iterations: u64,
     /// Those of them that were extrapolated.
@@ -278,6 +280,7 @@ pub fn run(program: &Program, options: SimOptions) -> Result<Outcome, SimError> 
         host_bytes: sim.host_bytes,
         last,
         makespan,
+        events: sim.serial,
         instructions: sim.dies.iter().map(|d| d.executed).fold(0, u64::saturating_add),
         iterations: sim.dies.iter().map(|d| d.iterations).fold(0, u64::saturating_add),
         extrapolated: sim.extrapolated,

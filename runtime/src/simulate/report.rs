@@ -150,6 +150,9 @@ pub struct Report {
     pub makespan: f64,
     /// Instructions of all dies.
     pub instructions: u64,
+    /// Events that were simulated: things that happen at a moment, of one replica, without those of extrapolated loops.
+    #[serde(default)]
+    pub events: u64,
     /// Operations that the dies do, replicated work included.
     pub flops: u64,
     /// Matrix operations of the reference graph.
@@ -299,6 +302,7 @@ pub(super) fn build(program: &Program, outcome: &Outcome) -> Report {
         replicas,
         makespan,
         instructions: all(outcome.instructions),
+        events: outcome.events,
         flops: all(dies.iter().fold(0u64, |n, d| n.saturating_add(d.flops))),
         model_flops: all(model.values().fold(0u64, |n, f| n.saturating_add(*f))),
         mfu: over(peak_seconds / program.dies.len().max(1) as f64),

@@ -3,7 +3,7 @@
 
 use super::{Rule, RuleClass, all};
 use crate::optimize::apply::build;
-use crate::optimize::matching::{Search, in_family};
+use crate::optimize::matching::{KindSets, Search, in_family};
 use crate::optimize::pattern::{AttrPattern, Family, Head, Pattern};
 use crate::optimize::space::{Imported, import};
 use egg::Id;
@@ -382,7 +382,9 @@ fn sample(rule: &Rule, seed: u64) -> bool {
     let mut imported = import(&graph);
     let id = imported.classes[root.index()].expect("the root is live");
     let names = &rule.names;
-    let mut search = Search::new(&imported.egraph, &rule.guards, (names.classes.len(), names.attrs.len(), names.ops.len()), 8);
+    let kinds = KindSets::of(&imported.egraph);
+    let variables = (names.classes.len(), names.attrs.len(), names.ops.len());
+    let mut search = Search::new(&imported.egraph, &kinds, &rule.guards, variables, 8);
     search.at(&rule.from, id);
     let Some(m) = search.found.first().cloned() else { return false };
     let built = build(&mut imported.egraph, 0, &rule.to, &m).unwrap_or_else(|e| panic!("{}: {e}", rule.name));
