@@ -4,7 +4,7 @@ use super::args::{ProgramArgs, Purpose, Workers};
 use super::output::{Failure, Outcome, Output, table, time};
 use clap::Args;
 use girih::training::{Checkpoints, TrainOptions, Trained, train};
-use girih::{Error, Session, Weights, files, tensors};
+use girih::{CancelToken, Error, Session, Weights, files, tensors};
 use girih_ir::types::TensorType;
 use girih_runtime::data::{DataOptions, Dataset, Remainder};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,10 +14,15 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Exit code of a command that was interrupted: 128 and the number of the signal.
+const INTERRUPTED: u8 = 130;
+
 /// Train a model
 #[derive(Args, Debug)]
 #[command(after_help = "Data: a tensor with the name of an input holds samples along its first dimension; tensors named\n\
                         `0/x`, `1/x`, … are whole batches.\n\
+                        The first interrupt (Ctrl-C) ends training after the step that is running, writes the last checkpoint and exits\n\
+                        with 130; the second one ends it at once.\n\
                         Example:\n  girih train model.onnx --batch 64 --loss softmax_cross_entropy --optimizer adam:lr=1e-3 \\\n    \
                         --data digits.npz --epochs 10 --log loss.jsonl --checkpoint ckpt --resume")]
 pub struct Train {
@@ -69,7 +74,8 @@ impl Train {
         let data = self.dataset(&session)?;
         let steps = self.steps.or(self.epochs.map(|e| e.saturating_mul(data.len()))).unwrap_or(data.len());
         let checkpoints = self.checkpoint.clone().map(|dir| Checkpoints { dir, every: self.every.unwrap_or(0), resume: self.resume });
-        let options = TrainOptions { steps, checkpoints, ..TrainOptions::default() };
+        let cancel = on_interrupt();
+        let options = TrainOptions { steps, checkpoints, cancel };
         let bar = bar(out, steps);
         let mut log = Log { path: self.log.as_deref(), resume: self.resume, file: None, failed: None };
         let mut curve = Curve::default();
@@ -88,7 +94,7 @@ impl Train {
             tensors::save(&state, path)?;
         }
         out.result(|| text(&done, &curve), || document(&done, &curve))?;
-        if done.cancelled { Err(Failure::Exit(130)) } else { Ok(()) }
+        if done.cancelled { Err(Failure::Exit(INTERRUPTED)) } else { Ok(()) }
     }
 
     fn dataset(&self, session: &Session) -> Outcome<Arc<Dataset>> {
@@ -102,6 +108,22 @@ impl Train {
         let options = DataOptions { shuffle: self.shuffle, remainder, ..DataOptions::default() };
         Ok(Dataset::open(path, &inputs, options)?)
     }
+}
+
+/// A token that the first interrupt of the process sets; the second one ends the process.
+fn on_interrupt() -> CancelToken {
+    let cancel = CancelToken::new();
+    let token = cancel.clone();
+    let handler = move || {
+        if token.is_cancelled() {
+            std::process::exit(INTERRUPTED.into());
+        }
+        token.cancel();
+    };
+    if let Err(e) = ctrlc::set_handler(handler) {
+        anstream::eprintln!("note: an interrupt will end training at once: {e}");
+    }
+    cancel
 }
 
 fn bar(out: &Output, steps: u64) -> ProgressBar {
