@@ -2,8 +2,9 @@
 
 use super::avx512::{mask, transpose};
 use std::arch::x86_64::{
-    __m512i, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32, _mm512_loadu_ps, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m512i, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 const LANES: usize = 16;
@@ -99,5 +100,52 @@ pub(super) unsafe fn interleave(low: *const u16, high: *const u16, dst: *mut f32
             _mm512_mask_storeu_epi32(dst.add(at).cast(), lanes, pairs);
         }
         at += LANES;
+    }
+}
+
+/// Where the elements of two lines of 32 go: `low[first + i]` and `high[first + i]` side by side.
+const fn side_by_side(first: u16) -> [u16; 32] {
+    let (mut places, mut i) = ([0; 32], 0);
+    while i < 16 {
+        places[2 * i] = first + i as u16;
+        places[2 * i + 1] = 32 + first + i as u16;
+        i += 1;
+    }
+    places
+}
+
+/// Pairs of lines: line `t` starts at `src + t·step`, pair `p` goes to `dst + p·ld`; a last line without a partner is paired with zeros.
+///
+/// # Safety
+/// The processor has AVX-512 F, BW and VL; `count` elements can be read from each of `terms` lines and written to each pair's place.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn pair_lines(src: *const u16, step: isize, count: usize, terms: usize, dst: *mut f32, ld: usize) {
+    const FRONT: [u16; 32] = side_by_side(0);
+    const BACK: [u16; 32] = side_by_side(16);
+    // SAFETY: the tables are a vector long; lines and places are those of the caller's promise, the mask hides what lies past `count`.
+    unsafe {
+        let (front, back) = (_mm512_loadu_si512(FRONT.as_ptr().cast()), _mm512_loadu_si512(BACK.as_ptr().cast()));
+        for p in 0..terms / 2 {
+            let low = src.wrapping_offset(2 * p as isize * step);
+            let (high, to) = (low.wrapping_offset(step), dst.add(p * ld));
+            let mut at = 0;
+            while at + 2 * LANES <= count {
+                let (x, y) = (_mm512_loadu_si512(low.add(at).cast()), _mm512_loadu_si512(high.add(at).cast()));
+                _mm512_storeu_si512(to.add(at).cast(), _mm512_permutex2var_epi16(x, front, y));
+                _mm512_storeu_si512(to.add(at + LANES).cast(), _mm512_permutex2var_epi16(x, back, y));
+                at += 2 * LANES;
+            }
+            if at < count {
+                interleave(low.add(at), high.add(at), to.add(at), count - at);
+            }
+        }
+        if !terms.is_multiple_of(2) {
+            let (line, to) = (src.wrapping_offset((terms - 1) as isize * step), dst.add(terms / 2 * ld));
+            for at in (0..count).step_by(LANES) {
+                let lanes = mask(count - at);
+                let halves = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, line.add(at).cast()));
+                _mm512_mask_storeu_epi32(to.add(at).cast(), lanes, halves);
+            }
+        }
     }
 }

@@ -106,3 +106,55 @@ pub(crate) fn interleave(isa: Isa, low: &[u16], high: Option<&[u16]>, dst: &mut 
         }
     }
 }
+
+/// Lines of 16-bit elements in pairs: line `t` is the `count` elements from `base + t·step` on, and `dst[p·ld + i]` has element `i` of line `2·p`
+/// in its low half and of the next line in the high one, 0 where there is none.
+pub(crate) fn pair_lines(isa: Isa, src: &[u16], base: usize, step: isize, count: usize, terms: usize, dst: &mut [f32], ld: usize) {
+    if count == 0 || terms == 0 {
+        return;
+    }
+    assert!(inside(src.len(), base, [(count, 1), (terms, step)]), "pairing reads outside its source");
+    assert!(ld >= count && inside(dst.len(), 0, [(count, 1), (terms.div_ceil(2), ld as isize)]), "pairing writes outside its buffer");
+    match isa.usable() {
+        // SAFETY: `usable` says that the processor has the features; the assertions prove every line and every place.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { super::avx512_pack::pair_lines(src.as_ptr().add(base), step, count, terms, dst.as_mut_ptr(), ld) },
+        isa => {
+            for (p, line) in dst.chunks_mut(ld).enumerate().take(terms.div_ceil(2)) {
+                let of = |term: usize| &src[(base as isize + term as isize * step) as usize..][..count];
+                interleave(isa, of(2 * p), (2 * p + 1 < terms).then(|| of(2 * p + 1)), &mut line[..count]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::tests::{Rng, bits};
+
+    #[test]
+    fn lines_are_paired_alike() {
+        let mut rng = Rng(81);
+        for (count, terms) in [(1usize, 1usize), (5, 2), (16, 7), (31, 4), (32, 3), (77, 9), (128, 6)] {
+            for step in [count as isize + 3, -(count as isize) - 1] {
+                let src: Vec<u16> = (0..(terms + 1) * (count + 4)).map(|_| rng.next() as u16).collect();
+                let base = if step < 0 { terms * (count + 1) } else { 2 };
+                let all: Vec<Vec<u32>> = Isa::available()
+                    .map(|isa| {
+                        let mut dst = vec![0.5f32; terms.div_ceil(2) * (count + 2)];
+                        pair_lines(isa, &src, base, step, count, terms, &mut dst, count + 2);
+                        bits(&dst)
+                    })
+                    .collect();
+                let at = |term: usize, i: usize| {
+                    if term < terms { u32::from(src[(base as isize + term as isize * step) as usize + i]) } else { 0 }
+                };
+                for (p, i) in (0..terms.div_ceil(2)).flat_map(|p| (0..count).map(move |i| (p, i))) {
+                    assert_eq!(all[0][p * (count + 2) + i], at(2 * p + 1, i) << 16 | at(2 * p, i));
+                }
+                assert!(all.iter().all(|x| *x == all[0]), "{terms} lines of {count}");
+            }
+        }
+    }
+}

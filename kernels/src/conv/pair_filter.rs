@@ -7,8 +7,8 @@
 //! **Order of the sums.** Images outermost, then rows of positions, then pairs of positions (0, 1), (2, 3), … of a row, a last one without a
 //! partner alone; blocks of as many whole rows as [`PAIRS`] holds, each summed from +0 and added to the result in f32, which is rounded once.
 
-use super::lower::Phase;
-use crate::arch::pack::interleave;
+use super::lower::{Phase, PhaseDim};
+use crate::arch::pack::{interleave, pair_lines};
 use crate::arch::pair_rows::{PairRows, WIDTH, pair_rows};
 use crate::arch::rows::Run;
 use crate::arch::winograd::convert;
@@ -17,6 +17,7 @@ use crate::isa::Isa;
 use crate::scratch::Scratch;
 use ::half::bf16;
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Pairs of positions that one product sums: part of the numerical contract.
 const PAIRS: usize = 256;
@@ -41,7 +42,7 @@ pub(super) fn run(isa: Isa, phase: &Phase, lhs: &[bf16], rhs: &[bf16], out: &mut
     let once = at_once == all;
     let total = phase.outputs.next_multiple_of(16);
     let Scratch { a, b, stage, tile, .. } = scratch;
-    let (image, grads) = (a.take(lines * ld), b.take(panels * lines * WIDTH));
+    let grads = b.take(panels * lines * WIDTH);
     let totals = tile.take(if once { 0 } else { y.outs * x.outs * phase.batch * total });
     for start in (0..all).step_by(at_once) {
         let block = start..all.min(start + at_once);
@@ -54,19 +55,32 @@ pub(super) fn run(isa: Isa, phase: &Phase, lhs: &[bf16], rhs: &[bf16], out: &mut
                 side.pack_pairs(isa, columns, x.taps, WIDTH, stage, cells);
             }
         }
-        for tap in (0..y.outs * x.outs).step_by(taps) {
+        let segments = segments(&y, block.clone());
+        let slots = segments.last().map_or(0, |s| s.slot + s.count(&y));
+        let image = a.take(slots * units * ld);
+        for tap in (0..x.outs).step_by(taps).flat_map(|tx| (0..y.outs).map(move |ty| ty * x.outs + tx)) {
             let (ty, tx) = (tap / x.outs, tap % x.outs);
-            let mut runs: SmallVec<[Run; 16]> = SmallVec::new();
-            for (i, line) in block.clone().enumerate() {
-                let row = y.origin + ty as isize * y.stride + (line % y.taps) as isize * y.dilation;
-                if row < 0 || row >= y.extent as isize {
-                    continue;
+            if ty == 0 {
+                for segment in &segments {
+                    let lines = image[segment.slot * units * ld..].chunks_exact_mut(units * ld);
+                    for (row, cells) in segment.rows(&y).zip(lines).filter(|(row, _)| row.needed) {
+                        Line { phase, image: segment.image, row: row.from_origin, tap: tx, taps }.pack(isa, lhs, ld, cells);
+                    }
                 }
-                let cells = &mut image[i * units * ld..][..units * ld];
-                Line { phase, image: line / y.taps, row: row - y.origin, tap: tx, taps }.pack(isa, lhs, ld, cells);
-                match runs.last_mut() {
-                    Some(run) if run.line + run.len == i * units => run.len += units,
-                    _ => runs.push(Run { offset: (2 * i * units * ld) as isize, line: i * units, len: units }),
+            }
+            let mut runs: SmallVec<[Run; 16]> = SmallVec::new();
+            for segment in &segments {
+                for at in segment.first..segment.end {
+                    let row = at as isize * y.dilation + ty as isize * y.stride;
+                    if !(0..y.extent as isize).contains(&(y.origin + row)) {
+                        continue;
+                    }
+                    let slot = segment.slot + (row - segment.first as isize * y.dilation) as usize;
+                    let (offset, line) = ((2 * slot * units * ld) as isize, (segment.line + at - segment.first) * units);
+                    match runs.last_mut() {
+                        Some(run) if run.line + run.len == line && run.offset + (2 * run.len * ld) as isize == offset => run.len += units,
+                        _ => runs.push(Run { offset, line, len: units }),
+                    }
                 }
             }
             let add = if once { phase.accumulate } else { start > 0 };
@@ -101,6 +115,60 @@ pub(super) fn run(isa: Isa, phase: &Phase, lhs: &[bf16], rhs: &[bf16], out: &mut
     }
 }
 
+/// Neighboring rows of positions of one image in a block, and the rows of the image that they meet.
+struct Segment {
+    image: usize,
+    /// Rows of positions: from, to.
+    first: usize,
+    end: usize,
+    /// Where the first lies in the block.
+    line: usize,
+    /// Where the packed rows of the image start.
+    slot: usize,
+}
+
+/// A row of an image.
+struct Row {
+    /// From the row of output 0 and kernel position 0.
+    from_origin: isize,
+    /// Whether it exists and some tap meets it.
+    needed: bool,
+}
+
+impl Segment {
+    /// Rows of the image from the first that is met to the last.
+    fn count(&self, y: &PhaseDim) -> usize {
+        (self.end - 1 - self.first) * y.dilation as usize + (y.outs - 1) * y.stride as usize + 1
+    }
+
+    fn rows(&self, y: &PhaseDim) -> impl Iterator<Item = Row> {
+        let (y, first, lines) = (*y, self.first as isize * y.dilation, (self.end - self.first) as isize);
+        (0..self.count(&y) as isize).map(move |r| {
+            let met = |ty: isize| {
+                let from = r - ty * y.stride;
+                from >= 0 && from % y.dilation == 0 && from / y.dilation < lines
+            };
+            let exists = (0..y.extent as isize).contains(&(y.origin + first + r));
+            Row { from_origin: first + r, needed: exists && (0..y.outs as isize).any(met) }
+        })
+    }
+}
+
+/// The segments of a block of rows, counted through all images.
+fn segments(y: &PhaseDim, block: Range<usize>) -> SmallVec<[Segment; 16]> {
+    let mut list: SmallVec<[Segment; 16]> = SmallVec::new();
+    let (mut at, mut slot) = (block.start, 0);
+    while at < block.end {
+        let image = at / y.taps;
+        let end = block.end.min((image + 1) * y.taps);
+        let segment = Segment { image, first: at % y.taps, end: at % y.taps + end - at, line: at - block.start, slot };
+        slot += segment.count(y);
+        list.push(segment);
+        at = end;
+    }
+    list
+}
+
 /// Rounds the totals.
 fn finish(isa: Isa, phase: &Phase, totals: &mut [f32], ld: usize, out: &mut [bf16]) {
     let [y, x] = [phase.dims[0], phase.dims[1]];
@@ -133,8 +201,18 @@ impl Line<'_> {
         let x = phase.dims[1];
         let width = self.taps * phase.batch;
         let line = phase.lhs.0 + self.image as isize * phase.lhs.3 + self.row * phase.dims[0].lhs;
+        // Pairs whose positions all exist; the others are made one by one.
+        let first = x.origin + self.tap as isize * x.stride;
+        let from = ((-first).max(0) as usize).div_ceil(x.dilation as usize);
+        let last = x.extent as isize - self.taps as isize - first;
+        let to = if last < 0 { 0 } else { (last / x.dilation + 1) as usize }.min(x.taps);
+        let (from, to) = (from.div_ceil(2), to / 2);
+        if from < to {
+            let start = line + (self.tap as isize * x.stride + 2 * from as isize * x.dilation) * x.lhs;
+            pair_lines(isa, lhs, start as usize, x.dilation * x.lhs, width, 2 * (to - from), &mut cells[from * ld..], ld);
+        }
         let mut edges = [[0u16; NARROW]; 2];
-        for (q, cells) in cells.chunks_exact_mut(ld).enumerate() {
+        for (q, cells) in cells.chunks_exact_mut(ld).enumerate().filter(|(q, _)| !(from..to).contains(q)) {
             let [mut low, mut high] = [None; 2];
             for (h, (half, edge)) in [&mut low, &mut high].into_iter().zip(&mut edges).enumerate() {
                 let t = 2 * q + h;

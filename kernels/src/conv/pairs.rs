@@ -102,6 +102,11 @@ fn evened<'a>(phase: &Phase, images: [usize; 2], lhs: &[u16], to: &'a mut crate:
     for (n, cells) in (images[0]..images[1]).zip(cells.chunks_exact_mut(size)).filter(|_| fresh) {
         for (i, cells) in cells.chunks_exact_mut(row).enumerate() {
             let line = from + n as isize * phase.lhs.2 + i as isize * y.lhs;
+            if phase.inputs == 3 && x.lhs == 3 {
+                let pixels = lhs[line as usize..][..3 * x.extent].as_chunks::<3>().0;
+                cells.as_chunks_mut::<4>().0.iter_mut().zip(pixels).for_each(|(cell, [r, g, b])| *cell = [*r, *g, *b, 0]);
+                continue;
+            }
             for (j, cell) in cells.chunks_exact_mut(channels).enumerate() {
                 let at = (line + j as isize * x.lhs) as usize;
                 for (c, value) in cell[..phase.inputs].iter_mut().zip(&lhs[at..at + phase.inputs]) {

@@ -11,7 +11,7 @@ use super::batch::Parts;
 use super::plan::Tiles;
 use super::{Gemm, KC};
 use crate::arch::block::{Block, Panels, Step, Strips, block};
-use crate::arch::pack::{Plane, interleave, pack};
+use crate::arch::pack::{Plane, interleave, pack, pair_lines};
 use crate::arch::tier::{Tier, Work};
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -24,8 +24,8 @@ use half::bf16;
 const TERMS: usize = 2 * KC;
 /// Columns of the f32 totals that are on the way to a narrower output, about.
 const TOTALS: usize = 256;
-/// Rows of them, about.
-const TOTAL_ROWS: usize = 384;
+/// Rows of them, about; cut evenly.
+const TOTAL_ROWS: usize = 512;
 
 /// An element of an operand or a result of [`gemm_bf16`]: f32, or a type that f32 holds exactly.
 pub trait Narrow: Lane<Value = f32> {}
@@ -188,15 +188,24 @@ impl<'a, T: Narrow> Side<'a, T> {
                     source.rows(isa, group, terms, line, stage);
                     pack(isa, &Plane { data: stage, base: 0, stride: line as isize, step: 1 }, group, units, width, tight, dst);
                 }
-                Form::Pairs if self.stride == 1 => {
-                    let (mut low, mut high) = ([0u16; 64], [0u16; 64]);
-                    for (p, line) in dst.chunks_exact_mut(ld).enumerate() {
-                        let of = |term: usize| &self.data[source.at(0, term).base..][..group];
-                        let second = (2 * p + 1 < terms).then(|| bits_of(isa, of(2 * p + 1), &mut high));
-                        interleave(isa, bits_of(isa, of(2 * p), &mut low), second, &mut line[..group]);
-                    }
-                }
+                Form::Pairs if self.stride == 1 => source.lines(isa, group, terms, ld, dst),
                 _ => source.gather(form, group, terms, ld, dst),
+            }
+        }
+    }
+
+    /// Pairs of terms whose indices are neighbors: `dst[p·ld + i]` is pair `p` of index `i`.
+    fn lines(&self, isa: Isa, count: usize, terms: usize, ld: usize, dst: &mut [f32]) {
+        if T::DTYPE == DType::BF16 {
+            return pair_lines(isa, bytemuck::cast_slice(self.data), self.base, self.step, count, terms, dst, ld);
+        }
+        let (mut low, mut high) = ([0u16; 64], [0u16; 64]);
+        for first in (0..count).step_by(64) {
+            let group = 64.min(count - first);
+            for p in 0..terms.div_ceil(2) {
+                let of = |term: usize| &self.data[self.at(first, term).base..][..group];
+                let second = (2 * p + 1 < terms).then(|| bits_of(isa, of(2 * p + 1), &mut high));
+                interleave(isa, bits_of(isa, of(2 * p), &mut low), second, &mut dst[p * ld + first..][..group]);
             }
         }
     }
@@ -251,7 +260,7 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
             return;
         }
         let tiles = Tiles::choose(self.isa, m, n, self.form.units(k));
-        let rows = (TOTAL_ROWS / tiles.height).max(1) * tiles.height;
+        let rows = m.div_ceil(m.div_ceil(TOTAL_ROWS)).next_multiple_of(tiles.height);
         let cols = (TOTALS / tiles.width).max(1) * tiles.width;
         let mut totals = std::mem::take(&mut scratch.tile);
         for i in (0..m).step_by(rows) {
@@ -306,6 +315,11 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
                 let dst = a.take(rows * ld);
                 side.rows(self.isa, rows, terms, ld, dst);
                 Strips { data: dst, base: 0, height, strides: Some((ld as isize, 1)) }
+            } else if self.form == Form::Pairs && self.a.stride == 1 {
+                let ld = if rows < 64 { rows } else { rows.next_multiple_of(16) | 16 };
+                let dst = a.take(units * ld);
+                side.lines(self.isa, rows, terms, ld, dst);
+                Strips { data: dst, base: 0, height, strides: Some((1, ld as isize)) }
             } else {
                 let dst = a.take(rows * units);
                 side.pack(self.isa, self.form, rows, terms, height, true, stage, dst);
