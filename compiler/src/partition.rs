@@ -30,6 +30,9 @@ pub use remat::{Remat, rematerialize};
 pub use strategies::Baseline;
 pub use stream::{Streamable, edge_time, relieved, streamable};
 
+/// Entries of the tables from which the gap is bounded: fewer take less time and say less.
+const BOUND_TABLES: usize = 1 << 16;
+
 /// Half as many dies, or fewer, may cost one part in so many more: idle dies take no power, and somebody else can use them.
 const SPARING: u64 = 25;
 
@@ -178,6 +181,14 @@ impl<'a> Space<'a> {
     /// A logical mesh of the space, as [`Solved::mesh`] numbers them.
     pub fn mesh(&self, mesh: usize) -> &LogicalMesh {
         &self.meshes[mesh].mesh
+    }
+
+    /// How far the cost of a choice on a mesh, made while memory cost nothing, may be above the least one there, as a part of that.
+    pub fn gap(&self, mesh: usize, cost: u64) -> f64 {
+        let terms = &self.meshes[mesh].terms;
+        let (factors, constant) = terms.factors(&Price::default());
+        let least = eliminate::bound(&terms.sizes(), &factors, BOUND_TABLES).saturating_add(constant);
+        (cost as f64 / least.max(1) as f64 - 1.0).max(0.0)
     }
 
     /// The best choice at a price.

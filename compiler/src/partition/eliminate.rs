@@ -72,7 +72,7 @@ fn pass(sizes: &[usize], factors: &[Factor], around: Option<(&[usize], &BTreeSet
             continue;
         }
         s.width = s.width.max(degree);
-        s.eliminate(var, neighbors, entries);
+        s.eliminate(var, neighbors);
     }
     let mut choice = vec![0usize; sizes.len()];
     for step in s.steps.iter().rev() {
@@ -81,6 +81,48 @@ fn pass(sizes: &[usize], factors: &[Factor], around: Option<(&[usize], &BTreeSet
     }
     let cost = factors.iter().map(|f| f.table[f.vars.iter().fold(0, |p, v| p * sizes[*v] + choice[*v])]).fold(0u64, u64::saturating_add);
     (Elimination { choice, cost, width: s.width, fixed: s.fixed }, fixed)
+}
+
+/// A sum that no choice falls below: where the table of a variable would have more than `limit` entries, its terms are minimized apart from
+/// each other, as if the variable could be something else in each part (mini-buckets).
+pub fn bound(sizes: &[usize], factors: &[Factor], limit: usize) -> u64 {
+    let mut s = Solver::new(sizes, factors);
+    let mut sum = 0u64;
+    while let Some(&(_, var)) = s.queue.first() {
+        let neighbors = s.neighbors(var);
+        let mut parts: Vec<(BTreeSet<usize>, Vec<Factor>)> = Vec::new();
+        let mut factors = s.take(var);
+        factors.sort_by_key(|f| std::cmp::Reverse(f.table.len()));
+        for f in factors {
+            let joined = |scope: &BTreeSet<usize>| -> BTreeSet<usize> { scope.iter().chain(&f.vars).copied().collect() };
+            let small = |scope: &BTreeSet<usize>| joined(scope).iter().fold(1usize, |n, v| n.saturating_mul(sizes[*v])) <= limit;
+            match parts.iter().position(|(scope, _)| small(scope)) {
+                Some(p) => {
+                    parts[p].0 = joined(&parts[p].0);
+                    parts[p].1.push(f);
+                }
+                None => parts.push((f.vars.iter().copied().collect(), vec![f])),
+            }
+        }
+        s.queue.remove(&(s.adjacent[var].len(), var));
+        s.adjacent[var].clear();
+        let degrees: Vec<usize> = neighbors.iter().map(|v| s.adjacent[*v].len()).collect();
+        for (scope, part) in parts {
+            let others: Vec<usize> = scope.into_iter().filter(|v| *v != var).collect();
+            let (table, _) = s.minimum(var, &others, &part);
+            if others.is_empty() {
+                sum = sum.saturating_add(table[0]);
+            } else {
+                s.insert(Factor { vars: others, table });
+            }
+        }
+        for (v, old) in neighbors.iter().zip(degrees) {
+            let near = s.factors_of[*v].iter().flat_map(|f| &s.live[f].vars);
+            s.adjacent[*v] = near.copied().filter(|w| w != v).collect();
+            s.requeue(*v, old);
+        }
+    }
+    sum
 }
 
 struct Solver<'a> {
@@ -151,13 +193,27 @@ impl<'a> Solver<'a> {
         }
     }
 
-    fn eliminate(&mut self, var: usize, neighbors: Vec<usize>, entries: usize) {
+    /// Takes the factors of a variable out.
+    fn take(&mut self, var: usize) -> Vec<Factor> {
+        let mut taken = Vec::new();
+        for id in std::mem::take(&mut self.factors_of[var]) {
+            let Some(f) = self.live.remove(&id) else { continue };
+            f.vars.iter().for_each(|v| {
+                self.factors_of[*v].remove(&id);
+            });
+            taken.push(f);
+        }
+        taken
+    }
+
+    /// For every choice of the neighbors the least sum of the factors over a variable, and the option with which it is reached.
+    fn minimum(&self, var: usize, neighbors: &[usize], factors: &[Factor]) -> (Vec<u64>, Vec<u16>) {
         let size = self.sizes[var];
+        let entries = neighbors.iter().fold(size, |n, v| n * self.sizes[*v]);
         // The joint table with the variable innermost, then its minimum.
         let mut joint = vec![0u64; entries];
         let order: Vec<usize> = neighbors.iter().copied().chain([var]).collect();
-        for id in std::mem::take(&mut self.factors_of[var]) {
-            let Some(f) = self.live.remove(&id) else { continue };
+        for f in factors {
             let mut stride = vec![0usize; order.len()];
             let mut weight = 1;
             for v in f.vars.iter().rev() {
@@ -186,9 +242,6 @@ impl<'a> Solver<'a> {
                     digits[i] = 0;
                 }
             }
-            for v in &f.vars {
-                self.factors_of[*v].remove(&id);
-            }
         }
         let (mut table, mut best) = (Vec::with_capacity(entries / size.max(1)), Vec::with_capacity(entries / size.max(1)));
         for row in joint.chunks_exact(size) {
@@ -196,6 +249,12 @@ impl<'a> Solver<'a> {
             table.push(*c);
             best.push(i as u16);
         }
+        (table, best)
+    }
+
+    fn eliminate(&mut self, var: usize, neighbors: Vec<usize>) {
+        let factors = self.take(var);
+        let (table, best) = self.minimum(var, &neighbors, &factors);
         self.queue.remove(&(self.adjacent[var].len(), var));
         self.adjacent[var].clear();
         let degrees: Vec<usize> = neighbors.iter().map(|v| self.adjacent[*v].len()).collect();
@@ -303,6 +362,8 @@ mod tests {
             let found = solve(&sizes, factors.clone());
             assert_eq!(found.cost, brute(&sizes, &factors));
             assert_eq!(found.fixed, 0);
+            assert_eq!(bound(&sizes, &factors, TABLE_LIMIT), found.cost, "nothing is split");
+            assert!(bound(&sizes, &factors, 16) <= found.cost);
         }
     }
 }

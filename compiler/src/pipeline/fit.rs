@@ -176,17 +176,22 @@ impl Pipeline<'_> {
         let short = (have as f64 * SHORT) as u64;
         let work = Drafting { space, target: self.target, remat: self.options.remat, stream: self.options.stream, short };
         let mut solved = work.solve(&Price::default());
+        let cost = solved.sharded.cost;
         solved.sharded = schedule::overlap(&solved.sharded, &solved.times, FAR).0;
         let report = solved.report;
         let (rows, cols) = (solved.sharded.mesh.rows, solved.sharded.mesh.cols);
-        let summary = format!("{rows}×{cols} dies, {} decisions, width {}, {} fixed", report.groups, report.width, report.fixed);
         let (seconds, after) = (start.elapsed().as_secs_f64(), report.groups);
-        self.report.passes.push(PassReport { name: "partition", seconds, before: nodes, after, summary });
-        self.report.partition = report;
         let goal = (have as f64 * MARGIN) as u64;
         // Where all is on one die, planning it is as good as a draft of it.
         let alone = solved.sharded.mesh.count() == 1;
-        let first = if alone { None } else { Some(work.footprint(&solved.sharded, solved.mesh)?) };
+        let need = || if alone { Ok(None) } else { work.footprint(&solved.sharded, solved.mesh).map(Some) };
+        let (first, gap) = rayon::join(need, || if report.fixed == 0 { 0.0 } else { work.space.gap(solved.mesh, cost) });
+        let first = first?;
+        let best =
+            if report.fixed == 0 { "the least cost".to_string() } else { format!("at most {:.1} % above the least cost", 100.0 * gap) };
+        let summary = format!("{rows}×{cols} dies, {} decisions, width {}, {} fixed: {best}", report.groups, report.width, report.fixed);
+        self.report.passes.push(PassReport { name: "partition", seconds, before: nodes, after, summary });
+        self.report.partition = report;
         let mut failure = None;
         if first.as_ref().is_none_or(|f| f.peak <= have) {
             match self.attempt(&work, &solved.sharded, solved.mesh)? {

@@ -102,9 +102,7 @@ mod wide {
     use super::super::avx512_block::{each_row, launder};
     use super::super::stored::Line;
     use super::{LANES, PairRows, Run, WIDTH};
-    use std::arch::x86_64::{
-        __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps,
-    };
+    use std::arch::x86_64::{__m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps};
 
     /// A tile; the pointers are those of its first row and column.
     struct Tile<'a, O> {

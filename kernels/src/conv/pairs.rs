@@ -147,11 +147,7 @@ impl Block<'_> {
         let mut to = phase.out.0 + self.columns[0] as isize;
         // Positions as counts with steps; dimensions that follow each other without a gap are one.
         let mut axes: SmallVec<[Axis; 3]> = SmallVec::new();
-        let all = [
-            (self.images, by_image, phase.out.2),
-            (row.outs, y.stride * by_row, y.out),
-            (col.outs, x.stride * by_col, x.out),
-        ];
+        let all = [(self.images, by_image, phase.out.2), (row.outs, y.stride * by_row, y.out), (col.outs, x.stride * by_col, x.out)];
         for ([from, end], step, step_out) in all {
             let count = end - from;
             (base, to) = (base + from as isize * step, to + from as isize * step_out);
