@@ -1,9 +1,14 @@
 //! Exact minimization of a sum of small tables by variable elimination, min-degree order.
 
+use rustc_hash::{FxHashMap, FxHasher};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 /// Tables above this many entries are avoided by fixing a variable first.
 const TABLE_LIMIT: usize = 1 << 18;
+
+/// A joint table of so many entries is looked up among those that were made before.
+const WORTH_KNOWING: usize = 1 << 9;
 
 /// How often what was fixed is freed again.
 const ROUNDS: usize = 1;
@@ -109,7 +114,7 @@ pub fn bound(sizes: &[usize], factors: &[Factor], limit: usize) -> u64 {
         let degrees: Vec<usize> = neighbors.iter().map(|v| s.adjacent[*v].len()).collect();
         for (scope, part) in parts {
             let others: Vec<usize> = scope.into_iter().filter(|v| *v != var).collect();
-            let (table, _) = s.minimum(var, &others, &part);
+            let (table, _) = s.minimum(var, &others, part);
             if others.is_empty() {
                 sum = sum.saturating_add(table[0]);
             } else {
@@ -125,8 +130,20 @@ pub fn bound(sizes: &[usize], factors: &[Factor], limit: usize) -> u64 {
     sum
 }
 
+/// A minimum that was found: identical layers have identical ones.
+struct Known {
+    /// The options of the neighbors and of the variable itself.
+    sizes: Vec<usize>,
+    /// Each factor's variables, as positions in `sizes`, and its table.
+    factors: Vec<(Vec<usize>, Vec<u64>)>,
+    table: Vec<u64>,
+    best: Vec<u16>,
+}
+
 struct Solver<'a> {
     sizes: &'a [usize],
+    /// By hash.
+    known: FxHashMap<u64, Vec<Known>>,
     live: BTreeMap<usize, Factor>,
     next: usize,
     factors_of: Vec<BTreeSet<usize>>,
@@ -141,6 +158,7 @@ impl<'a> Solver<'a> {
     fn new(sizes: &'a [usize], factors: &[Factor]) -> Self {
         let mut s = Solver {
             sizes,
+            known: FxHashMap::default(),
             live: BTreeMap::new(),
             next: 0,
             factors_of: vec![BTreeSet::new(); sizes.len()],
@@ -207,12 +225,36 @@ impl<'a> Solver<'a> {
     }
 
     /// For every choice of the neighbors the least sum of the factors over a variable, and the option with which it is reached.
-    fn minimum(&self, var: usize, neighbors: &[usize], factors: &[Factor]) -> (Vec<u64>, Vec<u16>) {
-        let size = self.sizes[var];
-        let entries = neighbors.iter().fold(size, |n, v| n * self.sizes[*v]);
-        // The joint table with the variable innermost, then its minimum.
-        let mut joint = vec![0u64; entries];
+    fn minimum(&mut self, var: usize, neighbors: &[usize], factors: Vec<Factor>) -> (Vec<u64>, Vec<u16>) {
         let order: Vec<usize> = neighbors.iter().copied().chain([var]).collect();
+        let sizes: Vec<usize> = order.iter().map(|v| self.sizes[*v]).collect();
+        if sizes.iter().product::<usize>() < WORTH_KNOWING {
+            return self.joint_minimum(&order, &factors);
+        }
+        let scope = |f: &Factor| -> Vec<usize> { f.vars.iter().filter_map(|v| order.iter().position(|o| o == v)).collect() };
+        let scopes: Vec<Vec<usize>> = factors.iter().map(scope).collect();
+        let mut hasher = FxHasher::default();
+        (&sizes, &scopes).hash(&mut hasher);
+        factors.iter().for_each(|f| f.table.hash(&mut hasher));
+        let hash = hasher.finish();
+        let same = |k: &&Known| {
+            let alike = |((a, b), (scope, f)): (&(Vec<usize>, Vec<u64>), (&Vec<usize>, &Factor))| a == scope && *b == f.table;
+            k.sizes == sizes && k.factors.len() == factors.len() && k.factors.iter().zip(scopes.iter().zip(&factors)).all(alike)
+        };
+        if let Some(k) = self.known.get(&hash).into_iter().flatten().find(same) {
+            return (k.table.clone(), k.best.clone());
+        }
+        let (table, best) = self.joint_minimum(&order, &factors);
+        let factors = scopes.into_iter().zip(factors.into_iter().map(|f| f.table)).collect();
+        self.known.entry(hash).or_default().push(Known { sizes, factors, table: table.clone(), best: best.clone() });
+        (table, best)
+    }
+
+    /// The joint table with the last variable innermost, then its minimum.
+    fn joint_minimum(&self, order: &[usize], factors: &[Factor]) -> (Vec<u64>, Vec<u16>) {
+        let size = order.last().map_or(1, |v| self.sizes[*v]);
+        let entries: usize = order.iter().map(|v| self.sizes[*v]).product();
+        let mut joint = vec![0u64; entries];
         for f in factors {
             let mut stride = vec![0usize; order.len()];
             let mut weight = 1;
@@ -254,7 +296,7 @@ impl<'a> Solver<'a> {
 
     fn eliminate(&mut self, var: usize, neighbors: Vec<usize>) {
         let factors = self.take(var);
-        let (table, best) = self.minimum(var, &neighbors, &factors);
+        let (table, best) = self.minimum(var, &neighbors, factors);
         self.queue.remove(&(self.adjacent[var].len(), var));
         self.adjacent[var].clear();
         let degrees: Vec<usize> = neighbors.iter().map(|v| self.adjacent[*v].len()).collect();
