@@ -1,7 +1,8 @@
-//! Case folders: a lowered training step with its inputs, its batches and what it is known to give.
+//! Case folders: a lowered training step, or a model and its loss, with inputs, batches and what it is known to give.
 //!
-//! `case.json` lists the function's inputs and outputs in order; an output with `feeds_input` is carried into the next step.
-//! `inputs.safetensors` has the initial values by name, `batches.safetensors` the batches as `0/batch/x`.
+//! `case.json` lists inputs and outputs in order. Of a lowered step (`train_step.mlir`) these are the function's, by position, and an output
+//! with `feeds_input` is carried into the next step; of a model (`model.onnx`) they go by name, with its `labels` and its `loss` beside them.
+//! `inputs.safetensors` has the values of the inputs by name, `batches.safetensors` the batches as `0/batch/x`, or without the folder as `0/x`.
 
 use crate::error::Error;
 use crate::files;
@@ -13,15 +14,37 @@ use serde::Deserialize;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// The file of a lowered step.
+const STEP: &str = "train_step.mlir";
+
 /// What `case.json` says.
 #[derive(Debug, Deserialize)]
 struct Manifest {
     inputs: Vec<Port>,
+    #[serde(default)]
+    labels: Vec<Port>,
     outputs: Vec<Port>,
     #[serde(default)]
+    loss: Option<Loss>,
+    #[serde(default)]
     useful_flops_per_step: Option<u64>,
-    #[serde(default = "one")]
-    num_batches: usize,
+}
+
+/// The loss of a model's outputs.
+#[derive(Debug, Deserialize)]
+struct Loss {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(alias = "prediction")]
+    logits: String,
+    #[serde(default = "labels")]
+    labels: String,
+    #[serde(default)]
+    ignore_index: Option<i64>,
+}
+
+fn labels() -> String {
+    "labels".to_string()
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,10 +55,6 @@ struct Port {
     shape: Option<Vec<usize>>,
     #[serde(default)]
     feeds_input: Option<usize>,
-}
-
-fn one() -> usize {
-    1
 }
 
 impl Port {
@@ -55,6 +74,8 @@ impl Port {
 pub struct Case {
     folder: PathBuf,
     manifest: Manifest,
+    /// Whether it is a lowered step.
+    lowered: bool,
 }
 
 impl Case {
@@ -62,12 +83,31 @@ impl Case {
     pub fn open(folder: &Path) -> Result<Case, Error> {
         let path = folder.join("case.json");
         let manifest = serde_json::from_slice(&files::read(&path)?).map_err(|e| Error::Malformed { path, why: e.to_string() })?;
-        Ok(Case { folder: folder.to_path_buf(), manifest })
+        Ok(Case { folder: folder.to_path_buf(), manifest, lowered: folder.join(STEP).is_file() })
     }
 
-    /// The module of the step.
+    /// The file of the step or of the model.
     pub fn model(&self) -> PathBuf {
-        self.folder.join("train_step.mlir")
+        self.folder.join(if self.lowered { STEP } else { "model.onnx" })
+    }
+
+    /// The loss with which the case trains a model, as `--loss` takes it.
+    pub fn loss(&self) -> Option<String> {
+        let loss = self.manifest.loss.as_ref().filter(|_| !self.lowered)?;
+        let ignored = loss.ignore_index.map_or_else(String::new, |i| format!(",ignore_index={i}"));
+        Some(format!("{}:output={},labels={}{ignored}", loss.kind, loss.logits, loss.labels))
+    }
+
+    /// The samples of a batch of a model, for one whose file leaves that open.
+    pub fn batch(&self) -> Option<usize> {
+        self.manifest.inputs.first().filter(|_| !self.lowered)?.shape.as_ref()?.first().copied()
+    }
+
+    /// What the program calls the inputs, in order, and the labels behind them.
+    fn ports(&self) -> impl Iterator<Item = (String, &Port)> {
+        let name = |(index, port): (usize, &Port)| if self.lowered { format!("arg{index}") } else { port.name.clone() };
+        let all = self.manifest.inputs.iter().chain(&self.manifest.labels);
+        all.enumerate().map(move |(index, port)| (name((index, port)), port))
     }
 
     /// Which inputs and outputs are carried, by position: `arg0`, `out3`.
@@ -88,29 +128,35 @@ impl Case {
         Ok((path, reader))
     }
 
-    /// Hands the initial value of every input to `take`, one at a time, by position (`arg0`).
+    /// Hands the value of every input to `take`, one at a time: by position (`arg0`) or name.
     pub fn initial(&self, mut take: impl FnMut(&str, Literal) -> Result<(), Error>) -> Result<(), Error> {
         let (path, mut reader) = self.reader("inputs.safetensors")?;
-        for (index, port) in self.manifest.inputs.iter().enumerate() {
+        for (name, port) in self.ports() {
             let value = reader.read(&port.name).map_err(|why| Error::Malformed { path: path.clone(), why })?;
             if let Some(value) = value {
-                take(&format!("arg{index}"), port.shaped(value)?)?;
+                take(&name, port.shaped(value)?)?;
             }
         }
         Ok(())
     }
 
-    /// The batches, each by position of the inputs (`arg7`).
+    /// The batches, as many as there are in a row, each by position of the inputs (`arg7`) or name.
     pub fn batches(&self) -> Result<Vec<Inputs>, Error> {
         let (path, mut reader) = self.reader("batches.safetensors")?;
-        let read = |k: usize| {
-            let mut batch = Inputs::new();
-            for (index, port) in self.manifest.inputs.iter().enumerate() {
-                let value = reader.read(&format!("{k}/{}", port.name)).map_err(|why| Error::Malformed { path: path.clone(), why })?;
-                batch.extend(value.map(|v| (format!("arg{index}"), v)));
+        let mut batches = Vec::new();
+        loop {
+            let (mut batch, k) = (Inputs::new(), batches.len());
+            for (name, port) in self.ports() {
+                let short = port.name.strip_prefix("batch/").unwrap_or(&port.name);
+                for key in [port.name.as_str(), short] {
+                    let value = reader.read(&format!("{k}/{key}")).map_err(|why| Error::Malformed { path: path.clone(), why })?;
+                    batch.extend(value.map(|v| (name.clone(), v)));
+                }
             }
-            Ok(batch)
-        };
-        (0..self.manifest.num_batches.max(1)).map(read).collect()
+            if batch.is_empty() {
+                return Ok(batches);
+            }
+            batches.push(batch);
+        }
     }
 }

@@ -403,6 +403,34 @@ fn cases_are_measured_on_their_own_values() {
     assert_eq!(missing.status.code(), Some(6), "{}", text(&missing.stderr));
 }
 
+/// A model with an open batch dimension, its loss and two batches as the folder of a case.
+fn model_case(dir: &Path) -> String {
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits_cnn.onnx"), dir.join("model.onnx")).expect("the demo has a model");
+    let manifest = r#"{"inputs": [{"name": "x", "shape": [3, 1, 8, 8]}], "labels": [{"name": "labels", "shape": [3]}], "outputs": [],
+        "loss": {"type": "softmax_cross_entropy", "logits": "logits", "labels": "labels", "ignore_index": -100}}"#;
+    file(dir, "case.json", manifest);
+    let mut tensors = girih::Weights::new();
+    for k in 0..2i64 {
+        let x: Vec<f32> = (0..192).map(|i| ((i * 31 + k * 17) % 16) as f32 / 16.0).collect();
+        tensors.insert(format!("{k}/x"), girih::Literal::from_f32(&[3, 1, 8, 8], &x).expect("sizes agree"));
+        tensors.insert(format!("{k}/labels"), girih::Literal::from_i64(&[3], &[k, 4, 7]).expect("sizes agree"));
+    }
+    girih::tensors::save(&tensors, &dir.join("batches.safetensors")).expect("the folder is there");
+    girih::tensors::save(&girih::Weights::new(), &dir.join("inputs.safetensors")).expect("the folder is there");
+    dir.to_string_lossy().into_owned()
+}
+
+#[test]
+fn cases_of_models_are_trained_with_their_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = model_case(dir.path());
+    let bench = json(&["bench", &folder, "--steps", "8", "--threads", "1", "--optimizer", "sgd:lr=0.1"]);
+    let losses: Vec<f64> = bench["losses"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    assert_eq!(losses.len(), 8);
+    assert!((losses[0] - 10f64.ln()).abs() < 0.2, "an untrained classifier of ten digits: {losses:?}");
+    assert!(losses[6] < losses[0] && losses[7] < losses[1], "it learns the two batches by heart: {losses:?}");
+}
+
 #[test]
 fn profiles_name_every_instruction_of_a_step() {
     let dir = tempfile::tempdir().unwrap();

@@ -77,6 +77,8 @@ impl Subject {
         if let Some(case) = &case {
             self.program.path = case.model();
             self.program.model.state.extend(case.carried());
+            self.program.model.loss = self.program.model.loss.take().or_else(|| case.loss());
+            self.program.model.batch = self.program.model.batch.or(case.batch());
         }
         let start = Instant::now();
         let compiled = self.program.open(out, "host", Purpose::compiled(self.program.model.loss.is_some()))?;
@@ -86,11 +88,16 @@ impl Subject {
             session.set_state(name, value)?;
         }
         let mut missing = states_without_value(&session, &compiled.weights);
+        // What no batch brings stays as it is.
+        let mut fixed = Inputs::new();
         if let Some(case) = &case {
+            let inputs: Vec<String> = session.inputs().iter().map(|(n, _)| (*n).to_string()).collect();
             case.initial(|name, value| {
                 if let Some(k) = missing.iter().position(|m| m.0 == name) {
                     missing.swap_remove(k);
                     session.set_state(name, &value)?;
+                } else if inputs.iter().any(|n| n == name) {
+                    fixed.insert(name.to_string(), value);
                 }
                 Ok(())
             })?;
@@ -100,7 +107,7 @@ impl Subject {
         }
         let batches = match (&self.inputs, &case) {
             (Some(path), _) => vec![tensors::open(path)?],
-            (None, Some(case)) => case.batches()?,
+            (None, Some(case)) => case.batches()?.into_iter().map(|b| fixed.clone().into_iter().chain(b).collect()).collect(),
             (None, None) => vec![random_inputs(&session)],
         };
         let wanted: Vec<String> = session.inputs().iter().map(|(n, _)| (*n).to_string()).collect();
