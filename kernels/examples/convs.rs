@@ -1,14 +1,15 @@
 //! Times the convolutions of two training steps on one thread, each in the layouts that a channels-last program has:
-//! `cargo run --release -p girih-kernels --example convs [-- cnn|resnet] [--exact]`.
+//! `cargo run --release -p girih-kernels --example convs [-- cnn|resnet] [--exact] [--bf16]`.
 //!
 //! Prints milliseconds, GFLOP/s by the usual count (taps on padding included, zeros between dilated samples not), the share of the
-//! processor's fused multiply-add peak, and the total of a step. `--exact` forbids the transformed paths.
+//! processor's multiply-add peak for the element type, and the total of a step. `--exact` forbids the transformed paths.
 
-#![allow(unsafe_code, clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
-use girih_ir::types::Layout;
-use girih_kernels::conv::{Conv, ConvDims, ConvWindow, conv, winograd_pays};
-use girih_kernels::{Isa, Scratch};
+use girih_ir::types::{DType, Layout};
+use girih_kernels::conv::{Conv, ConvDims, ConvWindow, conv, conv_bf16, winograd_pays, winograd_pays_bf16};
+use girih_kernels::{Isa, Scratch, peak};
+use half::bf16;
 use std::time::Instant;
 
 /// One layer of a step and how often it appears.
@@ -87,42 +88,6 @@ impl Layer {
     }
 }
 
-/// GFLOP/s of independent fused multiply-adds on the widest registers.
-fn peak() -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    if Isa::detect() == Isa::Avx512 {
-        // SAFETY: the processor has AVX-512.
-        let rounds = 2_000_000usize;
-        let seconds = best(0.3, || {
-            std::hint::black_box(unsafe { wide(rounds) });
-        });
-        return (rounds * 10 * 16 * 2) as f64 / seconds / 1e9;
-    }
-    f64::NAN
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn wide(rounds: usize) -> f32 {
-    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
-    let (a, b) = (_mm512_set1_ps(std::hint::black_box(0.999)), _mm512_set1_ps(std::hint::black_box(0.001)));
-    // Named one by one: the compiler rotates an array of them through memory.
-    let (mut s0, mut s1, mut s2, mut s3, mut s4, mut s5, mut s6, mut s7, mut s8, mut s9) = (a, a, a, a, a, a, a, a, a, a);
-    for _ in 0..rounds {
-        s0 = _mm512_fmadd_ps(s0, a, b);
-        s1 = _mm512_fmadd_ps(s1, a, b);
-        s2 = _mm512_fmadd_ps(s2, a, b);
-        s3 = _mm512_fmadd_ps(s3, a, b);
-        s4 = _mm512_fmadd_ps(s4, a, b);
-        s5 = _mm512_fmadd_ps(s5, a, b);
-        s6 = _mm512_fmadd_ps(s6, a, b);
-        s7 = _mm512_fmadd_ps(s7, a, b);
-        s8 = _mm512_fmadd_ps(s8, a, b);
-        s9 = _mm512_fmadd_ps(s9, a, b);
-    }
-    [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9].into_iter().map(|s| _mm512_reduce_add_ps(s)).sum()
-}
-
 fn layers(step: &str) -> Vec<Layer> {
     let of = |times, batch, inputs, outputs, size, kernel, stride| Layer { times, batch, inputs, outputs, size, kernel, stride };
     match step {
@@ -147,8 +112,9 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let steps: Vec<&str> = ["cnn", "resnet"].into_iter().filter(|s| args.iter().all(|a| a.starts_with("--") || a == s)).collect();
     let exact = args.iter().any(|a| a == "--exact");
-    let peak = peak();
-    println!("fused multiply-add peak {peak:.0} GFLOP/s");
+    let half = args.iter().any(|a| a == "--bf16");
+    let peak = peak::flops(if half { DType::BF16 } else { DType::F32 }) / 1e9;
+    println!("multiply-add peak {peak:.0} GFLOP/s");
     let mut scratch = Scratch::new();
     for step in steps {
         println!("{step:<28} {:>25} {:>25} {:>25}", "forward ms, GF/s, %", "input ms, GF/s, %", "kernel ms, GF/s, %");
@@ -160,7 +126,7 @@ fn main() {
             );
             line = format!("{line:<28}");
             for (pass, mut c) in layer.passes().into_iter().enumerate() {
-                c.transform = !exact && winograd_pays(&c);
+                c.transform = !exact && if half { winograd_pays_bf16(&c) } else { winograd_pays(&c) };
                 // The gradient of a step's first input is not computed.
                 if pass == 1 && layer.inputs == 3 {
                     line += &format!(" {:>25}", "-");
@@ -168,7 +134,13 @@ fn main() {
                 }
                 let noise = |n: usize| (0..n).map(|i| ((i * 2_654_435_761) >> 7 & 0xff) as f32 / 256.0 - 0.5).collect::<Vec<f32>>();
                 let (lhs, rhs, mut out) = (noise(c.lhs.elements()), noise(c.rhs.elements()), vec![0.0f32; c.out.elements()]);
-                let seconds = best(0.15, || conv(Isa::detect(), &c, &lhs, &rhs, &mut out, &mut scratch).unwrap());
+                let seconds = if half {
+                    let rounded = |x: &[f32]| x.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>();
+                    let (lhs, rhs, mut out) = (rounded(&lhs), rounded(&rhs), rounded(&out));
+                    best(0.15, || conv_bf16(Isa::detect(), &c, &lhs, &rhs, &mut out, &mut scratch).unwrap())
+                } else {
+                    best(0.15, || conv(Isa::detect(), &c, &lhs, &rhs, &mut out, &mut scratch).unwrap())
+                };
                 let rate = layer.flops() / seconds / 1e9;
                 line += &format!(" {:>11.3} {:>7.1} {:>4.0}%", seconds * 1e3, rate, 100.0 * rate / peak);
                 totals[pass] += seconds * 1e3 * layer.times as f64;

@@ -12,6 +12,9 @@ use super::plan::Tiles;
 use super::{Gemm, KC};
 use crate::arch::block::{Block, Panels, Step, Strips, block};
 use crate::arch::pack::{Plane, interleave, pack, pair_lines};
+use crate::arch::pair_rows::{PairRows, WIDTH, pair_rows};
+use crate::arch::rows::Run;
+use crate::arch::stored::Stored;
 use crate::arch::tier::{Tier, Work};
 use crate::error::KernelError;
 use crate::isa::Isa;
@@ -22,6 +25,8 @@ use half::bf16;
 
 /// Terms of a block.
 const TERMS: usize = 2 * KC;
+/// Bytes of a packed block of operand `a`: half of a second-level cache.
+const A_BYTES: usize = 512 << 10;
 /// Columns of the f32 totals that are on the way to a narrower output, about.
 const TOTALS: usize = 256;
 /// Rows of them, about; cut evenly.
@@ -248,6 +253,14 @@ struct Product<'a, A, B> {
 impl<A: Narrow, B: Narrow> Product<'_, A, B> {
     fn run<O: Narrow>(&self, out: &mut [O], scratch: &mut Scratch) {
         let [m, n, k] = self.extents;
+        let done = match O::DTYPE {
+            DType::F32 => self.one_block::<f32>(bytemuck::cast_slice_mut(out), scratch),
+            DType::BF16 => self.one_block::<bf16>(bytemuck::cast_slice_mut(out), scratch),
+            _ => false,
+        };
+        if done {
+            return;
+        }
         if O::DTYPE == DType::F32 && self.out_strides[1] == 1 && k > 0 {
             let tiles = Tiles::choose(self.isa, m, n, self.form.units(k));
             let rows = tiles.block_rows(m);
@@ -292,6 +305,62 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
             }
         }
         scratch.tile = totals;
+    }
+
+    /// Products of one block of terms, whose sums go from registers to the output, and whose operand `a` is read in place where it can be;
+    /// `false`, and nothing done, for others.
+    fn one_block<O: Stored>(&self, out: &mut [O], scratch: &mut Scratch) -> bool {
+        let [m, n, k] = self.extents;
+        let by_terms = self.a.step == 1;
+        if self.form != Form::Pairs || self.alpha != 1.0 || !(1..=TERMS).contains(&k) || self.out_strides[1] != 1 {
+            return false;
+        }
+        if !by_terms && self.a.stride != 1 {
+            return false;
+        }
+        let units = k.div_ceil(2);
+        let in_place = by_terms && A::DTYPE == DType::BF16 && k.is_multiple_of(2);
+        let most = if in_place { m } else { (A_BYTES / 4 / units).max(1) };
+        let block = m.div_ceil(m.div_ceil(most));
+        // A few rows are multiplied with two panels at a time.
+        let width = if block <= 6 { 2 * WIDTH } else { WIDTH };
+        let Scratch { a, b, stage, .. } = scratch;
+        for i in (0..m).step_by(block) {
+            let (side, rows) = (self.a.at(i, 0), block.min(m - i));
+            let ld = if !by_terms && rows < 64 { rows } else { (if by_terms { units } else { rows }).next_multiple_of(16) | 16 };
+            let (data, base, row, step): (&[u16], usize, isize, isize) = if in_place {
+                (bytemuck::cast_slice(side.data), side.base, side.stride, 2)
+            } else if by_terms {
+                let copy = a.take(rows * ld);
+                side.rows(self.isa, rows, k, ld, copy);
+                (bytemuck::cast_slice(copy), 0, 2 * ld as isize, 2)
+            } else {
+                let copy = a.take(units * ld);
+                side.lines(self.isa, rows, k, ld, copy);
+                (bytemuck::cast_slice(copy), 0, 2, 2 * ld as isize)
+            };
+            for j in (0..n).step_by(width) {
+                let cols = width.min(n - j);
+                let panels = b.take(cols.div_ceil(WIDTH) * WIDTH * units);
+                self.b.at(j, 0).pack_pairs(self.isa, cols, k, WIDTH, stage, panels);
+                let job = PairRows {
+                    a: data,
+                    base: base as isize,
+                    row,
+                    step,
+                    runs: &[Run { offset: 0, line: 0, len: units }],
+                    b: panels,
+                    panel: units * WIDTH,
+                    cols,
+                    rows,
+                    out: self.out as isize + i as isize * self.out_strides[0] + j as isize,
+                    out_row: self.out_strides[0],
+                    accumulate: self.accumulate,
+                };
+                pair_rows(self.isa, job, out);
+            }
+        }
+        true
     }
 
     /// Totals of some rows and columns, to rows that start at `scratch.out_rows` from `base`.
