@@ -315,6 +315,16 @@ impl Block {
         self.two(AND, r, Src::Const(0xffff_0000))
     }
 
+    /// As [`round_bf16`](Self::round_bf16), for what one instruction made of operands that are bfloat16: a NaN is quiet and its low half is 0, so
+    /// that adding half a unit leaves it as it is.
+    pub(super) fn round_result(&mut self, x: Src) -> Src {
+        let low = self.shift(2, x, 16);
+        let low = self.two(AND, low, Src::Const(1));
+        let up = self.two(ADD_INT, x, Src::Const(0x7fff));
+        let rounded = self.two(ADD_INT, up, low);
+        self.two(AND, rounded, Src::Const(0xffff_0000))
+    }
+
     /// Rounds to binary16, ties to even.
     pub(super) fn round_f16(&mut self, x: Src) -> Src {
         let h = self.one(Op::Halves, x);

@@ -128,7 +128,7 @@ fn binary(b: &mut Block, f: BinaryFn, dtype: DType, x: Src, y: Src) -> Option<Sr
             _ => return None,
         };
         let r = b.two(op, x, y);
-        return Some(rounded(b, dtype, r));
+        return Some(if dtype == DType::BF16 { b.round_result(r) } else { rounded(b, dtype, r) });
     }
     let monoid = match f {
         BinaryFn::Add => Monoid::Sum,
