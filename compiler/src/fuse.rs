@@ -10,6 +10,7 @@ mod emit;
 mod flat;
 mod group;
 mod items;
+mod one_hot;
 mod sums;
 mod traffic;
 
@@ -82,6 +83,8 @@ pub fn fuse(graph: &Graph) -> (Graph, FuseReport) {
 }
 
 fn try_fuse(graph: &Graph, one_die: bool) -> Result<(Graph, FuseReport), InferError> {
+    let compared = if one_die { one_hot::expand(graph) } else { None };
+    let graph = compared.as_ref().unwrap_or(graph);
     let flat = flat::flatten(graph);
     let groups = group::groups(&flat);
     let (mut fused, mut report) = emit::emit(graph, &flat, &groups)?;

@@ -10,6 +10,7 @@ use crate::buffer::{View, ViewMut, check_shape, check_type};
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::lane::{Lane, Value, by_dtype, by_monoid};
+use crate::map::lanes::{self, Lanes};
 use crate::map::loops::{LANES, finish, fold};
 use girih_ir::scalar::Monoid;
 use girih_ir::types::{DType, Layout, element_count};
@@ -32,6 +33,8 @@ struct Line([u64; 8]);
 thread_local! {
     /// Working memory of reductions: lanes and totals, kept between calls.
     static MEMORY: std::cell::RefCell<[Vec<Line>; 2]> = const { std::cell::RefCell::new([Vec::new(), Vec::new()]) };
+    /// Where the reduced elements of a column are.
+    static PLACES: std::cell::RefCell<Vec<isize>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 /// The first `count` elements of working memory.
@@ -104,6 +107,17 @@ impl<'a, L: Lane> Job<'a, L> {
                 dst += *i as isize * out_layout.strides[*d];
             }
             match along {
+                Some(d) if self.count <= CHUNK => {
+                    let widest = lanes::widest(self.count);
+                    let totals = elements::<L::Value>(totals, lanes::WORK);
+                    for first in (0..self.layout.dims[d]).step_by(widest) {
+                        let width = widest.min(self.layout.dims[d] - first);
+                        self.strip(src + first as isize, width, totals);
+                        for (j, v) in totals[..width].iter().enumerate() {
+                            self.write(to, dst + (first + j) as isize * out_layout.strides[d], *v);
+                        }
+                    }
+                }
                 Some(d) => {
                     for first in (0..self.layout.dims[d]).step_by(TILE) {
                         let width = TILE.min(self.layout.dims[d] - first);
@@ -186,7 +200,20 @@ impl<'a, L: Lane> Job<'a, L> {
         total.unwrap_or(L::Value::identity(self.monoid))
     }
 
-    /// Output elements that are neighbors in the input, one for each of `totals`.
+    /// Output elements of one chunk that are neighbors in the input: the first `width` of `lanes`.
+    fn strip(&self, base: isize, width: usize, lanes: &mut [L::Value]) {
+        PLACES.with_borrow_mut(|places| {
+            places.clear();
+            self.runs(0..self.count, |_, n, offset, stride| places.extend((0..n as isize).map(|i| base + offset + i * stride)));
+            by_monoid!(self.monoid, <L as Lane>::Value, f => {
+                let identity = L::Value::identity(self.monoid);
+                let work = Lanes { from: self.from, places, lanes: &mut *lanes, width, identity, f };
+                if L::HOT { self.tier.run(work) } else { self.tier.run_narrow(work) }
+            });
+        });
+    }
+
+    /// Output elements that are neighbors in the input, one for each of `totals`, of more than one chunk.
     ///
     /// A few lanes at a time: of every 64 neighboring rows of a chunk the ones that belong to them, for all columns.
     fn columns(&self, base: isize, totals: &mut [L::Value], memory: &mut Vec<Line>) {

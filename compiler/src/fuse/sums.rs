@@ -24,6 +24,8 @@ const MIN_POINTS: usize = 1 << 14;
 const MAX_BLOCKS: usize = 32;
 /// A summed dimension of at most this extent is kept by the first level as it is.
 const MAX_KEPT: usize = 64;
+/// So many results divide a sum of at most so many elements by themselves.
+const WIDE: (usize, usize) = (256, 1 << 18);
 
 /// How many leading dimensions an item reduces, when it is such a sum.
 fn leading(items: &Items, item: u32) -> Option<(Monoid, usize, Ref)> {
@@ -169,6 +171,9 @@ fn summed_first(kept: usize, summed: usize) -> impl Iterator<Item = usize> {
 /// The two levels of a sum, and the loop that is cut into how many blocks; `None` when it stays in one.
 fn two_levels(f: &Fused) -> Option<(Fused, Fused, Option<(usize, usize)>)> {
     let kept = f.loops.len() - f.cols;
+    if element_count(&f.loops[..kept]) >= WIDE.0 && element_count(&f.loops) <= WIDE.1 {
+        return None;
+    }
     let monoids: Option<Vec<Monoid>> =
         f.program.outputs.iter().map(|o| if let Expr::Reduce(m, _) = f.program.body[*o as usize] { Some(m) } else { None }).collect();
     let monoids = monoids?;

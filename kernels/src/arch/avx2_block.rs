@@ -16,6 +16,7 @@ fn mask(lanes: usize) -> __m256i {
 /// One tile: strides of `a`, and pointers whose ranges `Block::check` has proved.
 struct Job<'a> {
     k: usize,
+    chain: usize,
     a: *const f32,
     a_row: isize,
     a_step: isize,
@@ -43,6 +44,7 @@ pub(super) unsafe fn block(t: &Block<'_>, c: &mut [f32]) {
             let (a, a_row, a_step) = t.strip(first, height);
             let job = Job {
                 k: t.k,
+                chain: t.chain,
                 a: t.a.data.as_ptr().wrapping_offset(a),
                 a_row,
                 a_step,
@@ -88,40 +90,48 @@ unsafe fn tile(job: &Job<'_>) {
 unsafe fn run<const ROWS: usize, const VECTORS: usize>(job: &Job<'_>) {
     let mut lanes = [mask(LANES); VECTORS];
     lanes[VECTORS - 1] = mask(job.cols - (VECTORS - 1) * LANES);
-    let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
     let (mut a, mut b) = (job.a, job.b);
-    for _ in 0..job.k {
-        let mut line = [_mm256_setzero_ps(); VECTORS];
-        // SAFETY: (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the masks hide the rest.
-        unsafe {
-            for (v, x) in line.iter_mut().enumerate() {
-                *x = _mm256_maskload_ps(b.wrapping_add(v * LANES), lanes[v]);
+    let (alpha, mut left, mut accumulate) = (_mm256_set1_ps(job.alpha), job.k, job.accumulate);
+    loop {
+        let terms = left.min(job.chain);
+        let mut sums = [[_mm256_setzero_ps(); VECTORS]; ROWS];
+        for _ in 0..terms {
+            let mut line = [_mm256_setzero_ps(); VECTORS];
+            // SAFETY: (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the masks hide the rest.
+            unsafe {
+                for (v, x) in line.iter_mut().enumerate() {
+                    *x = _mm256_maskload_ps(b.wrapping_add(v * LANES), lanes[v]);
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm256_set1_ps(*a.wrapping_offset(i as isize * job.a_row));
+                    for (sum, y) in sums.iter_mut().zip(&line) {
+                        *sum = _mm256_fmadd_ps(x, *y, *sum);
+                    }
+                }
             }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.wrapping_offset(i as isize * job.a_row));
-                for (sum, y) in sums.iter_mut().zip(&line) {
-                    *sum = _mm256_fmadd_ps(x, *y, *sum);
+            a = a.wrapping_offset(job.a_step);
+            b = b.wrapping_offset(job.b_step);
+        }
+        for (sums, at) in sums.iter().zip(job.rows) {
+            let out = job.c.wrapping_offset(*at);
+            for (v, sum) in sums.iter().enumerate() {
+                let place = out.wrapping_add(v * LANES);
+                // SAFETY: `cols` elements from each row's start are inside the output; the masks hide the rest.
+                unsafe {
+                    let value = if accumulate {
+                        _mm256_fmadd_ps(alpha, *sum, _mm256_maskload_ps(place, lanes[v]))
+                    } else {
+                        _mm256_mul_ps(alpha, *sum)
+                    };
+                    _mm256_maskstore_ps(place, lanes[v], value);
                 }
             }
         }
-        a = a.wrapping_offset(job.a_step);
-        b = b.wrapping_offset(job.b_step);
-    }
-    let alpha = _mm256_set1_ps(job.alpha);
-    for (sums, at) in sums.iter().zip(job.rows) {
-        let out = job.c.wrapping_offset(*at);
-        for (v, sum) in sums.iter().enumerate() {
-            let place = out.wrapping_add(v * LANES);
-            // SAFETY: `cols` elements from each row's start are inside the output; the masks hide the rest.
-            unsafe {
-                let value = if job.accumulate {
-                    _mm256_fmadd_ps(alpha, *sum, _mm256_maskload_ps(place, lanes[v]))
-                } else {
-                    _mm256_mul_ps(alpha, *sum)
-                };
-                _mm256_maskstore_ps(place, lanes[v], value);
-            }
+        left -= terms;
+        if left == 0 {
+            return;
         }
+        accumulate = true;
     }
 }
 

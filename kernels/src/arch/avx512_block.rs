@@ -15,6 +15,7 @@ const LANES: usize = 16;
 #[derive(Clone, Copy)]
 struct Job {
     k: usize,
+    chain: usize,
     a: *const f32,
     a_row: isize,
     a_step: isize,
@@ -34,18 +35,18 @@ struct Job {
 }
 
 macro_rules! rows_of {
-    ($keep:literal, $vectors:literal: $($rows:literal)*) => {
-        [$(run::<$rows, $vectors, $keep>),*]
+    ($whole:literal, $keep:literal, $vectors:literal: $($rows:literal)*) => {
+        [$(run::<$rows, $vectors, $whole, $keep>),*]
     };
 }
 
 macro_rules! all_of {
-    ($keep:literal) => {
+    ($whole:literal, $keep:literal) => {
         (
-            rows_of!($keep, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-            rows_of!($keep, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-            rows_of!($keep, 3: 1 2 3 4 5 6 7 8 9),
-            rows_of!($keep, 4: 1 2 3 4 5 6),
+            rows_of!($whole, $keep, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            rows_of!($whole, $keep, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            rows_of!($whole, $keep, 3: 1 2 3 4 5 6 7 8 9),
+            rows_of!($whole, $keep, 4: 1 2 3 4 5 6),
         )
     };
 }
@@ -74,8 +75,10 @@ macro_rules! microkernels {
             type Kernel = unsafe fn(&Job);
             type Kernels = ([Kernel; 14], [Kernel; 14], [Kernel; 9], [Kernel; 6]);
 
-            static READING: Kernels = all_of!(false);
-            static KEEPING: Kernels = all_of!($keeping);
+            /// The last vector is read under a mask, which takes a place among the multiply-adds.
+            static MASKED: Kernels = all_of!(false, false);
+            static WHOLE: Kernels = all_of!($keeping, false);
+            static KEEPING: Kernels = all_of!($keeping, $keeping);
 
             fn kernel(all: &Kernels, rows: usize, vectors: usize) -> Kernel {
                 match vectors {
@@ -89,7 +92,7 @@ macro_rules! microkernels {
             /// Runs all tiles of a block, a panel at a time.
             ///
             /// # Safety
-            /// The processor has the features, and `Block::check` holds; `kept` is as long as the panel of a block that has one.
+            /// The processor has the features, and `Block::check` holds; `kept` is as long as the panel of a block that has one, of whole vectors.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn block(t: &Block<'_>, kept: Option<&mut [f32]>, c: &mut [f32]) {
                 let rows = t.rows.len();
@@ -99,8 +102,10 @@ macro_rules! microkernels {
                     let cols = t.b.width.min(t.cols - at);
                     let vectors = cols.div_ceil(LANES);
                     let (b_base, b_step) = t.panel(panel);
+                    let whole = t.b.step.is_none() || cols.is_multiple_of(LANES);
                     let mut job = Job {
                         k: t.k,
+                        chain: t.chain,
                         a: t.a.data.as_ptr(),
                         a_row: 0,
                         a_step: 0,
@@ -122,12 +127,18 @@ macro_rules! microkernels {
                         job.a = t.a.data.as_ptr().wrapping_offset(a);
                         (job.a_row, job.a_step) = (a_row, a_step);
                         job.rows = t.rows.as_ptr().wrapping_add(first);
-                        if let Some(ahead) = &t.ahead {
-                            let fetching = visit * LANES < ahead.len;
-                            job.ahead = if fetching { ahead.start.wrapping_add(visit * LANES) } else { t.rows.as_ptr().cast() };
-                            job.ahead_step = if fetching { ahead.step } else { 0 };
-                        }
-                        let all = if kept.is_some() && visit == 0 { &KEEPING } else { &READING };
+                        (job.ahead, job.ahead_step) = match &t.ahead {
+                            Some(ahead) if visit * LANES < ahead.len => (ahead.start.wrapping_add(visit * ahead.next), ahead.step),
+                            // The rows that come next, when this is their first use.
+                            _ if kept.is_some() => (job.a.wrapping_offset(height as isize * a_row), t.rows_ahead(height)),
+                            _ => (t.rows.as_ptr().cast(), 0),
+                        };
+                        let all = match kept {
+                            Some(_) if visit == 0 => &KEEPING,
+                            Some(_) => &WHOLE,
+                            None if whole => &WHOLE,
+                            None => &MASKED,
+                        };
                         // SAFETY: `Block::check` proved the ranges of the whole block, of which this is one tile.
                         unsafe { kernel(all, height, vectors)(&job) }
                         if let Some(kept) = kept.filter(|_| visit == 0) {
@@ -141,9 +152,9 @@ macro_rules! microkernels {
 
             /// # Safety
             /// The processor has the features; the ranges of the job are those of a checked block: `ROWS` rows, and columns that fill `VECTORS`
-            /// vectors, the last up to its mask; `kept` has `VECTORS` whole vectors for each term if `KEEP`.
+            /// vectors, the last up to its mask; all of the last can be read if `WHOLE`; `kept` has `VECTORS` whole vectors for each term if `KEEP`.
             #[target_feature(enable = $features)]
-            unsafe fn run<const ROWS: usize, const VECTORS: usize, const KEEP: bool>(job: &Job) {
+            unsafe fn run<const ROWS: usize, const VECTORS: usize, const WHOLE: bool, const KEEP: bool>(job: &Job) {
                 let (row, step) = (job.a_row, job.a_step);
                 let (mut b, mut kept, mut ahead) = (job.b, job.kept, job.ahead);
                 // Three pointers, five rows apart, and one multiple of the stride reach every row by an address of one instruction;
@@ -151,7 +162,7 @@ macro_rules! microkernels {
                 let triple = launder(3 * row);
                 let mut a = [job.a, launder(job.a.wrapping_offset(5 * row)), launder(job.a.wrapping_offset(10 * row))];
                 let (b_step, edge) = (job.b_step, job.edge);
-                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                let (mut left, mut accumulate) = (job.k, job.accumulate);
                 // SAFETY: prefetching reads nothing; `rows` has `ROWS` entries.
                 unsafe {
                     each_row!(ROWS, i => {
@@ -162,59 +173,70 @@ macro_rules! microkernels {
                         _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(VECTORS * LANES - 1).cast());
                     });
                 }
-                for _ in 0..job.k {
-                    let mut line = [_mm512_setzero_ps(); VECTORS];
-                    // SAFETY: (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the mask hides the rest.
+                loop {
+                    let terms = left.min(job.chain);
+                    let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                    for _ in 0..terms {
+                        let mut line = [_mm512_setzero_ps(); VECTORS];
+                        // SAFETY: (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the mask hides the rest.
+                        unsafe {
+                            for (v, x) in line.iter_mut().enumerate().take(VECTORS - 1) {
+                                *x = _mm512_loadu_ps(b.wrapping_add(v * LANES));
+                            }
+                            let last = b.wrapping_add((VECTORS - 1) * LANES);
+                            line[VECTORS - 1] = if WHOLE { _mm512_loadu_ps(last) } else { _mm512_maskz_loadu_ps(edge, last) };
+                            if KEEP {
+                                for (v, x) in line.iter().enumerate() {
+                                    _mm512_storeu_ps(kept.wrapping_add(v * LANES), *x);
+                                }
+                                kept = kept.wrapping_add(VECTORS * LANES);
+                            }
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                            ahead = ahead.wrapping_offset(job.ahead_step);
+                            each_row!(ROWS, i => {
+                                let place = match i % 5 {
+                                    3 => a[i / 5].wrapping_offset(triple),
+                                    at => a[i / 5].wrapping_offset(at as isize * row),
+                                };
+                                let x = _mm512_set1_ps(*place);
+                                for v in 0..VECTORS {
+                                    sums[i][v] = $step(x, line[v], sums[i][v]);
+                                }
+                            });
+                        }
+                        a = a.map(|a| a.wrapping_offset(step));
+                        b = b.wrapping_offset(b_step);
+                    }
+                    // SAFETY: `cols` elements from each row's start are inside the output; the mask hides the rest.
                     unsafe {
-                        for (v, x) in line.iter_mut().enumerate().take(VECTORS - 1) {
-                            *x = _mm512_loadu_ps(b.wrapping_add(v * LANES));
+                        if edge != !0 {
+                            let tile = sums;
+                            store_edge(job, accumulate, &tile);
+                        } else {
+                            let (c, rows, alpha) = (job.c, job.rows, _mm512_set1_ps(job.alpha));
+                            if accumulate {
+                                each_row!(ROWS, i => {
+                                    let out = c.wrapping_offset(*rows.add(i));
+                                    for v in 0..VECTORS {
+                                        let place = out.wrapping_add(v * LANES);
+                                        _mm512_storeu_ps(place, _mm512_fmadd_ps(alpha, sums[i][v], _mm512_loadu_ps(place)));
+                                    }
+                                });
+                            } else {
+                                each_row!(ROWS, i => {
+                                    let out = c.wrapping_offset(*rows.add(i));
+                                    for v in 0..VECTORS {
+                                        _mm512_storeu_ps(out.wrapping_add(v * LANES), _mm512_mul_ps(alpha, sums[i][v]));
+                                    }
+                                });
+                            }
                         }
-                        line[VECTORS - 1] = _mm512_maskz_loadu_ps(edge, b.wrapping_add((VECTORS - 1) * LANES));
-                        if KEEP {
-                            for (v, x) in line.iter().enumerate() {
-                                _mm512_storeu_ps(kept.wrapping_add(v * LANES), *x);
-                            }
-                            kept = kept.wrapping_add(VECTORS * LANES);
-                        }
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                        ahead = ahead.wrapping_offset(job.ahead_step);
-                        each_row!(ROWS, i => {
-                            let place = match i % 5 {
-                                3 => a[i / 5].wrapping_offset(triple),
-                                at => a[i / 5].wrapping_offset(at as isize * row),
-                            };
-                            let x = _mm512_set1_ps(*place);
-                            for v in 0..VECTORS {
-                                sums[i][v] = $step(x, line[v], sums[i][v]);
-                            }
-                        });
                     }
-                    a = a.map(|a| a.wrapping_offset(step));
-                    b = b.wrapping_offset(b_step);
-                }
-                // SAFETY: `cols` elements from each row's start are inside the output; the mask hides the rest.
-                unsafe {
-                    if edge != !0 {
-                        let tile = sums;
-                        return store_edge(job, &tile);
+                    left -= terms;
+                    if left == 0 {
+                        return;
                     }
-                    let (c, rows, alpha) = (job.c, job.rows, _mm512_set1_ps(job.alpha));
-                    if job.accumulate {
-                        each_row!(ROWS, i => {
-                            let out = c.wrapping_offset(*rows.add(i));
-                            for v in 0..VECTORS {
-                                let place = out.wrapping_add(v * LANES);
-                                _mm512_storeu_ps(place, _mm512_fmadd_ps(alpha, sums[i][v], _mm512_loadu_ps(place)));
-                            }
-                        });
-                    } else {
-                        each_row!(ROWS, i => {
-                            let out = c.wrapping_offset(*rows.add(i));
-                            for v in 0..VECTORS {
-                                _mm512_storeu_ps(out.wrapping_add(v * LANES), _mm512_mul_ps(alpha, sums[i][v]));
-                            }
-                        });
-                    }
+                    accumulate = true;
                 }
             }
         }
@@ -237,7 +259,7 @@ fn mask(lanes: usize) -> __mmask16 {
 /// the `ROWS` row starts.
 #[inline(never)]
 #[target_feature(enable = "avx512f")]
-unsafe fn store_edge<const ROWS: usize, const VECTORS: usize>(job: &Job, sums: &[[__m512; VECTORS]; ROWS]) {
+unsafe fn store_edge<const ROWS: usize, const VECTORS: usize>(job: &Job, accumulate: bool, sums: &[[__m512; VECTORS]; ROWS]) {
     let alpha = _mm512_set1_ps(job.alpha);
     for (i, sums) in sums.iter().enumerate() {
         for (v, sum) in sums.iter().enumerate() {
@@ -245,11 +267,8 @@ unsafe fn store_edge<const ROWS: usize, const VECTORS: usize>(job: &Job, sums: &
             // SAFETY: the caller's promise.
             unsafe {
                 let place = job.c.wrapping_offset(*job.rows.add(i)).wrapping_add(v * LANES);
-                let value = if job.accumulate {
-                    _mm512_fmadd_ps(alpha, *sum, _mm512_maskz_loadu_ps(lanes, place))
-                } else {
-                    _mm512_mul_ps(alpha, *sum)
-                };
+                let value =
+                    if accumulate { _mm512_fmadd_ps(alpha, *sum, _mm512_maskz_loadu_ps(lanes, place)) } else { _mm512_mul_ps(alpha, *sum) };
                 _mm512_mask_storeu_ps(place, lanes, value);
             }
         }

@@ -10,6 +10,8 @@ use std::arch::x86_64::{
 const LANES: usize = 16;
 /// Terms after which the copying of lines goes on to the next groups of indices: a few pages of source stay in the translation cache.
 const TERMS: usize = 8;
+/// The same for strips, whose lines are short and whose starts may share a set of the first-level cache.
+const STRIP_TERMS: usize = 32;
 
 /// Groups whose indices are neighbors in the source; term `p` starts at `src + p·step`.
 ///
@@ -17,11 +19,12 @@ const TERMS: usize = 8;
 /// The processor has AVX-512 F; `count` elements can be read from each of `k` terms, and `super::pack`'s groups written.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn lines(src: *const f32, step: isize, count: usize, k: usize, width: usize, tight: bool, dst: *mut f32) {
-    for p0 in (0..k).step_by(TERMS) {
+    let terms = if tight { STRIP_TERMS } else { TERMS };
+    for p0 in (0..k).step_by(terms) {
         for first in (0..count).step_by(width) {
             let group = width.min(count - first);
             let ld = if tight { group } else { width };
-            for p in p0..k.min(p0 + TERMS) {
+            for p in p0..k.min(p0 + terms) {
                 let from = src.wrapping_offset(p as isize * step).wrapping_add(first);
                 let to = dst.wrapping_add(first * k + p * ld);
                 let mut at = 0;

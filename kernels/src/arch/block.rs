@@ -40,6 +40,8 @@ pub(crate) struct Ahead {
     pub step: isize,
     /// Elements of a run.
     pub len: usize,
+    /// Distance between what the strips of a block fetch, a line a term each.
+    pub next: usize,
 }
 
 /// Multiplies and adds of one step of a microkernel.
@@ -51,10 +53,13 @@ pub(crate) enum Step {
     Pair,
 }
 
-/// One product of blocks: `c[rows[i] + j] (+)= alpha · Σ_p a[i, p] · b[p, j]`, `p` ascending, one fused multiply-add a term from +0.
+/// One product of blocks: `c[rows[i] + j] (+)= alpha · Σ_p a[i, p] · b[p, j]`, `p` ascending, one fused multiply-add a term from +0. After
+/// every `chain` terms the sum joins the output, and the next one begins.
 pub(crate) struct Block<'a> {
     /// Terms, or pairs of terms.
     pub k: usize,
+    /// How many of them are summed before the sum joins the output.
+    pub chain: usize,
     /// What one of them is.
     pub term: Step,
     /// Broadcast operand.
@@ -97,6 +102,7 @@ impl Block<'_> {
     fn check(&self, isa: Isa, c: &[f32]) {
         let (rows, vector) = (self.rows.len(), lanes_of(isa));
         let most = most_rows(isa).get((self.b.width / vector).wrapping_sub(1)).copied().unwrap_or(0);
+        assert!(self.chain > 0, "a sum has terms");
         assert!(self.b.width.is_multiple_of(vector) && (1..=most).contains(&self.a.height), "tiles exceed the microkernels");
         let (low, high) = self.rows.iter().fold((isize::MAX, isize::MIN), |(low, high), r| (low.min(*r), high.max(*r)));
         let last = self.base.checked_add(high).and_then(|x| x.checked_add(self.cols as isize));
@@ -115,6 +121,17 @@ impl Block<'_> {
             }
         };
         assert!(b, "block reads outside operand b");
+    }
+
+    /// How far to go on a term, for fetching the strip of rows after this one in as many terms as the block has; 0 when it is not worth it.
+    pub(super) fn rows_ahead(&self, height: usize) -> isize {
+        match self.a.strides {
+            Some((row, 1)) if row > 0 => {
+                let step = (height as isize * row).unsigned_abs().div_ceil(self.k);
+                if step <= 16 { step as isize } else { 0 }
+            }
+            _ => 0,
+        }
     }
 
     /// Where panel `index` starts in `b`, and its term stride.
@@ -139,9 +156,11 @@ pub(crate) fn block(isa: Isa, t: &Block<'_>, c: &mut [f32]) {
     run(isa, t, None, c);
 }
 
-/// Runs a block of one panel that is read in place, and packs the panel into `kept` on the way, for the strips after the first.
+/// Runs a block of one panel that is read in place, of whole vectors, and packs the panel into `kept` on the way, for the strips after the
+/// first.
 pub(crate) fn block_keeping(isa: Isa, t: &Block<'_>, kept: &mut [f32], c: &mut [f32]) {
     assert!(t.cols <= t.b.width && t.b.step.is_some() && kept.len() >= t.k * t.b.width, "one panel in place is kept");
+    assert!(t.cols.is_multiple_of(lanes_of(isa)), "a panel that is kept has whole vectors");
     run(isa, t, Some(kept), c);
 }
 
@@ -176,17 +195,19 @@ fn scalar(t: &Block<'_>, c: &mut [f32]) {
             for i in 0..height {
                 let place = (t.base + t.rows[first + i]) as usize + at;
                 for j in 0..t.b.width.min(t.cols - at) {
-                    let mut sum = 0.0f32;
-                    for p in 0..t.k as isize {
-                        let a = t.a.data[(a_base + i as isize * a_row + p * a_step) as usize];
-                        let b = t.b.data[((b_base + j) as isize + p * b_step) as usize];
-                        sum = match t.term {
-                            Step::Single => a.mul_add(b, sum),
-                            Step::Pair => pair_of_terms(a, b, sum),
-                        };
+                    for q in (0..t.k.max(1)).step_by(t.chain) {
+                        let mut sum = 0.0f32;
+                        for p in q as isize..t.k.min(q.saturating_add(t.chain)) as isize {
+                            let a = t.a.data[(a_base + i as isize * a_row + p * a_step) as usize];
+                            let b = t.b.data[((b_base + j) as isize + p * b_step) as usize];
+                            sum = match t.term {
+                                Step::Single => a.mul_add(b, sum),
+                                Step::Pair => pair_of_terms(a, b, sum),
+                            };
+                        }
+                        let c = &mut c[place + j];
+                        *c = if t.accumulate || q > 0 { t.alpha.mul_add(sum, *c) } else { t.alpha * sum };
                     }
-                    let c = &mut c[place + j];
-                    *c = if t.accumulate { t.alpha.mul_add(sum, *c) } else { t.alpha * sum };
                 }
             }
         }
@@ -226,8 +247,10 @@ mod tests {
             for (vectors, most) in most_rows(isa).iter().enumerate().map(|(i, most)| (i + 1, *most)) {
                 for height in 1..=most {
                     for term in [Step::Single, Step::Pair] {
-                        let (width, k) = (vectors * lanes, 1 + rng.below(9));
-                        let (rows, cols) = (height + rng.below(height + 1), 1 + rng.below(2 * width));
+                        let (width, k) = (vectors * lanes, 1 + rng.below(40));
+                        let cols = 1 + rng.below(2 * width);
+                        let cols = if rng.below(2) == 0 { cols.next_multiple_of(lanes) } else { cols };
+                        let rows = height + rng.below(height + 1);
                         one_block(&mut rng, isa, term, [height, width], [rows, cols, k]);
                     }
                 }
@@ -244,6 +267,7 @@ mod tests {
         for (packed_a, packed_b) in [(true, true), (false, true), (true, false), (false, false)] {
             let block = Block {
                 k,
+                chain: 16,
                 term,
                 a: Strips { data: &a, base: 0, height, strides: (!packed_a).then_some((k as isize, 1)) },
                 b: Panels { data: &b, base: 0, width, step: (!packed_b).then_some(ld as isize) },
@@ -261,7 +285,7 @@ mod tests {
             let what = format!("{} {term:?} {height} x {width} of {rows} x {cols} x {k}, packed {packed_a} {packed_b}", isa.name());
             // AVX2 has no pairs and runs the twin itself; a sum of pairs is the same to the bit where the processor has the instruction.
             assert_eq!(bits(&want), bits(&got), "{what}");
-            if !packed_b && cols <= width && term == Step::Single && isa == Isa::Avx512 {
+            if !packed_b && cols <= width && cols.is_multiple_of(lanes_of(isa)) && term == Step::Single && isa == Isa::Avx512 {
                 let (mut kept, mut got) = (vec![0.0; k * width], before.clone());
                 block_keeping(isa, &block, &mut kept, &mut got);
                 assert_eq!(bits(&want), bits(&got), "{what}, kept");
@@ -280,6 +304,7 @@ mod tests {
         let starts: Vec<isize> = (0..6).map(|i| i * 64).collect();
         let block = Block {
             k,
+            chain: k,
             term: Step::Pair,
             a: Strips { data: &a, base: 0, height: 6, strides: None },
             b: Panels { data: &b, base: 0, width: 64, step: None },

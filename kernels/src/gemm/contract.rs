@@ -253,6 +253,7 @@ impl Contract<'_> {
             let places = &out_cols[at..at + len];
             let mut one = Block {
                 k: terms.len,
+                chain: KC,
                 term: Step::Single,
                 a: strips(0),
                 b,

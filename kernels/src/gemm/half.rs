@@ -400,6 +400,7 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
                 self.b.at(j + first, q).pack(self.isa, self.form, cols, terms, width, false, stage, panel);
                 let one = Block {
                     k: units,
+                    chain: usize::MAX,
                     term: if self.form == Form::Pairs { Step::Pair } else { Step::Single },
                     a: strips,
                     b: Panels { data: panel, base: 0, width, step: None },

@@ -1,17 +1,24 @@
 //! One product of plain matrices: the path of nearly every call, with as little set-up as possible.
 //!
-//! Small operands are read where they lie. Of the others, the broadcast operand is packed a block at a time, and the vector operand a
-//! panel at a time, just before its use, when one block has all the rows, else all of it ahead.
+//! Small operands are read where they lie, and so is a broadcast operand whose terms are neighbors; else it is packed a block at a time.
+//! The vector operand is packed a panel at a time, by the first tile that uses the panel where that can be done on the way.
 
 use super::KC;
-use super::plan::Tiles;
-use crate::arch::block::{Block, Panels, Step, Strips, block, block_keeping};
-use crate::arch::pack::{Plane, copy_rows, pack};
+use super::plan::{Tiles, terms_at_once};
+use crate::arch::block::{Ahead, Block, Panels, Step, Strips, block, block_keeping};
+use crate::arch::pack::{Plane, pack};
+use crate::arch::transpose16;
 use crate::isa::Isa;
 use crate::scratch::{Buffer, Scratch};
 
 /// Bytes of an operand that is read in place again and again: it shares the first-level cache with the other.
 const NEAR_BYTES: usize = 24 << 10;
+/// Bytes of packed panels that serve several blocks of rows.
+const PANEL_BYTES: usize = 4 << 20;
+/// Elements of a result that is computed transposed, at most.
+const MOST_TURNED: usize = 1 << 17;
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// The right operand.
 #[derive(Clone, Copy, Debug)]
@@ -56,50 +63,106 @@ impl<'a> Product<'a> {
 
     /// Runs the product on validated positions.
     pub(super) fn run(&self, isa: Isa, out: &mut [f32], scratch: &mut Scratch) {
+        match self.turned() {
+            Some(turned) => self.run_turned(isa, &turned, out, scratch),
+            None => self.run_as_it_is(isa, out, scratch),
+        }
+    }
+
+    fn run_as_it_is(&self, isa: Isa, out: &mut [f32], scratch: &mut Scratch) {
         let [m, n, k] = self.extents;
         let (tiles, direct_a) = self.tiles(isa);
         let direct_b = self.direct_b(m.div_ceil(tiles.height));
-        let at_once = if direct_a && direct_b { m } else { tiles.block_rows(m) };
+        let plan = Plan::of(self, tiles, direct_a, direct_b);
         let Scratch { a, b, out_rows, .. } = scratch;
-        for i in (0..m).step_by(at_once) {
-            let rows = at_once.min(m - i);
-            rows_from(out_rows, i, rows, self.out_row);
-            for q in (0..k).step_by(KC) {
-                let kc = KC.min(k - q);
-                let source = self.a.at(i, q);
-                let strips = if direct_a { in_place(&source, tiles) } else { strips(isa, &source, rows, kc, tiles, a) };
-                let plane = match self.b {
-                    Right::Plain(plane) if direct_b => {
-                        block(isa, &self.block((strips, panels(&plane.at(0, q), tiles)), q, (0, n), out_rows), out);
-                        continue;
+        for first in (0..n).step_by(plan.cols) {
+            let group = (first, plan.cols.min(n - first));
+            for q in (0..k).step_by(plan.terms) {
+                let kc = plan.terms.min(k - q);
+                for i in (0..m).step_by(plan.rows) {
+                    let rows = plan.rows.min(m - i);
+                    rows_from(out_rows, i, rows, self.out_row);
+                    let source = self.a.at(i, q);
+                    let strips = if direct_a { in_place(&source, tiles) } else { strips(isa, &source, rows, kc, tiles, a) };
+                    match self.b {
+                        Right::Plain(plane) if direct_b => {
+                            block(isa, &self.block((strips, panels(&plane.at(0, q), tiles)), (q, kc), group, out_rows), out);
+                        }
+                        Right::Packed { data, width } => {
+                            let panels = Panels { data, base: n.next_multiple_of(width) * q, width, step: None };
+                            block(isa, &self.block((strips, panels), (q, kc), group, out_rows), out);
+                        }
+                        Right::Plain(plane) => {
+                            let turn = Turn { strips, group, terms: (q, kc), first: i == 0, last: i + rows >= m, width: tiles.width };
+                            self.panels(isa, &plane, &turn, out_rows, b, out);
+                        }
                     }
-                    Right::Packed { data, width } => {
-                        let panels = Panels { data, base: n.next_multiple_of(width) * q, width, step: None };
-                        block(isa, &self.block((strips, panels), q, (0, n), out_rows), out);
-                        continue;
-                    }
-                    Right::Plain(plane) => plane,
-                };
-                let keeps = plane.stride == 1 && isa.usable() == Isa::Avx512;
-                for j in (0..n).step_by(tiles.width) {
-                    let cols = tiles.width.min(n - j);
-                    let source = plane.at(j, q);
-                    let panel = b.take(tiles.width * kc);
-                    if keeps {
-                        let ahead = if j + cols < n { plane.at(j + cols, q).ahead(cols) } else { None };
-                        let one = Block { ahead, ..self.block((strips, panels(&source, tiles)), q, (j, cols), out_rows) };
-                        block_keeping(isa, &one, panel, out);
-                        continue;
-                    }
-                    pack(isa, &source, cols, kc, tiles.width, false, panel);
-                    let panels = Panels { data: panel, base: 0, width: tiles.width, step: None };
-                    block(isa, &self.block((strips, panels), q, (j, cols), out_rows), out);
                 }
             }
         }
     }
 
-    /// The tiles, and whether the rows are read where they lie: when copying them would not be repaid, or they are few and close.
+    /// One block of rows against the panels of a group of columns. The first block of rows packs them; when there is no other, one after
+    /// another into the same place.
+    fn panels(&self, isa: Isa, plane: &Plane<'_>, turn: &Turn<'_>, rows: &[isize], kept: &mut Buffer, out: &mut [f32]) {
+        let Turn { strips, group: (first, all), terms: (q, kc), width, .. } = *turn;
+        let alone = turn.first && turn.last;
+        let kept = kept.take(if alone { 1 } else { all.div_ceil(width) } * width * kc);
+        let keeps = plane.stride == 1 && isa.usable() == Isa::Avx512;
+        for (slot, at) in (0..all).step_by(width).enumerate() {
+            let (j, cols) = (first + at, width.min(all - at));
+            let base = if alone { 0 } else { slot * width * kc };
+            if !turn.first {
+                let next = base + width * kc;
+                let ahead = kept.get(next..).filter(|k| !k.is_empty());
+                let ahead = ahead.map(|k| Ahead { start: k.as_ptr(), step: LINE as isize, len: width, next: kc * LINE });
+                let panels = Panels { data: kept, base, width, step: None };
+                block(isa, &Block { ahead, ..self.block((strips, panels), (q, kc), (j, cols), rows) }, out);
+                continue;
+            }
+            let (source, panel) = (plane.at(j, q), &mut kept[base..base + width * kc]);
+            if keeps && cols.is_multiple_of(LINE) {
+                let ahead = if at + cols < all { plane.at(j + cols, q).ahead(cols) } else { None };
+                let in_place = Panels { data: source.data, base: source.base, width, step: Some(source.step) };
+                let one = Block { ahead, ..self.block((strips, in_place), (q, kc), (j, cols), rows) };
+                block_keeping(isa, &one, panel, out);
+                continue;
+            }
+            pack(isa, &source, cols, kc, width, false, panel);
+            let panels = Panels { data: panel, base: 0, width, step: None };
+            block(isa, &self.block((strips, panels), (q, kc), (j, cols), rows), out);
+        }
+    }
+
+    /// The product of the transposed operands, whose result is the transposed one, when that moves fewer elements: the columns are not
+    /// neighbors but their terms are, and there are few rows. Its result is dense, and is turned when it is done.
+    fn turned(&self) -> Option<Product<'a>> {
+        let Right::Plain(b) = self.b else { return None };
+        let [m, n, k] = self.extents;
+        let fewer = m * k + 2 * m * n < n * k && m >= LINE && m * n <= MOST_TURNED;
+        let fits = b.step == 1 && b.stride != 1 && self.a.step == 1 && self.out_row > 0 && !self.accumulate;
+        (fewer && fits).then(|| Product { extents: [n, m, k], a: b, b: Right::Plain(self.a), out: 0, out_row: m as isize, ..*self })
+    }
+
+    fn run_turned(&self, isa: Isa, turned: &Product<'_>, out: &mut [f32], scratch: &mut Scratch) {
+        let [m, n, _] = self.extents;
+        let mut result = std::mem::take(&mut scratch.tile);
+        let dense = result.take(m * n);
+        turned.run_as_it_is(isa, dense, scratch);
+        let row = self.out_row as usize;
+        let whole = n / LINE * LINE;
+        for j in (0..whole).step_by(LINE) {
+            transpose16(isa, dense, j * m, m as isize, LINE, m, &mut out[self.out + j..], row);
+        }
+        for i in 0..m {
+            for j in whole..n {
+                out[self.out + i * row + j] = dense[j * m + i];
+            }
+        }
+        scratch.tile = result;
+    }
+
+    /// The tiles, and whether the rows are read where they lie: when their terms are neighbors, or copying them would not be repaid.
     ///
     /// Rows a multiple of a page's half apart share few sets of the first-level cache: then fewer are read side by side.
     fn tiles(&self, isa: Isa) -> (Tiles, bool) {
@@ -110,9 +173,8 @@ impl<'a> Product<'a> {
         };
         let kc = k.min(KC);
         let bytes = if self.a.step == 1 { 4 * m * kc } else { 4 * kc * self.a.step.unsigned_abs() };
-        let spread = self.a.step == 1 && !self.a.stride.unsigned_abs().is_multiple_of(512);
-        let direct = n <= 2 * tiles.width || bytes <= NEAR_BYTES || spread;
-        let clash = direct && self.a.step == 1 && self.a.stride.unsigned_abs().is_multiple_of(512);
+        let direct = self.a.step == 1 || n <= 2 * tiles.width || bytes <= NEAR_BYTES;
+        let clash = self.a.step == 1 && self.a.stride.unsigned_abs().is_multiple_of(512);
         if clash && tiles.height > 8 { (Tiles { height: m.div_ceil(m.div_ceil(8)), ..tiles }, direct) } else { (tiles, direct) }
     }
 
@@ -123,10 +185,17 @@ impl<'a> Product<'a> {
         b.stride == 1 && (strips <= 1 || 4 * kc.saturating_mul(b.step.unsigned_abs()) <= NEAR_BYTES)
     }
 
-    /// Terms from `q` on, at most [`KC`], of some columns.
-    fn block<'b>(&self, (a, b): (Strips<'b>, Panels<'b>), q: usize, (j, cols): (usize, usize), rows: &'b [isize]) -> Block<'b> {
+    /// `k` terms from `q` on, of some columns.
+    fn block<'b>(
+        &self,
+        (a, b): (Strips<'b>, Panels<'b>),
+        (q, k): (usize, usize),
+        (j, cols): (usize, usize),
+        rows: &'b [isize],
+    ) -> Block<'b> {
         Block {
-            k: KC.min(self.extents[2] - q),
+            k,
+            chain: KC,
             term: Step::Single,
             a,
             b,
@@ -140,6 +209,43 @@ impl<'a> Product<'a> {
     }
 }
 
+/// How a product is cut into blocks.
+struct Plan {
+    rows: usize,
+    cols: usize,
+    terms: usize,
+}
+
+impl Plan {
+    /// Long chains of terms, so that the result is touched rarely; rows that stay in the second-level cache; columns whose packed panels
+    /// stay in the third.
+    fn of(p: &Product<'_>, tiles: Tiles, direct_a: bool, direct_b: bool) -> Plan {
+        let [m, n, k] = p.extents;
+        if let Right::Packed { .. } = p.b {
+            return Plan { rows: tiles.block_rows(m), cols: n, terms: KC };
+        }
+        if direct_a && direct_b {
+            return Plan { rows: m, cols: n, terms: KC };
+        }
+        let terms = terms_at_once(k);
+        let cols = (PANEL_BYTES / 4 / terms / tiles.width).max(1) * tiles.width;
+        Plan { rows: tiles.rows_in_place(m, terms.min(k)), cols, terms }
+    }
+}
+
+/// One block of rows: what [`Product::panels`] needs to know of it.
+struct Turn<'a> {
+    strips: Strips<'a>,
+    /// First column and number of columns.
+    group: (usize, usize),
+    /// First term and number of terms.
+    terms: (usize, usize),
+    /// Whether it is the first block of rows, and the last.
+    first: bool,
+    last: bool,
+    width: usize,
+}
+
 fn in_place<'a>(a: &Plane<'a>, tiles: Tiles) -> Strips<'a> {
     Strips { data: a.data, base: a.base, height: tiles.height, strides: Some((a.stride, a.step)) }
 }
@@ -148,18 +254,11 @@ fn panels<'a>(b: &Plane<'a>, tiles: Tiles) -> Panels<'a> {
     Panels { data: b.data, base: b.base, width: tiles.width, step: Some(b.step) }
 }
 
-/// Copies rows of neighboring terms, with lines of an odd length that keeps them out of one cache set; turns any others into strips.
+/// Turns rows into strips, term after term.
 fn strips<'b>(isa: Isa, a: &Plane<'_>, rows: usize, kc: usize, tiles: Tiles, dst: &'b mut Buffer) -> Strips<'b> {
-    let height = tiles.height;
-    if a.step == 1 {
-        let ld = kc.next_multiple_of(16) + 16;
-        let dst = dst.take(rows * ld);
-        copy_rows(isa, a, rows, kc, ld, dst);
-        return Strips { data: dst, base: 0, height, strides: Some((ld as isize, 1)) };
-    }
     let dst = dst.take(rows * kc);
-    pack(isa, a, rows, kc, height, true, dst);
-    Strips { data: dst, base: 0, height, strides: None }
+    pack(isa, a, rows, kc, tiles.height, true, dst);
+    Strips { data: dst, base: 0, height: tiles.height, strides: None }
 }
 
 /// Where `len` rows from `first` on start, from the first row of all.

@@ -6,6 +6,16 @@ use crate::isa::Isa;
 
 /// Bytes of a block of the broadcast operand: half of a second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
+/// Bytes of a block of it when the block reaches over many terms.
+const PLACE_BYTES: usize = 384 << 10;
+/// Most terms of a block.
+const TERMS: usize = 1024;
+
+/// Terms of a block, when a product has `k`: chains of [`KC`], cut evenly.
+pub(crate) fn terms_at_once(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(TERMS).max(1)).next_multiple_of(KC)
+}
+
 /// The tiles of a product.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tiles {
@@ -46,6 +56,13 @@ impl Tiles {
         let most = most_rows(isa)[vectors - 1];
         let strips = m.div_ceil(most).max(1);
         Tiles { height: m.div_ceil(strips).max(1), width: vectors * lanes }
+    }
+
+    /// Rows of a block that is read in place over `k` terms: whole strips that stay in the second-level cache beside two panels, cut evenly.
+    pub(crate) fn rows_in_place(self, m: usize, k: usize) -> usize {
+        let most = (PLACE_BYTES / 4 / k.max(1)).max(self.height);
+        let blocks = m.div_ceil(most).max(1);
+        m.div_ceil(blocks).next_multiple_of(self.height)
     }
 
     /// Rows of a block: whole strips that stay in the second-level cache, cut evenly.

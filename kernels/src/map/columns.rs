@@ -6,6 +6,7 @@
 //! lanes of all rows of the strip. The order of every sum is that of the row engine, so layouts do not show in the bits.
 
 use super::compile::Compiled;
+use super::lanes::{Lanes, WORK, widest};
 use super::loops::LANES;
 use super::nest::Strides;
 use super::{MapScratch, Operand};
@@ -49,6 +50,7 @@ enum From {
 pub(super) struct Memory {
     values: Vec<f32>,
     lanes: Vec<f32>,
+    places: Vec<isize>,
 }
 
 impl ColumnSums {
@@ -135,18 +137,65 @@ impl Call<'_, '_> {
     /// Runs it.
     pub(super) fn run(&self, outputs: &mut [ViewMut<'_>], memory: &mut Memory, scratch: &mut MapScratch) -> Result<(), KernelError> {
         let rows = self.loops.len() - self.cols;
-        memory.lanes.resize(self.program.sums.len() * LANES * STRIP, 0.0);
+        let direct = self.program.before.is_none() && self.inputs.iter().all(|i| self.neighbors(i));
+        let widest = if direct { widest(self.columns()) } else { STRIP };
+        memory.lanes.resize((self.program.sums.len() * LANES * STRIP).max(WORK), 0.0);
         let mut outer: Dims = self.loops[..rows].into();
-        outer[self.along] = self.loops[self.along].div_ceil(STRIP);
+        outer[self.along] = self.loops[self.along].div_ceil(widest);
         let mut index: Dims = Dims::from_elem(0, rows);
         loop {
             let mut start = index.clone();
-            start[self.along] *= STRIP;
-            let width = STRIP.min(self.loops[self.along] - start[self.along]);
-            self.strip(&start, width, memory, scratch)?;
-            self.finish(&start, width, outputs, &mut memory.lanes);
+            start[self.along] *= widest;
+            let width = widest.min(self.loops[self.along] - start[self.along]);
+            if direct {
+                self.halved(&start, width, outputs, memory);
+            } else {
+                self.strip(&start, width, memory, scratch)?;
+                self.finish(&start, width, outputs, &mut memory.lanes);
+            }
             if !next(&mut index, &outer) {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Number of columns.
+    fn columns(&self) -> usize {
+        element_count(&self.loops[self.loops.len() - self.cols..])
+    }
+
+    /// Whether an operand's elements along the strip are neighbors.
+    fn neighbors(&self, operand: &Operand<'_>) -> bool {
+        matches!(operand, Operand::Read(view) if view.layout().strides[self.along] == 1)
+    }
+
+    /// Combines all columns of one strip of operands as they are.
+    fn halved(&self, start: &[usize], width: usize, outputs: &mut [ViewMut<'_>], memory: &mut Memory) {
+        let rows = self.loops.len() - self.cols;
+        let tier = Tier::new(self.isa);
+        for ((monoid, from), out) in self.program.sums.iter().zip(outputs) {
+            let (From::Input(k), Memory { lanes, places, .. }) = (from, &mut *memory) else { continue };
+            let Operand::Read(view) = &self.inputs[*k] else { continue };
+            let layout = view.layout();
+            let base = start.iter().zip(&layout.strides).fold(layout.base as isize, |b, (i, s)| b + *i as isize * s);
+            let (extents, strides) = (&self.loops[rows..], &layout.strides[rows..]);
+            let mut index: Dims = Dims::from_elem(0, self.cols);
+            places.clear();
+            loop {
+                places.push(index.iter().zip(strides).fold(base, |b, (i, s)| b + *i as isize * s));
+                if !next(&mut index, extents) {
+                    break;
+                }
+            }
+            let work = (view.buf().elements::<f32>(), &places[..], &mut lanes[..]);
+            by_monoid!(*monoid, f32, f => {
+                let (from, places, lanes) = work;
+                tier.run(Lanes { from, places, lanes, width, identity: f32::identity(*monoid), f })
+            });
+            let (to, layout) = out.parts::<f32>();
+            let base = start.iter().zip(&layout.strides).fold(layout.base as isize, |b, (i, s)| b + *i as isize * s);
+            for (j, v) in lanes.iter().enumerate().take(width) {
+                to[(base + j as isize * layout.strides[self.along]) as usize] = *v;
             }
         }
     }
@@ -154,8 +203,9 @@ impl Call<'_, '_> {
     /// Combines all columns of one strip into the lanes.
     fn strip(&self, start: &[usize], width: usize, memory: &mut Memory, scratch: &mut MapScratch) -> Result<(), KernelError> {
         let (rows, rank) = (self.loops.len() - self.cols, self.loops.len());
+        let used = self.columns().min(LANES);
         for (lanes, (monoid, _)) in memory.lanes.chunks_mut(LANES * STRIP).zip(&self.program.sums) {
-            lanes.fill(f32::identity(*monoid));
+            lanes[..used * STRIP].fill(f32::identity(*monoid));
         }
         // Blocks: whole inner column dimensions, a range of the next one.
         let (mut cut, mut inner) = (rank, 1);
@@ -195,7 +245,7 @@ impl Call<'_, '_> {
     fn block(&self, at: &[usize], dims: &[usize], column: usize, memory: &mut Memory, scratch: &mut MapScratch) -> Result<(), KernelError> {
         let rows = self.loops.len() - self.cols;
         let (width, count) = (dims[self.along], element_count(&dims[rows..]));
-        let Memory { values, lanes } = memory;
+        let Memory { values, lanes, .. } = memory;
         let size = values.len() / self.program.values.max(1);
         if let Some(before) = &self.program.before {
             let mut ins: SmallVec<[Operand<'_>; 12]> = SmallVec::new();
@@ -262,7 +312,7 @@ impl Call<'_, '_> {
     /// Combines the lanes by halving and writes one value a row.
     fn finish(&self, start: &[usize], width: usize, outputs: &mut [ViewMut<'_>], lanes: &mut [f32]) {
         let tier = Tier::new(self.isa);
-        let used = element_count(&self.loops[self.loops.len() - self.cols..]).min(LANES);
+        let used = self.columns().min(LANES);
         for (((monoid, _), lanes), out) in self.program.sums.iter().zip(lanes.chunks_mut(LANES * STRIP)).zip(outputs) {
             by_monoid!(*monoid, f32, f => tier.run(Halve { lanes: &mut *lanes, used, width, f }));
             let (to, layout) = out.parts::<f32>();

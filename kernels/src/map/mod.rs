@@ -13,6 +13,7 @@ mod columns;
 pub(crate) mod compile;
 mod convert;
 mod engine;
+pub(crate) mod lanes;
 pub(crate) mod loops;
 pub(crate) mod math;
 pub(crate) mod nest;
