@@ -184,7 +184,7 @@ fn splitting_keeps_the_bits() {
 fn every_block_order_has_the_bits_of_single_rows() {
     let mut rng = Rng(5);
     let mut scratch = Scratch::new();
-    for (m, n, k) in [(14, 450, 5000), (14, 270, 8500)] {
+    for (m, n, k) in [(14, 450, 5000), (14, 270, 8500), (110, 1100, 1030)] {
         let (a, b) = (rng.floats(m * k), rng.floats(k * n));
         let g = Gemm::new(Layout::dense(&[m, k]), Layout::dense(&[k, n]), Layout::dense(&[m, n]));
         for isa in Isa::available().filter(|isa| *isa != Isa::Scalar) {
@@ -218,8 +218,14 @@ fn splits_of_a_dense_output_are_contiguous_balanced_and_in_order() {
 }
 
 #[test]
-fn tall_products_keep_their_bits_in_every_transposition() {
-    let (m, n, k) = (70, 130, 530);
+fn products_keep_their_bits_in_every_transposition() {
+    // Tall, with few rows and many columns, and with several blocks of rows and of terms.
+    for extents in [[70, 130, 530], [20, 150, 300], [300, 70, 1100]] {
+        every_transposition(extents);
+    }
+}
+
+fn every_transposition([m, n, k]: [usize; 3]) {
     let mut rng = Rng(3);
     let (a, b) = (rng.floats(m * k), rng.floats(k * n));
     let transposed =
