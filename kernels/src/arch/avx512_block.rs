@@ -204,7 +204,7 @@ macro_rules! microkernels {
                                 }
                             });
                         }
-                        a = a.map(|a| a.wrapping_offset(step));
+                        a = a.map(|a| launder(a.wrapping_offset(step)));
                         b = b.wrapping_offset(b_step);
                     }
                     // SAFETY: `cols` elements from each row's start are inside the output; the mask hides the rest.
