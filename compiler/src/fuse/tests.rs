@@ -269,6 +269,14 @@ fn one_summed_dimension_is_cut_into_blocks() {
 }
 
 #[test]
+fn a_short_sum_of_many_results_stays_in_one_level() {
+    let (mut g, v) = new(&[&[128, 512]]);
+    let s = g.sum(v[0], &[0]);
+    g.output("s", s);
+    assert_eq!(names(&check_one_die(&g)), ["reduce"]);
+}
+
+#[test]
 fn random_graphs_keep_their_meaning_on_one_die() {
     for seed in 1..60 {
         check_one_die(&random_graph(seed));

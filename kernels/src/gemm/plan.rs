@@ -92,10 +92,16 @@ mod tests {
     }
 
     #[test]
+    fn blocks_are_whole_chains() {
+        assert_eq!([1, 256, 784, 1024, 1100, 3072].map(terms_at_once), [256, 256, 1024, 1024, 768, 1024]);
+    }
+
+    #[test]
     fn blocks_are_whole_strips() {
         for m in [1, 13, 512, 513, 2048] {
             let tiles = Tiles::of_width(Isa::detect(), m, 512, 32);
             assert!(tiles.block_rows(m).is_multiple_of(tiles.height));
+            assert!(tiles.rows_in_place(m, 1024).is_multiple_of(tiles.height));
         }
     }
 }
