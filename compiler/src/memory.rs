@@ -73,6 +73,10 @@ pub struct DoesNotFit {
     pub at: String,
     /// The ten largest live regions at the peak.
     pub live: Vec<LiveRegion>,
+    /// How many smaller ones there are, and their bytes.
+    pub others: (usize, u64),
+    /// Why the batch was not cut into slices, when that would have been the next thing to try.
+    pub refused: Option<String>,
     /// What would help, best first; each was planned.
     pub repairs: Vec<Repair>,
 }
@@ -80,7 +84,8 @@ pub struct DoesNotFit {
 impl DoesNotFit {
     /// What is known without a plan: how much would be needed.
     pub fn estimated(need: u64, have: u64) -> Self {
-        DoesNotFit { die: DieId(0), need, have, at: "an estimate".to_string(), live: Vec::new(), repairs: Vec::new() }
+        let at = "an estimate".to_string();
+        DoesNotFit { die: DieId(0), need, have, at, live: Vec::new(), others: (0, 0), refused: None, repairs: Vec::new() }
     }
 }
 
@@ -94,6 +99,9 @@ pub struct Repair {
     /// Estimated picoseconds of a step with it.
     pub picoseconds: u64,
 }
+
+/// Live regions that are listed.
+const LISTED: usize = 10;
 
 /// Plans the memory of every die.
 pub fn plan(schedule: Schedule, target: &Target) -> Result<MemoryPlan, std::boxed::Box<DoesNotFit>> {
@@ -322,5 +330,15 @@ fn report(schedule: &Schedule, stream: &[u32], live: &[Live], die: usize, need: 
         }
         _ => "a transfer".to_string(),
     };
-    DoesNotFit { die: placed.dies[die], need, have, at, live: at_peak.iter().take(10).map(region).collect(), repairs: Vec::new() }
+    let (largest, rest) = at_peak.split_at(at_peak.len().min(LISTED));
+    DoesNotFit {
+        die: placed.dies[die],
+        need,
+        have,
+        at,
+        live: largest.iter().map(region).collect(),
+        others: (rest.len(), rest.iter().map(|l| l.bytes).sum()),
+        refused: None,
+        repairs: Vec::new(),
+    }
 }

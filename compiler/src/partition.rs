@@ -178,6 +178,11 @@ impl<'a> Space<'a> {
         Ok(space)
     }
 
+    /// The step.
+    pub fn step(&self) -> &TrainStep {
+        self.step
+    }
+
     /// A logical mesh of the space, as [`Solved::mesh`] numbers them.
     pub fn mesh(&self, mesh: usize) -> &LogicalMesh {
         &self.meshes[mesh].mesh

@@ -282,9 +282,9 @@ impl<'a> Pipeline<'a> {
             program.replicas = Some(Box::new(replicas));
             return Ok((program, report));
         }
-        let source = (self.options.microbatches == Microbatches::Auto).then(|| step.clone());
+        let source = step.clone();
         let step = self.rewrite(step)?;
-        let plan = self.plan_or_report(step, source.as_ref())?;
+        let plan = self.plan_or_report(step, Some(&source))?;
         let program = self.lower(plan)?;
         Ok((program, self.report))
     }

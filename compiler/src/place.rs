@@ -77,12 +77,12 @@ fn place_dies(sharded: ShardedGraph, mesh: &LogicalMesh, target: &Target, only: 
         let inside = nest.innermost(value);
         if let Some(l) = inside.filter(|l| open[*l].is_none()) {
             open[l] = Some(placer.begin_loop(&nest, l)?);
-            placer.forget_streamed();
+            placer.forget_at_border();
         }
         match nest.ending_at(value).and_then(|l| open[l].take().map(|o| (l, o))) {
             Some((l, opened)) => {
                 placer.end_loop(&nest, l, &opened)?;
-                placer.forget_streamed();
+                placer.forget_at_border();
             }
             None => placer.node(value, &axes_of(graph, value))?,
         }

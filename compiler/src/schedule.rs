@@ -9,6 +9,7 @@ pub use order::reorder;
 pub use overlap::overlap;
 
 use crate::place::{PlacedGraph, Storage, Task, TaskKind};
+use crate::sharded::splats;
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
@@ -59,6 +60,8 @@ struct Scheduler<'a> {
     placed: &'a PlacedGraph,
     nest: LoopNest,
     bounds: Vec<Bounds>,
+    /// Constants that are filled in where they are read.
+    splats: Vec<bool>,
     /// The position at which the bytes of a root buffer are complete.
     ready: Vec<u32>,
     message_ready: Vec<u32>,
@@ -82,6 +85,7 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
         now: 0,
         node: None,
         begun: vec![vec![false; placed.dies.len()]; nest.loops.len()],
+        splats: splats(graph),
         placed: &placed,
         nest,
         bounds,
@@ -101,6 +105,10 @@ impl Scheduler<'_> {
         let outputs = task.writes.iter().map(|v| self.ready[root(v.buffer)]).max().unwrap_or(0);
         let at = match &task.kind {
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::Constant(_) | Op::Iota(_)) => self.outside(),
+            // A constant that a mesh fills in is there for its reader only.
+            TaskKind::Compute { node, .. } if self.splats[node.index()] => {
+                if self.placed.dies.len() > 1 { self.before_reader(i) } else { self.outside() }
+            }
             // A combination over replicas is issued as soon as its operand is there: it takes long, and the engine goes on meanwhile.
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::AllReduce(_)) => inputs.max(outputs),
             TaskKind::Compute { node, .. } => {
@@ -154,6 +162,20 @@ impl Scheduler<'_> {
             }
         }
         at
+    }
+
+    /// Right before the task that reads what task `i` makes.
+    fn before_reader(&self, i: usize) -> u32 {
+        let tasks = &self.placed.tasks;
+        let made = tasks[i].writes[0].buffer;
+        let Some(reader) = tasks[i + 1..].iter().find(|t| t.reads.iter().any(|v| v.buffer == made)) else { return self.now };
+        match (&reader.kind, reader.writes.first().and_then(|_| self.home(reader))) {
+            (TaskKind::Compute { node, .. }, _) => self.now.max(at_node(*node)),
+            (TaskKind::Copy, Some(Home::State)) => LAST,
+            (TaskKind::Copy, Some(Home::Slot(l))) if self.begun[l][reader.die as usize] => self.bounds[l].next_slots(),
+            (TaskKind::Copy, Some(Home::Slot(l))) => self.bounds[l].slots(),
+            _ => self.now,
+        }
     }
 
     fn is_state(&self, input: u32) -> bool {

@@ -5,6 +5,7 @@
 
 use girih_ir::axes::{Axes, Box, LoopKind, box_is_empty};
 use girih_ir::graph::{Graph, ValueId};
+use girih_ir::ops::Op;
 use girih_ir::step::TrainStep;
 use girih_ir::types::Type;
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,14 @@ pub fn axes_of(graph: &Graph, value: ValueId) -> Axes {
     let node = graph.node(value);
     let types: SmallVec<[&Type; 4]> = node.operands.iter().map(|o| graph.ty(*o)).collect();
     node.op.axes(&types, &node.ty)
+}
+
+/// For each node of a graph with loops: whether it is one constant everywhere. Every die of a mesh fills in the part that it reads, where it
+/// reads it: a loop would keep it through all of its iterations.
+pub fn splats(graph: &Graph) -> Vec<bool> {
+    let loops = graph.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_)));
+    let scalar = |v: ValueId| matches!(graph.node(v).op, Op::Constant(_)) && graph.shape(v).is_empty();
+    graph.nodes().iter().map(|n| loops && matches!(n.op, Op::Broadcast(_)) && scalar(n.operands[0])).collect()
 }
 
 /// What one die does of a node.

@@ -64,6 +64,8 @@ mod tests {
             have: 442_500_000,
             at: "%12 = dot_general fc1".into(),
             live: vec![region("fc1.weight", 400 << 20, true), region("%12 (dot_general)", 9 << 20, false)],
+            others: (12, 77 << 10),
+            refused: None,
             repairs: vec![Repair { flag: "--dies 25".into(), peak: 400 << 20, picoseconds: 12_300_000 }],
         });
         let error = Error::DoesNotFit { report, at: Some(girih_ir::target::Coord::new(0, 3)) };

@@ -1,7 +1,7 @@
 //! Decision groups: nodes that are split alike because one feeds the other dimension by dimension.
 
 use super::pins::Pin;
-use crate::sharded::{AxisSet, LoopSplit, MeshShape, Strategy, axes_of};
+use crate::sharded::{AxisSet, LoopSplit, MeshShape, Strategy, axes_of, splats};
 use girih_ir::axes::{Axes, DimUse, LoopKind};
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
@@ -62,14 +62,14 @@ pub(super) struct Groups<'a> {
 }
 
 /// Nodes that are made wherever they are needed.
-pub(super) fn is_free(op: &Op) -> bool {
+fn is_free(op: &Op) -> bool {
     matches!(op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_) | Op::LoopIndex(_) | Op::Repeat(_) | Op::While(_))
 }
 
 impl<'a> Groups<'a> {
     pub fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>]) -> Self {
         let graph = &step.graph;
-        let live = graph.live();
+        let (live, splats) = (graph.live(), splats(graph));
         let count = graph.nodes().len();
         let mut next_state = vec![None; graph.inputs.len()];
         for pair in &step.state {
@@ -77,7 +77,7 @@ impl<'a> Groups<'a> {
         }
         let nest = LoopNest::of(graph).unwrap_or_default();
         let mut groups = Groups { step, mesh, axes: vec![None; count], list: Vec::new(), place: vec![None; count], next_state, nest };
-        for v in graph.values().filter(|v| live[v.index()] && !is_free(&graph.node(*v).op)) {
+        for v in graph.values().filter(|v| live[v.index()] && !is_free(&graph.node(*v).op) && !splats[v.index()]) {
             let axes = axes_of(graph, v);
             groups.join(v, &axes);
             groups.axes[v.index()] = Some(axes);

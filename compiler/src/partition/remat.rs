@@ -5,7 +5,7 @@
 //! again as well. What is made again is placed a second time by `place`, so the graph stays as it is.
 
 use super::cost::work;
-use crate::sharded::{AxisSet, ShardedGraph, axes_of};
+use crate::sharded::{AxisSet, ShardedGraph, axes_of, splats};
 use girih_ir::axes::{Axes, LoopKind, box_dims};
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
@@ -83,7 +83,7 @@ pub fn rematerialize(sharded: &ShardedGraph, target: &Target, profile: &[u64], g
 impl<'a> Planner<'a> {
     fn new(sharded: &'a ShardedGraph, target: &Target, profile: &[u64]) -> Self {
         let graph = &sharded.step.graph;
-        let live = graph.live();
+        let (live, splats) = (graph.live(), splats(graph));
         let count = graph.nodes().len();
         let mut p = Planner {
             graph,
@@ -127,7 +127,7 @@ impl<'a> Planner<'a> {
                     | Op::Repeat(_)
                     | Op::While(_)
             );
-            if given {
+            if given || splats[i] {
                 continue;
             }
             let axes = axes_of(graph, v);

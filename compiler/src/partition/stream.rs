@@ -5,7 +5,7 @@
 //! plan that did not fit, before anything is planned again.
 
 use crate::place::{STREAM_WINDOW, participants};
-use crate::sharded::{ShardedGraph, axes_of};
+use crate::sharded::{ShardedGraph, axes_of, splats};
 use girih_ir::axes::box_dims;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
@@ -103,6 +103,7 @@ fn largest(sharded: &ShardedGraph, v: ValueId) -> Option<u64> {
     let (maker, component) = match &node.op {
         Op::Proj(p) => (node.operands[0], p.index),
         Op::Input(_) | Op::Constant(_) | Op::Iota(_) => return None,
+        _ if splats(graph)[v.index()] => return None,
         _ => (v, 0),
     };
     let axes = axes_of(graph, maker);

@@ -1,11 +1,13 @@
 //! The way down when a step does not fit: values are made again, state leaves for host memory (both in `fit`), the batch is cut into slices
 //! that run one after the other, and at last there is a report with repairs, each of which was planned.
 
-use super::{CompileError, CompileOptions, Pipeline, Stream};
+use super::{CompileError, CompileOptions, Microbatches, Pipeline, Stream};
 use crate::memory::{DoesNotFit, MemoryPlan, Repair};
+use crate::partition::Space;
 use crate::slices;
 use girih_ir::step::TrainStep;
 use girih_ir::target::Target;
+use std::time::Instant;
 
 /// Sizes of SRAM that are tried as a repair, in percent of what the best plan needs.
 const MORE_SRAM: [u64; 4] = [100, 104, 112, 130];
@@ -23,70 +25,90 @@ fn cuts(counts: &[usize], need: u64, have: u64) -> Vec<usize> {
     list
 }
 
+/// A step that is planned to see whether a change of the options helps.
+#[derive(Clone, Copy)]
+struct Attempt<'s> {
+    /// The step that did not fit, rewritten.
+    step: &'s TrainStep,
+    /// The step before it was rewritten, if it is known.
+    source: Option<&'s TrainStep>,
+    /// In how many slices the planner cut it.
+    parts: Option<usize>,
+}
+
 impl Pipeline<'_> {
     /// A plan for a rewritten step. `source` is the step before rewriting: when nothing fits, its batch is cut into slices.
     pub(super) fn plan_or_report(&mut self, step: TrainStep, source: Option<&TrainStep>) -> Result<MemoryPlan, CompileError> {
-        let (mut best, mut best_parts) = (step, None);
-        let counts = source.map_or(Vec::new(), slices::counts);
-        let mut report = match self.fit(&best, counts.is_empty())? {
+        let mut failed = match self.fit(&step)? {
             Ok(plan) => return Ok(plan),
-            Err(report) => report,
+            Err(failed) => failed,
         };
-        let cuts = cuts(&counts, report.need, report.have);
+        let (mut best, mut parts, mut refused) = (step, None, None);
+        let cut = source.filter(|_| self.options.microbatches == Microbatches::Auto);
+        let cuts = cuts(&cut.map_or(Vec::new(), slices::counts), failed.report.need, failed.report.have);
         let mut far = false;
-        for (k, parts) in cuts.iter().copied().enumerate() {
-            let last = k + 1 == cuts.len();
+        for (k, n) in cuts.iter().copied().enumerate() {
             // What is far from fitting gets there with the smallest slices, if at all.
-            if far && !last {
+            if far && k + 1 < cuts.len() {
                 continue;
             }
-            let Some(sliced) = source.and_then(|s| self.rewrite_in(s.clone(), Some(parts)).ok()) else { break };
-            match self.fit(&sliced, last)? {
+            let Some(source) = cut else { break };
+            let sliced = match self.rewrite_in(source.clone(), Some(n)) {
+                Ok(sliced) => sliced,
+                Err(CompileError::Slices(refusal)) => {
+                    refused = Some(refusal.to_string());
+                    break;
+                }
+                Err(e) => return Err(e),
+            };
+            match self.fit(&sliced)? {
                 Ok(plan) => {
-                    self.report.microbatches = parts;
+                    self.report.microbatches = n;
                     return Ok(plan);
                 }
                 Err(found) => {
-                    far = found.need > 2 * found.have;
-                    if found.need < report.need {
-                        (report, best, best_parts) = (found, sliced, Some(parts));
+                    far = found.report.need > 2 * found.report.have;
+                    if found.report.need < failed.report.need {
+                        (failed, best, parts) = (found, sliced, Some(n));
                     }
                 }
             }
         }
-        if report.live.is_empty() {
-            // So far there are drafts only; what is live where is known of a whole plan.
-            report = match self.fit(&best, true)? {
-                Ok(plan) => return Ok(plan),
-                Err(report) => report,
-            };
-        }
-        report.repairs = self.repairs(&best, best_parts, &report);
+        let mut report = match self.explain(failed)? {
+            Ok(plan) => {
+                self.report.microbatches = parts.unwrap_or(0);
+                return Ok(plan);
+            }
+            Err(report) => report,
+        };
+        report.refused = refused;
+        report.repairs = self.repairs(Attempt { step: &best, source, parts }, &report);
         Err(CompileError::Fit(report))
     }
 
-    /// Changes of the options with which the step fits, fastest first. Each one is planned, and says in how many slices when the step is cut.
-    fn repairs(&self, step: &TrainStep, parts: Option<usize>, report: &DoesNotFit) -> Vec<Repair> {
-        let mut tries: Vec<(String, Target, CompileOptions)> = Vec::new();
-        let mut change = |flag: String, options: CompileOptions| tries.push((flag, self.target.clone(), options));
+    /// Changes of the options with which the step fits, fastest first. Each one was planned as the command will plan it, and says in how
+    /// many slices when the step is cut.
+    fn repairs(&self, attempt: Attempt<'_>, report: &DoesNotFit) -> Vec<Repair> {
+        let mut repairs: Vec<Repair> = Vec::new();
         let options = || self.options.clone();
-        if !options().remat {
-            change("--remat auto".into(), CompileOptions { remat: true, ..options() });
-        }
-        if options().stream == Stream::Off {
-            change("--stream auto".into(), CompileOptions { stream: Stream::Auto, ..options() });
-        }
-        let all = self.target.live_dies().len();
-        if options().dies.is_some_and(|n| n < all) {
-            change(format!("--dies {all}"), CompileOptions { dies: Some(all), ..options() });
-        }
-        let planned = |(flag, target, options): (String, Target, CompileOptions)| {
-            let plan = Pipeline::new(&target, &options).fit(step, false).ok()?.ok()?;
-            let flag = parts.map_or(flag.clone(), |n| format!("{flag} --microbatches {n}"));
-            let peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
-            Some(Repair { flag, peak, picoseconds: plan.schedule.placed.sharded.cost })
+        let space = Space::new(attempt.step, self.target, self.options.dies, &self.options.pins).ok();
+        let planned = |flag: &str, target: &Target, options: &CompileOptions| {
+            let plan = Pipeline::new(target, options).fit_in(space.as_ref()?, Instant::now()).ok()?.ok()?;
+            let flag = attempt.parts.map_or(flag.to_string(), |n| format!("{flag} --microbatches {n}"));
+            Some(repair(flag, &plan))
         };
-        let mut repairs: Vec<Repair> = tries.into_iter().filter_map(planned).collect();
+        let mut loose: Vec<(&str, CompileOptions)> = Vec::new();
+        if !self.options.remat {
+            loose.push(("--remat auto", CompileOptions { remat: true, ..options() }));
+        }
+        if self.options.stream == Stream::Off {
+            loose.push(("--stream auto", CompileOptions { stream: Stream::Auto, ..options() }));
+        }
+        repairs.extend(loose.iter().filter_map(|(flag, options)| planned(flag, self.target, options)));
+        if repairs.is_empty() && loose.len() > 1 {
+            let both = CompileOptions { remat: true, stream: Stream::Auto, ..options() };
+            repairs.extend(planned("--remat auto --stream auto", self.target, &both));
+        }
         // What the best plan so far needs, or a little more: with another size another split may be tried first.
         let larger = |percent: &u64| {
             let need = report.need.saturating_mul(*percent) / 100;
@@ -94,12 +116,54 @@ impl Pipeline<'_> {
             let sram = format!("sram={}{name}", need.div_ceil(unit));
             let mut target = self.target.clone();
             target.set(&sram).ok()?;
-            planned((format!("--set {sram}"), target, self.options.clone()))
+            planned(&format!("--set {sram}"), &target, self.options)
         };
         repairs.extend(MORE_SRAM.iter().find_map(larger));
+        repairs.extend(self.more_dies(attempt));
+        repairs.extend(self.more_slices(attempt, report));
         repairs.sort_by_key(|r| r.picoseconds);
         repairs
     }
+
+    /// All dies instead of some.
+    fn more_dies(&self, attempt: Attempt<'_>) -> Option<Repair> {
+        let all = self.target.live_dies().len();
+        self.options.dies.filter(|n| *n < all)?;
+        let options = CompileOptions { dies: Some(all), ..self.options.clone() };
+        let mut pipeline = Pipeline::new(self.target, &options);
+        let given = if let Microbatches::Exactly(n) = options.microbatches { Some(n) } else { None };
+        // What is fused for one die is fused otherwise than for many.
+        let anew = attempt.source.map(|s| pipeline.rewrite_in(s.clone(), attempt.parts.or(given)));
+        let step = anew.transpose().ok()?.unwrap_or_else(|| attempt.step.clone());
+        let plan = pipeline.fit(&step).ok()?.ok()?;
+        let flag = format!("--dies {all}");
+        Some(repair(attempt.parts.map_or(flag.clone(), |n| format!("{flag} --microbatches {n}")), &plan))
+    }
+
+    /// More slices than were asked for.
+    fn more_slices(&self, attempt: Attempt<'_>, report: &DoesNotFit) -> Option<Repair> {
+        let source = attempt.source?;
+        let now = match self.options.microbatches {
+            Microbatches::Auto => return None,
+            Microbatches::Exactly(n) => n,
+            Microbatches::Off => 1,
+        };
+        let counts: Vec<usize> = slices::counts(source).into_iter().filter(|n| *n > now && n % now == 0).collect();
+        let relative: Vec<usize> = counts.iter().map(|n| n / now).collect();
+        cuts(&relative, report.need, report.have).into_iter().find_map(|n| {
+            let parts = n * now;
+            let options = CompileOptions { microbatches: Microbatches::Exactly(parts), ..self.options.clone() };
+            let mut pipeline = Pipeline::new(self.target, &options);
+            let step = pipeline.rewrite(source.clone()).ok()?;
+            let plan = pipeline.fit(&step).ok()?.ok()?;
+            Some(repair(format!("--microbatches {parts}"), &plan))
+        })
+    }
+}
+
+fn repair(flag: String, plan: &MemoryPlan) -> Repair {
+    let peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
+    Repair { flag, peak, picoseconds: plan.schedule.placed.sharded.cost }
 }
 
 #[cfg(test)]

@@ -19,8 +19,14 @@ use std::time::Instant;
 
 /// The first prices of a byte of SRAM, in picoseconds, where it is short.
 const PRICES: [f64; 4] = [0.0, 2.0, 16.0, 128.0];
-/// The prices when all of them are too low.
-const HIGH_PRICES: [f64; 2] = [1024.0, 8192.0];
+/// The price when all of them are too low.
+const HIGH_PRICE: f64 = 1024.0;
+/// A price that leaves more than this part of what a lower one needs changes nothing any more.
+const SATURATED: f64 = 0.98;
+/// What needs so many times the SRAM is looked at in its smallest form first.
+const FAR_ABOVE: u64 = 6;
+/// Nothing fits when the smallest form needs so many times the SRAM.
+const HOPELESS: f64 = 1.3;
 /// Memory is short where more than this part of it is live.
 const SHORT: f64 = 0.7;
 /// How often a split is looked for again when memory became short elsewhere.
@@ -67,12 +73,20 @@ struct Draft {
 
 /// What drafts are made from.
 struct Drafting<'a> {
-    space: Space<'a>,
+    space: &'a Space<'a>,
     target: &'a girih_ir::target::Target,
     remat: bool,
     stream: Stream,
     /// Memory is short where more bytes are live.
     short: u64,
+}
+
+/// No plan was found to fit.
+pub(super) struct Failed {
+    /// How much is needed at least; where, if something was placed.
+    pub(super) report: Box<DoesNotFit>,
+    /// What needs least, when that is an estimate only.
+    pub(super) draft: Option<(ShardedGraph, LogicalMesh)>,
 }
 
 impl Drafting<'_> {
@@ -124,9 +138,14 @@ impl Drafting<'_> {
     }
 
     /// The draft with values made again until it stays below `goal`, or as near to it as can be.
-    fn lowered(&self, mut draft: Draft, goal: u64) -> Result<Draft, CompileError> {
+    fn lowered(&self, draft: Draft, goal: u64) -> Result<Draft, CompileError> {
         // Far above what there is, another split saves more than making values again.
-        if !self.remat || draft.peak as f64 > goal as f64 * NEAR {
+        if draft.peak as f64 > goal as f64 * NEAR { Ok(draft) } else { self.made_again(draft, goal) }
+    }
+
+    /// The same, however far it is.
+    fn made_again(&self, mut draft: Draft, goal: u64) -> Result<Draft, CompileError> {
+        if !self.remat {
             return Ok(draft);
         }
         draft.sharded.remat.clear();
@@ -153,6 +172,36 @@ impl Drafting<'_> {
         Ok(best.unwrap_or(draft))
     }
 
+    /// The draft that holds as little as any: at the highest price, with all that can be in host memory, and values made again.
+    fn least(&self, pressure: &[bool], goal: u64) -> Result<Draft, CompileError> {
+        let start = Instant::now();
+        let price = Price { lambda: HIGH_PRICE, pressure: pressure.to_vec() };
+        let mut solved = self.space.solve(&price);
+        if self.stream != Stream::Off {
+            solved.sharded = stream::all(&solved.sharded);
+        }
+        solved.sharded.reuse = Some(REUSE);
+        let kept = self.footprint(&solved.sharded, solved.mesh)?;
+        let (alone, peak) = (solved.sharded.cost, kept.peak);
+        let time = alone.max(partition::edge_time(&solved.sharded, self.target));
+        let (mesh, sharded) = (solved.mesh, solved.sharded);
+        let draft = Draft { price, mesh, window: 1, alone, peak, time, sharded, kept, short: Vec::new(), seconds: 0.0 };
+        let made = self.made_again(draft, goal)?;
+        Ok(Draft { seconds: start.elapsed().as_secs_f64(), ..made })
+    }
+
+    /// A failure of which a draft is what needs least, unless something that was placed needs less.
+    fn failed(&self, failure: Option<Box<DoesNotFit>>, draft: Draft, have: u64) -> Failed {
+        match failure.filter(|f| f.need <= draft.peak) {
+            Some(report) => Failed { report, draft: None },
+            None => {
+                let sharded = ShardedGraph { cost: draft.time, ..draft.sharded };
+                let report = Box::new(DoesNotFit::estimated(draft.peak, have));
+                Failed { report, draft: Some((sharded, self.mesh(draft.mesh).clone())) }
+            }
+        }
+    }
+
     /// Drafts at several prices.
     fn drafts(&self, prices: &[f64], pressure: &[bool], goal: u64) -> Result<Vec<Draft>, CompileError> {
         let one = |lambda: &f64| self.draft(&Price { lambda: *lambda, pressure: pressure.to_vec() }, Some(REUSE), goal);
@@ -168,10 +217,14 @@ fn best(drafts: &[Draft], goal: u64) -> Option<usize> {
 
 impl Pipeline<'_> {
     /// The fastest plan that is found to fit, or why none does.
-    /// `explain`: what does not fit is placed all the same, to say where; else the report has the need of a draft only.
-    pub(super) fn fit(&mut self, step: &TrainStep, explain: bool) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
-        let (start, nodes) = (Instant::now(), step.graph.nodes().len());
+    pub(super) fn fit(&mut self, step: &TrainStep) -> Result<Result<MemoryPlan, Failed>, CompileError> {
+        let start = Instant::now();
         let space = Space::new(step, self.target, self.options.dies, &self.options.pins)?;
+        self.fit_in(&space, start)
+    }
+
+    /// The same in a space that is known.
+    pub(super) fn fit_in(&mut self, space: &Space<'_>, start: Instant) -> Result<Result<MemoryPlan, Failed>, CompileError> {
         let have = self.target.sram_bytes();
         let short = (have as f64 * SHORT) as u64;
         let work = Drafting { space, target: self.target, remat: self.options.remat, stream: self.options.stream, short };
@@ -180,7 +233,7 @@ impl Pipeline<'_> {
         solved.sharded = schedule::overlap(&solved.sharded, &solved.times, FAR).0;
         let report = solved.report;
         let (rows, cols) = (solved.sharded.mesh.rows, solved.sharded.mesh.cols);
-        let (seconds, after) = (start.elapsed().as_secs_f64(), report.groups);
+        let (seconds, before, after) = (start.elapsed().as_secs_f64(), space.step().graph.nodes().len(), report.groups);
         let goal = (have as f64 * MARGIN) as u64;
         // Where all is on one die, planning it is as good as a draft of it.
         let alone = solved.sharded.mesh.count() == 1;
@@ -190,7 +243,7 @@ impl Pipeline<'_> {
         let best =
             if report.fixed == 0 { "the least cost".to_string() } else { format!("at most {:.1} % above the least cost", 100.0 * gap) };
         let summary = format!("{rows}×{cols} dies, {} decisions, width {}, {} fixed: {best}", report.groups, report.width, report.fixed);
-        self.report.passes.push(PassReport { name: "partition", seconds, before: nodes, after, summary });
+        self.report.passes.push(PassReport { name: "partition", seconds, before, after, summary });
         self.report.partition = report;
         let mut failure = None;
         if first.as_ref().is_none_or(|f| f.peak <= have) {
@@ -199,18 +252,26 @@ impl Pipeline<'_> {
                 Err(found) => failure = Some(found),
             }
         }
+        if let Some(first) = first.filter(|f| f.peak > have.saturating_mul(FAR_ABOVE)) {
+            let pressure: Vec<bool> = first.profile.iter().map(|b| *b > work.short).collect();
+            let least = work.least(&pressure, goal)?;
+            self.drafted(std::slice::from_ref(&least), goal);
+            if least.peak as f64 > have as f64 * HOPELESS {
+                return Ok(Err(work.failed(failure, least, have)));
+            }
+        }
         let drafts = self.drafts(&work, goal)?;
         if self.options.stream != Stream::Auto {
-            return self.settle(&work, drafts, failure, explain);
+            return self.settle(&work, drafts, failure);
         }
         if drafts.iter().any(|d| d.peak <= have) {
-            match self.settle(&work, drafts.clone(), failure, false)? {
+            match self.settle(&work, drafts.clone(), failure)? {
                 Ok(plan) => return Ok(Ok(plan)),
-                Err(found) => failure = Some(found),
+                Err(found) => failure = Some(found.report),
             }
         }
         let streamed = self.streamed(&work, &drafts, goal)?;
-        self.settle(&work, if streamed.is_empty() { drafts } else { streamed }, failure, explain)
+        self.settle(&work, if streamed.is_empty() { drafts } else { streamed }, failure)
     }
 
     /// Drafts at prices around the best one.
@@ -231,12 +292,18 @@ impl Pipeline<'_> {
             Ok(())
         };
         more(self, &mut all, &PRICES[1..])?;
-        if all.iter().all(|d| d.peak > goal) {
-            more(self, &mut all, &HIGH_PRICES)?;
+        let saturated = |all: &[Draft]| match all {
+            [.., lower, last] => last.kept.peak as f64 > lower.kept.peak as f64 * SATURATED,
+            _ => true,
+        };
+        if all.iter().all(|d| d.peak > goal) && !saturated(&all) {
+            more(self, &mut all, &[HIGH_PRICE])?;
         }
         if let Some(at) = best(&all, goal) {
-            let below = at.checked_sub(1).map(|b| between(all[b].price.lambda, all[at].price.lambda));
-            let above = all.get(at + 1).map(|a| between(all[at].price.lambda, a.price.lambda));
+            // Between two prices with the same split there is no other.
+            let differ = |a: usize, b: usize| all[a].kept.peak != all[b].kept.peak || all[a].alone != all[b].alone;
+            let below = at.checked_sub(1).filter(|b| differ(*b, at)).map(|b| between(all[b].price.lambda, all[at].price.lambda));
+            let above = all.get(at + 1).filter(|_| differ(at, at + 1)).map(|a| between(all[at].price.lambda, a.price.lambda));
             let prices: Vec<f64> = below.into_iter().chain(above).collect();
             more(self, &mut all, &prices)?;
         }
@@ -249,19 +316,14 @@ impl Pipeline<'_> {
         work: &Drafting<'_>,
         mut drafts: Vec<Draft>,
         mut failure: Option<Box<DoesNotFit>>,
-        explain: bool,
-    ) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+    ) -> Result<Result<MemoryPlan, Failed>, CompileError> {
         let have = self.target.sram_bytes();
-        let (mut goal, mut hopeless) = (have, false);
+        let mut goal = have;
         for _ in 0..TRIES {
             let Some(at) = best(&drafts, goal) else { break };
             let draft = drafts.remove(at);
-            // What is too much on one die is placed once, to say where.
-            if draft.peak > have && (!explain || std::mem::replace(&mut hopeless, true)) {
-                if !explain && failure.as_ref().is_none_or(|f| draft.peak < f.need) {
-                    failure = Some(Box::new(DoesNotFit::estimated(draft.peak, have)));
-                }
-                break;
+            if draft.peak > have {
+                return Ok(Err(work.failed(failure, draft, have)));
             }
             let sharded = ShardedGraph { cost: draft.time, ..draft.sharded.clone() };
             let found = match self.attempt(work, &sharded, draft.mesh)? {
@@ -283,7 +345,14 @@ impl Pipeline<'_> {
                 drafts.push(lower);
             }
         }
-        Ok(Err(failure.expect("something was placed, and did not fit")))
+        Ok(Err(Failed { report: failure.expect("something was placed, and did not fit"), draft: None }))
+    }
+
+    /// What failed on all dies: the plan when it fits after all, and else where there is too much.
+    pub(super) fn explain(&mut self, failed: Failed) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
+        let Some((sharded, mesh)) = failed.draft else { return Ok(Err(failed.report)) };
+        (self.observe)("partition", Level::Sharded(&sharded));
+        Ok(self.memory(sharded, &mesh)?.map_err(|f| f.report))
     }
 
     /// Places a split on all dies and plans their memory.

@@ -4,7 +4,7 @@ use super::PlaceError;
 use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
 use super::holders::{Holders, Holding};
 use super::stream::StreamHome;
-use crate::sharded::{AxisSet, Shard, ShardedGraph};
+use crate::sharded::{AxisSet, Shard, ShardedGraph, splats};
 use girih_ir::axes::{Axes, Box, LoopKind, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
@@ -60,6 +60,10 @@ pub(super) struct Placer<'a> {
     pub(super) streamed: Vec<bool>,
     /// The dies that load streamed state, by pair.
     pub(super) loads: std::collections::BTreeMap<u32, Vec<StreamHome>>,
+    /// Streamed values that the dies read in different parts for the node that is being placed.
+    pub(super) apart: Vec<Key>,
+    /// Constants that are filled in where they are read.
+    pub(super) splats: Vec<bool>,
 }
 
 impl<'a> Placer<'a> {
@@ -83,6 +87,8 @@ impl<'a> Placer<'a> {
             state: vec![Vec::new(); sharded.step.state.len()],
             streamed: (0..sharded.step.state.len() as u32).map(|p| sharded.streamed.contains(&p)).collect(),
             loads: std::collections::BTreeMap::new(),
+            apart: Vec::new(),
+            splats: splats(&sharded.step.graph),
         }
     }
 
@@ -188,9 +194,11 @@ impl<'a> Placer<'a> {
     /// Places one node: a task on every die that has a share of it.
     pub(super) fn node(&mut self, value: ValueId, axes: &Axes) -> Result<(), PlaceError> {
         let node = self.sharded.step.graph.node(value);
-        if matches!(node.op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_) | Op::Carry(_) | Op::LoopIndex(_)) {
+        let given = matches!(node.op, Op::Input(_) | Op::Constant(_) | Op::Proj(_) | Op::Iota(_) | Op::Carry(_) | Op::LoopIndex(_));
+        if given || self.splats[value.index()] {
             return Ok(());
         }
+        self.apart(value, axes);
         let mut partials = Vec::new();
         for die in self.working() {
             let Some(shard) = self.sharded.shard(value, axes, die as usize) else { continue };
@@ -282,9 +290,22 @@ impl<'a> Placer<'a> {
                 self.tasks.push(Task { die, kind, reads: vec![], writes: vec![view.clone()] });
                 return Ok(view);
             }
+            _ if self.splats[key.0.index()] => return self.fill(die, key, part),
             _ => {}
         }
         self.gather(die, key, part)
+    }
+
+    /// A part of a constant that is the same everywhere.
+    fn fill(&mut self, die: u32, key: Key, part: Box) -> Result<View, PlaceError> {
+        let scalar = self.resolve(self.graph().node(key.0).operands[0]);
+        let read = self.demand(die, scalar, Box::new())?;
+        let buffer = self.buffer(die, key, part.clone(), Storage::Own);
+        self.hold(die, key, buffer, part.clone(), false);
+        let view = View { buffer, part };
+        let kind = TaskKind::Compute { node: key.0, ranges: view.part.to_vec() };
+        self.tasks.push(Task { die, kind, reads: vec![read], writes: vec![view.clone()] });
+        Ok(view)
     }
 
     /// State that is updated each step gets its home before its first use: where its new value is made.
@@ -304,7 +325,7 @@ impl<'a> Placer<'a> {
     }
 
     /// The state pair of a value that is one's input and stays in host memory.
-    fn streamed_pair(&self, key: Key) -> Option<u32> {
+    pub(super) fn streamed_pair(&self, key: Key) -> Option<u32> {
         let Op::Input(input) = &self.sharded.step.graph.node(key.0).op else { return None };
         self.pair_of_input[input.index].filter(|p| self.streamed[*p as usize])
     }
@@ -351,7 +372,7 @@ impl<'a> Placer<'a> {
         let state = &self.sharded.step.state[pair as usize];
         let key = self.resolve(graph.outputs[state.output.unwrap_or_default()].value);
         let whole = || vec![(0, full_box(self.shape(key)))];
-        if matches!(graph.node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_)) {
+        if matches!(graph.node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_)) || self.splats[key.0.index()] {
             return whole();
         }
         // What a loop leaves in a slot lies as the slot's carry does.
@@ -527,7 +548,8 @@ impl<'a> Placer<'a> {
 
     fn store(&mut self, output: u32, key: Key) -> Result<(), PlaceError> {
         let whole = full_box(self.shape(key));
-        let lazy = matches!(&self.sharded.step.graph.node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_));
+        let made = matches!(&self.graph().node(key.0).op, Op::Input(_) | Op::Constant(_) | Op::Iota(_));
+        let lazy = made || self.splats[key.0.index()];
         let sources: Vec<(u32, View)> = if lazy || box_is_empty(&whole) {
             if box_is_empty(&whole) || !self.works(0) {
                 return Ok(());

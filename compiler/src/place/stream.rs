@@ -8,8 +8,10 @@ use super::PlaceError;
 use super::assemble::{Key, Placer};
 use super::dies::{BufferId, Storage, Task, TaskKind, View};
 use super::holders::Holding;
-use girih_ir::axes::{Box, box_contains, box_intersect, box_is_empty};
+use girih_ir::axes::{Axes, Box, box_contains, box_dims, box_intersect, box_is_empty};
+use girih_ir::graph::ValueId;
 use girih_ir::ops::Op;
+use girih_ir::types::element_count;
 
 /// Within so many nodes a loaded copy is used again, when the plan does not say otherwise.
 pub const STREAM_WINDOW: u32 = 12;
@@ -32,6 +34,9 @@ impl Placer<'_> {
             return Ok(view);
         }
         if self.is_frozen(pair) {
+            return Ok(self.load_here(die, key, part));
+        }
+        if self.apart.contains(&key) && !self.at_home(pair, die, &part, window) {
             return Ok(self.load_here(die, key, part));
         }
         if !self.loads.contains_key(&pair) {
@@ -70,6 +75,33 @@ impl Placer<'_> {
         }
     }
 
+    /// Notes which streamed values the dies read in different parts for a node: each part is loaded where it is read then, and not sent on.
+    pub(super) fn apart(&mut self, value: ValueId, axes: &Axes) {
+        self.apart.clear();
+        for (k, operand) in self.graph().node(value).operands.iter().enumerate() {
+            let key = self.resolve(*operand);
+            if self.streamed_pair(key).is_none() {
+                continue;
+            }
+            let shape = self.shape(key);
+            let shards = (0..self.dies()).filter_map(|die| self.sharded().shard(value, axes, die as usize));
+            let read: usize = shards.map(|s| element_count(&box_dims(&axes.operand_box(k, shape, &s.ranges)))).sum();
+            if read <= element_count(shape) {
+                self.apart.push(key);
+            }
+        }
+    }
+
+    /// Whether what a die loads for itself has a part and was used a short while ago, or is the part.
+    fn at_home(&mut self, pair: u32, die: u32, part: &Box, window: u32) -> bool {
+        let now = self.now();
+        let fresh = |h: &StreamHome| h.part == *part || h.copy.is_some_and(|(_, used)| now - used <= window);
+        match self.loads.get(&pair) {
+            Some(homes) => homes.iter().any(|h| h.die == die && box_contains(&h.part, part) && fresh(h)),
+            None => self.homes(pair).iter().any(|(d, p)| *d == die && p == part),
+        }
+    }
+
     /// A die uses its own copy once more.
     fn touch(&mut self, pair: u32, die: u32) {
         let now = self.now();
@@ -80,10 +112,16 @@ impl Placer<'_> {
         }
     }
 
-    /// Forgets all copies, at the border of a loop: what is loaded in an iteration is not there behind it, and the other way round it would
-    /// stay for all of them.
-    pub(super) fn forget_streamed(&mut self) {
+    /// Forgets all copies and constants, at the border of a loop: what is loaded or filled in in an iteration is not there behind it, and the
+    /// other way round it would stay for all of them.
+    pub(super) fn forget_at_border(&mut self) {
         let step = &self.sharded().step;
+        if self.dies() > 1 {
+            let splats: Vec<ValueId> = self.graph().values().filter(|v| self.splats[v.index()]).collect();
+            for v in splats {
+                (0..self.dies()).for_each(|die| self.forget(die, (v, 0)));
+            }
+        }
         for p in self.sharded().streamed.iter().map(|p| *p as usize) {
             let key = (step.graph.inputs[step.state[p].input].value, 0);
             (0..self.dies()).for_each(|die| self.forget(die, key));

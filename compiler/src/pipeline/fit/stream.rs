@@ -14,6 +14,11 @@ fn with(sharded: &ShardedGraph, list: &[Streamable]) -> ShardedGraph {
     ShardedGraph { remat: Vec::new(), reuse: sharded.reuse.or(Some(REUSE)), streamed, ..sharded.clone() }
 }
 
+/// A sharded graph with all that can be streamed.
+pub(super) fn all(sharded: &ShardedGraph) -> ShardedGraph {
+    with(sharded, &partition::streamable(&with(sharded, &[])))
+}
+
 impl Drafting<'_> {
     /// The best split at a price, with all state streamed that can be when that is asked for.
     pub(super) fn solve(&self, price: &Price) -> Solved {
