@@ -318,9 +318,7 @@ fn fit(report: &DoesNotFit, at: Option<Coord>, d: &mut Diagnostic) {
         note.push_str(&format!("\n{} more, {} together", report.others.0, bytes(report.others.1)));
     }
     d.notes = vec![note];
-    if let Some(why) = &report.refused {
-        d.notes.push(format!("the batch cannot be computed in slices one after the other: {}", codes::split(why).1));
-    }
+    d.notes.extend(report.refused.iter().cloned());
     if report.repairs.is_empty() {
         d.help = Some("spread over more dies (`--dies`), take a smaller batch (`--batch`), or a target with more SRAM".into());
         return;

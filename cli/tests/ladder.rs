@@ -1,5 +1,5 @@
 //! Less and less SRAM: values are made again, then state leaves for host memory, at last there is a report with repairs that work. On every
-//! rung that fits, the program trains to the same losses.
+//! rung that fits, the program trains to the same losses, and every repair keeps what it says when it is pasted.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -101,52 +101,145 @@ fn same(got: &[f64], want: &[f64]) -> bool {
     got.len() == want.len() && got.iter().zip(want).all(|(a, b)| (a - b).abs() <= 2e-5 * b.abs().max(1.0))
 }
 
+/// A proposed change of the flags, and what is said of it.
+#[derive(Debug)]
+struct Repair {
+    flags: String,
+    peak: String,
+    microseconds: f64,
+}
+
+/// The repairs of a fit report, as printed.
+fn repairs(refused: &Value) -> Vec<Repair> {
+    let help = refused["error"]["help"].as_str().unwrap();
+    let one = |line: &str| {
+        let (flags, rest) = line.split_once('`')?.1.split_once('`')?;
+        let (peak, time) = rest.strip_prefix(": peak ")?.split_once(", about ")?;
+        let microseconds = time.strip_suffix(" us a step")?.parse().ok()?;
+        Some(Repair { flags: flags.into(), peak: peak.into(), microseconds })
+    };
+    let found: Vec<Repair> = help.lines().filter_map(one).collect();
+    assert!(!found.is_empty() && found.len() == help.lines().count(), "{help}");
+    found
+}
+
+/// Bytes as the report writes them.
+fn size(n: u64) -> String {
+    let (mut v, mut unit) = (n as f64, 0);
+    while v >= 1024.0 {
+        (v, unit) = (v / 1024.0, unit + 1);
+    }
+    format!("{v:.1} {}", ["B", "KiB", "MiB", "GiB"][unit])
+}
+
+impl Ladder<'_> {
+    fn new(dir: &Path) -> Ladder<'_> {
+        Ladder { dir, model: model(dir), weights: weights(dir), data: samples(dir) }
+    }
+
+    /// Less and less SRAM, until nothing fits: the limit and the report.
+    fn refused(&self, mut sram: u64, flags: &[&str], mut fits: impl FnMut(u64, &Value)) -> (String, Value) {
+        for _ in 0..40 {
+            let limit = format!("sram={sram}B");
+            let (code, document) = self.compile(&[flags, &["--set", &limit]].concat());
+            if code != 0 {
+                assert_eq!(code, 5, "{document}");
+                return (limit, document);
+            }
+            fits(sram, &document);
+            sram = sram * 9 / 10;
+        }
+        panic!("it fits into next to nothing");
+    }
+
+    /// Pastes every repair behind the flags that failed: it fits, takes what was said, and trains to the same losses.
+    fn paste(&self, refused: &Value, flags: &[&str], want: &[f64]) -> Vec<Repair> {
+        let all = repairs(refused);
+        assert!(all.windows(2).all(|r| r[0].microseconds <= r[1].microseconds), "the fastest comes first: {all:?}");
+        for r in &all {
+            let (code, document) = self.compile(&flags.iter().copied().chain(r.flags.split(' ')).collect::<Vec<_>>());
+            assert_eq!(code, 0, "`{}` was proposed: {document}", r.flags);
+            assert_eq!(size(document["sram_peak_bytes"].as_u64().unwrap()), r.peak, "`{}`", r.flags);
+            let took = document["estimated_us"].as_f64().unwrap();
+            assert!((took - r.microseconds).abs() < 0.051, "`{}`: {took} instead of {} us", r.flags, r.microseconds);
+            let losses = self.losses();
+            assert!(same(&losses, want), "`{}`: {losses:?} instead of {want:?}", r.flags);
+        }
+        all
+    }
+}
+
+/// Whether one of the repairs has this flag.
+fn proposes(repairs: &[Repair], flag: &str) -> bool {
+    repairs.iter().any(|r| format!("{} ", r.flags).contains(flag))
+}
+
 #[test]
 fn the_way_down_ends_in_repairs_that_work() {
     let dir = tempfile::tempdir().unwrap();
-    let ladder = Ladder { dir: dir.path(), model: model(dir.path()), weights: weights(dir.path()), data: samples(dir.path()) };
+    let ladder = Ladder::new(dir.path());
     let (code, first) = ladder.compile(&[]);
     assert_eq!(code, 0);
     let want = ladder.losses();
     assert!(want.len() == 3 && want[2] < want[0], "{want:?}");
-    let mut sram = first["sram_peak_bytes"].as_u64().unwrap();
+    let peak = first["sram_peak_bytes"].as_u64().unwrap();
     let mut seen: Vec<(u64, u64, u64)> = Vec::new();
-    let refused = loop {
-        sram = sram * 9 / 10;
-        let limit = format!("sram={sram}B");
-        let (code, document) = ladder.compile(&["--set", &limit]);
-        if code != 0 {
-            assert_eq!(code, 5, "{document}");
-            break document;
-        }
+    let (limit, refused) = ladder.refused(peak * 9 / 10, &[], |sram, document| {
         let number = |key: &str| document[key].as_u64().unwrap();
         assert!(number("sram_peak_bytes") <= sram);
         assert!(same(&ladder.losses(), &want), "{sram} bytes: {:?} instead of {want:?}", ladder.losses());
         seen.push((sram, number("values_made_again"), number("streamed_bytes")));
-        assert!(seen.len() < 30, "it fits into next to nothing: {seen:?}");
-    };
+    });
     println!("SRAM, values made again, bytes streamed: {seen:?}");
     let again = seen.iter().position(|r| r.1 > 0);
     let streamed = seen.iter().position(|r| r.2 > 0).expect("state leaves for host memory before nothing helps any more");
     assert!(again.is_some_and(|a| a <= streamed), "{seen:?}");
     assert!(seen[..streamed].iter().all(|r| r.2 == 0));
-    // Every repair is pasted behind the flags that failed.
-    let limit = format!("sram={sram}B");
-    let help = refused["error"]["help"].as_str().unwrap();
-    let repairs: Vec<&str> = help.split('`').skip(1).step_by(2).collect();
-    assert!(!repairs.is_empty(), "{refused}");
-    for repair in repairs {
-        let flags: Vec<&str> = ["--set", &limit].into_iter().chain(repair.split(' ')).collect();
-        let (code, document) = ladder.compile(&flags);
-        assert_eq!(code, 0, "`{repair}` was proposed: {document}");
-        assert!(same(&ladder.losses(), &want), "{repair}");
+    let found = ladder.paste(&refused, &["--set", &limit], &want);
+    for flag in ["--set sram=", "--dies 25 "] {
+        assert!(proposes(&found, flag), "{flag}: {found:?}");
     }
     // Turned off, they are proposed.
     let limit = format!("sram={}B", seen[streamed].0);
     let off = ["--set", &limit, "--stream", "off"];
     let (code, document) = ladder.compile(&off);
     assert_eq!(code, 5);
-    assert!(document["error"]["help"].as_str().unwrap().contains("`--stream auto`"), "{document}");
-    let (code, _) = ladder.compile(&[&off[..], &["--stream", "auto"]].concat());
-    assert_eq!(code, 0);
+    let found = ladder.paste(&document, &off, &want);
+    assert!(proposes(&found, "--stream auto "), "{found:?}");
+}
+
+#[test]
+fn a_step_in_slices_has_repairs_that_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let ladder = Ladder::new(dir.path());
+    let (_, first) = ladder.compile(&[]);
+    let want = ladder.losses();
+    let auto = ["--microbatches", "auto"];
+    let mut slices = Vec::new();
+    let (limit, refused) = ladder.refused(first["sram_peak_bytes"].as_u64().unwrap() / 2, &auto, |sram, document| {
+        slices.push((sram, document["microbatches"].as_u64().unwrap()));
+    });
+    println!("SRAM, microbatches: {slices:?}");
+    assert!(slices.iter().any(|s| s.1 > 1), "{slices:?}");
+    let found = ladder.paste(&refused, &["--microbatches", "auto", "--set", &limit], &want);
+    assert!(proposes(&found, "--set sram=") && proposes(&found, "--dies 25 "), "{found:?}");
+}
+
+#[test]
+fn what_was_turned_off_is_proposed() {
+    let dir = tempfile::tempdir().unwrap();
+    let ladder = Ladder::new(dir.path());
+    let (_, first) = ladder.compile(&["--dies", "2"]);
+    let want = ladder.losses();
+    let half = format!("sram={}B", first["sram_peak_bytes"].as_u64().unwrap() * 3 / 4);
+    for flags in [&["--dies", "1", "--remat", "off", "--stream", "off"][..], &["--dies", "2", "--remat", "off"], &["--stream", "all"]] {
+        let flags = [flags, &["--set", &half]].concat();
+        let (code, document) = ladder.compile(&flags);
+        if code == 0 {
+            continue;
+        }
+        assert_eq!(code, 5, "{document}");
+        let found = ladder.paste(&document, &flags, &want);
+        assert!(!flags.contains(&"--dies") || proposes(&found, "--dies 25 "), "{flags:?}: {found:?}");
+    }
 }

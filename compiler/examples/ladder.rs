@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use girih_compiler::import::stablehlo::{StablehloOptions, import_bytes};
-use girih_compiler::pipeline::{CompileError, CompileOptions, Pipeline};
+use girih_compiler::memory::Repair;
+use girih_compiler::pipeline::{CompileError, CompileOptions, Microbatches, Pipeline};
 use girih_ir::program::{HostUse, Instr, Program};
+use girih_ir::step::TrainStep;
 use girih_ir::target::Target;
 use std::time::Instant;
 
@@ -25,6 +27,25 @@ fn streamed(program: &Program) -> (f64, f64) {
         }
     }
     (state as f64 / 1048576.0, moved as f64 / 1048576.0)
+}
+
+/// What compiling with the flags of a repair gives.
+fn pasted(step: &TrainStep, target: &Target, repair: &Repair) -> String {
+    let (mut target, mut options) = (target.clone(), CompileOptions::default());
+    let words: Vec<&str> = repair.flag.split(' ').collect();
+    for flag in words.chunks(2) {
+        match flag {
+            ["--set", value] => target.set(value).unwrap(),
+            ["--microbatches", n] => options.microbatches = Microbatches::Exactly(n.parse().unwrap()),
+            ["--dies", n] => options.dies = Some(n.parse().unwrap()),
+            other => return format!("{other:?} is not tried"),
+        }
+    }
+    match Pipeline::new(&target, &options).compile(step.clone()) {
+        Ok((_, report)) if (report.sram_peak, report.estimate) == (repair.peak, repair.picoseconds) => "as stated".into(),
+        Ok((_, report)) => format!("ANOTHER PLAN: peak {} bytes, {} ps", report.sram_peak, report.estimate),
+        Err(e) => format!("DOES NOT FIT: {e}"),
+    }
 }
 
 fn main() {
@@ -72,11 +93,7 @@ fn main() {
                         repair.peak as f64 / 1048576.0,
                         repair.picoseconds as f64 * 1e-6
                     );
-                    let Some(set) = repair.flag.strip_prefix("--set ") else { continue };
-                    let mut target = target.clone();
-                    target.set(set).unwrap();
-                    let again = Pipeline::new(&target, &options).compile(step.clone()).is_ok();
-                    println!("  pasted: {}", if again { "fits" } else { "DOES NOT FIT" });
+                    println!("  pasted: {}", pasted(&step, &target, repair));
                 }
                 return;
             }

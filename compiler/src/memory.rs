@@ -75,8 +75,8 @@ pub struct DoesNotFit {
     pub live: Vec<LiveRegion>,
     /// How many smaller ones there are, and their bytes.
     pub others: (usize, u64),
-    /// Why the batch was not cut into slices, when that would have been the next thing to try.
-    pub refused: Option<String>,
+    /// What could not be tried, and why: slices one after the other, replicas side by side.
+    pub refused: Vec<String>,
     /// What would help, best first; each was planned.
     pub repairs: Vec<Repair>,
 }
@@ -85,7 +85,7 @@ impl DoesNotFit {
     /// What is known without a plan: how much would be needed.
     pub fn estimated(need: u64, have: u64) -> Self {
         let at = "an estimate".to_string();
-        DoesNotFit { die: DieId(0), need, have, at, live: Vec::new(), others: (0, 0), refused: None, repairs: Vec::new() }
+        DoesNotFit { die: DieId(0), need, have, at, live: Vec::new(), others: (0, 0), refused: Vec::new(), repairs: Vec::new() }
     }
 }
 
@@ -338,7 +338,7 @@ fn report(schedule: &Schedule, stream: &[u32], live: &[Live], die: usize, need: 
         at,
         live: largest.iter().map(region).collect(),
         others: (rest.len(), rest.iter().map(|l| l.bytes).sum()),
-        refused: None,
+        refused: Vec::new(),
         repairs: Vec::new(),
     }
 }

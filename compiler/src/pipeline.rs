@@ -188,7 +188,7 @@ pub struct CompileReport {
     pub remat: usize,
     /// How many state tensors stay in host memory between their uses.
     pub streamed: usize,
-    /// Into how many slices the batch was cut because it did not fit otherwise; 0 when it was not.
+    /// Into how many slices the batch was cut, because it was asked for or did not fit otherwise; 0 when it was not.
     pub microbatches: usize,
 }
 
@@ -215,6 +215,8 @@ pub struct Pipeline<'a> {
     options: &'a CompileOptions,
     observe: Box<dyn FnMut(&'static str, Level<'_>) + 'a>,
     report: CompileReport,
+    /// What could not be tried so far, and why.
+    refused: Vec<String>,
 }
 
 impl std::fmt::Debug for Pipeline<'_> {
@@ -257,7 +259,7 @@ const MANY_DIES: usize = 100;
 impl<'a> Pipeline<'a> {
     /// A pipeline for a target.
     pub fn new(target: &'a Target, options: &'a CompileOptions) -> Self {
-        Pipeline { target, options, observe: Box::new(|_, _| {}), report: CompileReport::default() }
+        Pipeline { target, options, observe: Box::new(|_, _| {}), report: CompileReport::default(), refused: Vec::new() }
     }
 
     /// Calls `observe` with the name of each pass and the level that it made.
@@ -277,7 +279,7 @@ impl<'a> Pipeline<'a> {
     pub fn compile(mut self, step: TrainStep) -> Result<(Program, CompileReport), CompileError> {
         if let Some((one, replicas, local)) = self.replicate(&step)? {
             let options = CompileOptions { replicas: ReplicaOption::Off, ..self.options.clone() };
-            let inner = Pipeline { target: &one, options: &options, observe: self.observe, report: self.report };
+            let inner = Pipeline { target: &one, options: &options, observe: self.observe, report: self.report, refused: Vec::new() };
             let (mut program, report) = inner.compile(local)?;
             program.replicas = Some(Box::new(replicas));
             return Ok((program, report));
@@ -301,19 +303,19 @@ impl<'a> Pipeline<'a> {
             return if auto { Ok(None) } else { Err(slices::Refusal::Packages { target: self.target.name.clone() }.into()) };
         };
         let Some(batch) = slices::batch(step) else {
-            return if auto { Ok(None) } else { Err(slices::Refusal::NoBatch.into()) };
+            return if auto { self.as_one(&slices::Refusal::NoBatch) } else { Err(slices::Refusal::NoBatch.into()) };
         };
         let grid = slices::grid((rows as usize, cols as usize), batch, wanted);
         let Some((rows, cols)) = grid.filter(|(r, c)| !auto || r * c * 2 > (rows * cols) as usize) else {
-            let parts = wanted.unwrap_or_default();
-            return if auto { Ok(None) } else { Err(slices::Refusal::Indivisible { batch, parts }.into()) };
+            let refusal = slices::Refusal::Indivisible { batch, parts: wanted.unwrap_or((rows * cols) as usize) };
+            return if auto { self.as_one(&refusal) } else { Err(refusal.into()) };
         };
         let start = Instant::now();
         let before = step.graph.nodes().len();
         let plain = TrainStep { graph: canonicalize::canonicalize(&without_shards(&step.graph, true)).0, ..step.clone() };
         let local = match slices::replicated(&plain, rows, cols) {
             Ok(local) => local,
-            Err(_) if auto => return Ok(None),
+            Err(refusal) if auto => return self.as_one(&refusal),
             Err(refusal) => return Err(refusal.into()),
         };
         let one = self.target.replica(rows as u32, cols as u32)?;
@@ -323,6 +325,14 @@ impl<'a> Pipeline<'a> {
         self.report.passes.push(PassReport { name: "replicate", seconds, before, after, summary });
         let replicas = Replicas { machine: self.target.clone(), rows, cols, inputs: local.inputs, outputs: local.outputs };
         Ok(Some((one, replicas, local.step)))
+    }
+
+    /// Many dies are planned as one mesh, for the step cannot run in replicas.
+    fn as_one<T>(&mut self, refusal: &slices::Refusal) -> Result<Option<T>, CompileError> {
+        let summary = format!("no replicas, all dies are planned as one: {refusal}");
+        self.report.passes.push(PassReport { name: "replicate", seconds: 0.0, before: 0, after: 0, summary: summary.clone() });
+        self.refused.push(summary);
+        Ok(None)
     }
 
     /// The step with its batch in slices, one after the other.
@@ -339,6 +349,7 @@ impl<'a> Pipeline<'a> {
     /// The passes on the tensor graph: canonicalize, optimize, precision, fuse.
     pub fn rewrite(&mut self, step: TrainStep) -> Result<TrainStep, CompileError> {
         let parts = if let Microbatches::Exactly(parts) = self.options.microbatches { Some(parts) } else { None };
+        self.report.microbatches = parts.unwrap_or(0);
         self.rewrite_in(step, parts)
     }
 

@@ -63,8 +63,9 @@ pub enum Refusal {
     },
     /// A sum over the batch is needed before the slices are through.
     #[error(
-        "E0834: {value} ({origin}) needs a sum over the whole batch before the slices are through, as a batch norm does: slices that run \
-         one after the other cannot give it"
+        "E0834: {value} ({origin}) needs a sum over the whole batch before the slices are through, as a batch norm does, or a loss that is \
+         divided by a sum: slices that run one after the other would give other results; compute the batch at once (`--microbatches off`), or \
+         side by side on several packages (`--replicas`)"
     )]
     Phases {
         /// The value that needs it.

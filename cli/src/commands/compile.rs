@@ -204,6 +204,7 @@ impl Compile {
     fn document(&self, compiled: &Compiled, written: Option<(&Path, u64)>) -> Value {
         let mut d = summary::document(&compiled.program);
         d["passes"] = passes_document(&compiled.report);
+        d["estimated_us"] = json!(compiled.report.estimate as f64 * 1e-6);
         d["values_made_again"] = json!(compiled.report.remat);
         d["microbatches"] = json!(compiled.report.microbatches.max(1));
         d["checked"] = super::check::stats(&compiled.program.stats());

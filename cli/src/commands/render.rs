@@ -65,7 +65,7 @@ mod tests {
             at: "%12 = dot_general fc1".into(),
             live: vec![region("fc1.weight", 400 << 20, true), region("%12 (dot_general)", 9 << 20, false)],
             others: (12, 77 << 10),
-            refused: None,
+            refused: vec!["no slices of the batch: E0830: the step has no batch".into()],
             repairs: vec![Repair { flag: "--dies 25".into(), peak: 400 << 20, picoseconds: 12_300_000 }],
         });
         let error = Error::DoesNotFit { report, at: Some(girih_ir::target::Coord::new(0, 3)) };

@@ -43,7 +43,7 @@ impl Pipeline<'_> {
             Ok(plan) => return Ok(plan),
             Err(failed) => failed,
         };
-        let (mut best, mut parts, mut refused) = (step, None, None);
+        let (mut best, mut parts, mut refused) = (step, None, std::mem::take(&mut self.refused));
         let cut = source.filter(|_| self.options.microbatches == Microbatches::Auto);
         let cuts = cuts(&cut.map_or(Vec::new(), slices::counts), failed.report.need, failed.report.have);
         let mut far = false;
@@ -56,7 +56,7 @@ impl Pipeline<'_> {
             let sliced = match self.rewrite_in(source.clone(), Some(n)) {
                 Ok(sliced) => sliced,
                 Err(CompileError::Slices(refusal)) => {
-                    refused = Some(refusal.to_string());
+                    refused.push(format!("no slices of the batch: {refusal}"));
                     break;
                 }
                 Err(e) => return Err(e),
@@ -76,7 +76,7 @@ impl Pipeline<'_> {
         }
         let mut report = match self.explain(failed)? {
             Ok(plan) => {
-                self.report.microbatches = parts.unwrap_or(0);
+                self.report.microbatches = parts.unwrap_or(self.report.microbatches);
                 return Ok(plan);
             }
             Err(report) => report,
