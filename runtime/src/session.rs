@@ -71,6 +71,8 @@ pub struct Session {
     program: Program,
     team: Team,
     machine: Machine,
+    /// Where the state lies in the machine.
+    shards: Vec<Vec<StateShard>>,
     /// The host tensors of the program, of all replicas together.
     tensors: Vec<HostTensor>,
     hosts: Hosts,
@@ -103,23 +105,46 @@ impl Session {
         Session::of(program.into_inner(), options)
     }
 
+    /// A session that runs each die by itself, and brings every message from memory to memory. It gives the same bits as one made by
+    /// [`new`](Self::new), more slowly.
+    pub fn die_by_die(program: Verified<Program>, options: RuntimeOptions) -> Result<Self, RuntimeError> {
+        Session::with(program.into_inner(), options, false)
+    }
+
     /// A session of a program that need not have passed the checker: wrong programs give wrong results or errors, never undefined behavior.
     pub(crate) fn of(program: Program, options: RuntimeOptions) -> Result<Self, RuntimeError> {
+        Session::with(program, options, true)
+    }
+
+    /// `together`: the streams of several dies are woven into one if that is possible.
+    pub(crate) fn with(program: Program, options: RuntimeOptions, together: bool) -> Result<Self, RuntimeError> {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let threads = if options.threads == 0 { cores() } else { options.threads };
         let isa = options.isa.unwrap_or_else(Isa::detect).usable();
         let dies = program.dies.len() * program.replica_count();
         let alone = dies == 1 && program.channels.is_empty();
-        let team = Team::new(if alone { threads } else { threads.min(dies) })?;
-        let machine = match alone {
-            true => Machine::Host(HostMachine::new(&program, &team, isa)?),
-            false => Machine::Mesh(MeshMachine::new(&program, &team, isa)?),
+        let woven = if together && !alone { machine::weave(&program) } else { None };
+        let team = Team::new(if alone || woven.is_some() { threads } else { threads.min(dies) })?;
+        let mut shards = program.state.clone();
+        let mut machine = None;
+        if let Some(woven) = woven {
+            let kept = woven.program.state.clone();
+            // What does not fit the team runs die by die.
+            if let Ok(host) = HostMachine::woven(woven, &team, isa) {
+                shards = kept;
+                machine = Some(Machine::Host(host));
+            }
+        }
+        let machine = match machine {
+            Some(machine) => machine,
+            None if alone => Machine::Host(HostMachine::new(&program, &team, isa)?),
+            None => Machine::Mesh(MeshMachine::new(&program, &team, isa)?),
         };
         let whole = |h: &HostTensor| HostTensor { ty: program.host_type(h.usage, &h.ty), ..h.clone() };
         let tensors: Vec<HostTensor> = program.host.iter().map(whole).collect();
         let hosts = Hosts::new(&tensors, &program.stored());
         let set = vec![false; program.step.state.len()];
-        Ok(Session { program, team, machine, tensors, hosts, set, lost: false })
+        Ok(Session { program, team, machine, shards, tensors, hosts, set, lost: false })
     }
 
     /// The program.
@@ -205,7 +230,7 @@ impl Session {
     }
 
     fn shards(&self, index: usize) -> &[StateShard] {
-        self.program.state.get(index).map_or(&[], Vec::as_slice)
+        self.shards.get(index).map_or(&[], Vec::as_slice)
     }
 
     fn unset(&self, name: &str, expected: &TensorType) -> RuntimeError {

@@ -1,8 +1,9 @@
 //! Executes programs.
 //!
-//! A program of one die without channels runs in host mode, where a team of threads shares every instruction ([`team`]); every other program
-//! runs in mesh mode, where threads share out dies ([`mesh`]). Both prepare each instruction once ([`task`]) and run it by the same
-//! kernel calls ([`execute`]), so one die gives the same bits in either mode.
+//! A program of one die without channels runs in host mode, where a team of threads shares every instruction ([`team`]). The streams of several
+//! dies are woven into one such program where that is possible ([`mod@weave`]); where it is not, they run in mesh mode, where threads share
+//! out dies ([`mesh`]). Both modes prepare each instruction once ([`task`]) and run it by the same kernel calls ([`execute`]), so the bits are the
+//! same in either.
 
 mod barrier;
 mod clock;
@@ -20,6 +21,7 @@ mod strided;
 mod task;
 mod team;
 mod views;
+mod weave;
 
 pub use clock::{Clock, Span};
 pub use deadlock::{Blocked, Cause, Deadlock};
@@ -30,6 +32,7 @@ pub(crate) use mesh::MeshMachine;
 pub(crate) use sram::Sram;
 pub(crate) use strided::{copy, part_of};
 pub(crate) use team::{HostMachine, Team};
+pub(crate) use weave::weave;
 
 /// The text of a panic.
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {

@@ -16,6 +16,7 @@ use super::sram::{Access, Lease, Sram, Timetable};
 use super::strided;
 use super::task::{self, Programs, Task, Work};
 use super::views::{self, Motion};
+use super::weave::Woven;
 use crate::error::RuntimeError;
 use crate::session::CancelToken;
 use girih_ir::axes::Box as Part;
@@ -97,6 +98,8 @@ pub struct HostMachine {
     isa: Isa,
     /// Operands that are packed before a loop.
     packed: usize,
+    /// The die and instruction that each instruction is of, when the stream was woven from those of several dies.
+    origin: Vec<(u32, u32)>,
 }
 
 impl HostMachine {
@@ -111,6 +114,7 @@ impl HostMachine {
             benches: (0..team.threads()).map(|_| Mutex::new(Bench::new())).collect(),
             isa,
             packed: 0,
+            origin: Vec::new(),
         };
         let mut programs = Programs::default();
         let stream = program.streams.get(code.stream.index()).map_or(&[][..], Vec::as_slice);
@@ -139,6 +143,12 @@ impl HostMachine {
             }
         }
         Ok(machine)
+    }
+
+    /// Prepares the stream that was woven from those of several dies.
+    pub fn woven(woven: Woven, team: &Team, isa: Isa) -> Result<Self, RuntimeError> {
+        let machine = HostMachine::new(&woven.program, team, isa)?;
+        Ok(HostMachine { origin: woven.origin, ..machine })
     }
 
     /// Adds the packing of the right operand of a product, part by part: each thread packs what its part will need. Returns the places of
@@ -232,13 +242,14 @@ impl HostMachine {
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
             false
         };
-        let (rows, benches, isa) = (&self.rows, &self.benches, self.isa);
+        let (rows, benches, isa, origin) = (&self.rows, &self.benches, self.isa, &self.origin);
         let run = |thread: usize, row: usize, access: Access<'_>| {
             let (index, jobs) = &rows[row];
-            let place = || Place::new(program, 0, *index as usize).to_string();
+            let (die, at) = place_of(origin, *index);
+            let place = || Place::new(program, die, at).to_string();
             let mut bench = benches[thread].lock().unwrap_or_else(PoisonError::into_inner);
             let work = || catch_unwind(AssertUnwindSafe(|| run_job(&jobs[thread], access, hosts, isa, &mut bench)));
-            let done = timed(clock.map(|c| (c, thread)), 0, *index as usize, work);
+            let done = timed(clock.map(|c| (c, thread)), die, at, work);
             match done {
                 Ok(Ok(())) => true,
                 Ok(Err(Trouble::Kernel(source))) => fail(RuntimeError::Instruction { place: place(), source }),
@@ -249,7 +260,8 @@ impl HostMachine {
             }
         };
         let again = |row: usize| {
-            let place = || Place::new(program, 0, rows[row].0 as usize).to_string();
+            let (die, at) = place_of(origin, rows[row].0);
+            let place = || Place::new(program, die, at).to_string();
             !cancel.is_cancelled() || fail(RuntimeError::Interrupted { place: place() })
         };
         if !self.table.play(&mut self.sram, team, &run, &again) {
@@ -264,6 +276,11 @@ impl std::fmt::Debug for HostMachine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "HostMachine({} instructions, {} barriers, {:?})", self.rows.len(), self.barriers(), self.sram)
     }
+}
+
+/// The die and the instruction that an instruction is of.
+fn place_of(origin: &[(u32, u32)], index: u32) -> (usize, usize) {
+    origin.get(index as usize).map_or((0, index as usize), |(die, i)| (*die as usize, *i as usize))
 }
 
 /// The lease of the one region of a loop's instruction.

@@ -29,7 +29,9 @@ impl<'p> Scalars<'p> {
     pub(super) fn of(program: &'p Program, stream: &Stream, start: usize, end: usize, trips: u64, index: Option<&Region>) -> Scalars<'p> {
         let mut known = Scalars { program, trips: trips as usize, values: BTreeMap::new() };
         for (line, depth) in stream.lines[..start].iter().zip(&stream.depths) {
+            let copied = known.copied(&line.instr).filter(|_| *depth == 0);
             known.forget(line);
+            known.values.extend(copied.into_iter().flatten());
             if let Some((key, value)) = constant(program, &line.instr).filter(|_| *depth == 0) {
                 known.values.insert(key, vec![value; known.trips]);
             }
@@ -64,9 +66,18 @@ impl<'p> Scalars<'p> {
     /// Goes on behind a line of the loop.
     pub(super) fn pass(&mut self, line: &Line) {
         let made = constant(self.program, &line.instr).map(|(key, value)| vec![(key, vec![value; self.trips])]);
-        let made = made.or_else(|| self.made(&line.instr));
+        let made = made.or_else(|| self.made(&line.instr)).or_else(|| self.copied(&line.instr));
         self.forget(line);
         self.values.extend(made.into_iter().flatten());
+    }
+
+    /// What the copy of one scalar, of whatever type, sets.
+    fn copied(&self, instr: &Instr) -> Option<Vec<(Key, Vec<i64>)>> {
+        let Instr::Copy { out, input } = instr else { return None };
+        let fits = out.elements() == 1 && input.elements() == 1 && out.dtype.size() == input.dtype.size();
+        let at = self.values.iter().filter(|((at, dtype), _)| fits && *at == input.offset && dtype.size() == out.dtype.size());
+        let list: Vec<(Key, Vec<i64>)> = at.map(|((_, dtype), list)| ((out.offset, *dtype), list.clone())).collect();
+        (!list.is_empty()).then_some(list)
     }
 
     fn made(&self, instr: &Instr) -> Option<Vec<(Key, Vec<i64>)>> {

@@ -1,0 +1,113 @@
+//! The regions of an instruction, to be changed.
+
+use girih_ir::program::{Instr, Region};
+
+/// The regions that it reads, in the order of [`Instr::reads`]. The running operand of `recv_add` counts as written.
+pub fn reads_mut(instr: &mut Instr) -> Vec<&mut Region> {
+    match instr {
+        Instr::Gemm { a, b, .. } => vec![a, b],
+        Instr::Conv { lhs, rhs, .. } => vec![lhs, rhs],
+        Instr::Map { ins, .. } | Instr::Sort { ins, .. } | Instr::Random { ins, .. } | Instr::Concat { ins, .. } => {
+            ins.iter_mut().collect()
+        }
+        Instr::Reduce { input, .. }
+        | Instr::ArgReduce { input, .. }
+        | Instr::ReduceWindow { input, .. }
+        | Instr::Scan { input, .. }
+        | Instr::TopK { input, .. }
+        | Instr::AllReduce { input, .. }
+        | Instr::Copy { input, .. } => vec![input],
+        Instr::SelectScatter { input, source, .. } => vec![input, source],
+        Instr::Gather { operand, indices, .. } => vec![operand, indices],
+        Instr::Scatter { operand, indices, updates, .. } => vec![operand, indices, updates],
+        Instr::DynamicSlice { operand, starts, .. } => std::iter::once(operand).chain(starts).collect(),
+        Instr::DynamicUpdateSlice { operand, update, starts, .. } => [operand, update].into_iter().chain(starts).collect(),
+        Instr::Pad { input, fill, .. } => vec![input, fill],
+        Instr::Send { region, .. } | Instr::Store { region, .. } => vec![region],
+        Instr::Loop { carries, .. } => carries.iter_mut().collect(),
+        Instr::ExitUnless { predicate } => vec![predicate],
+        _ => vec![],
+    }
+}
+
+/// The regions that it writes, in the order of [`Instr::writes`].
+pub fn writes_mut(instr: &mut Instr) -> Vec<&mut Region> {
+    match instr {
+        Instr::Map { outs, .. } | Instr::Sort { outs, .. } => outs.iter_mut().collect(),
+        Instr::TopK { values, positions, .. } => vec![values, positions],
+        Instr::Gemm { out, .. }
+        | Instr::Conv { out, .. }
+        | Instr::Reduce { out, .. }
+        | Instr::ArgReduce { out, .. }
+        | Instr::ReduceWindow { out, .. }
+        | Instr::SelectScatter { out, .. }
+        | Instr::Gather { out, .. }
+        | Instr::Scatter { out, .. }
+        | Instr::DynamicSlice { out, .. }
+        | Instr::DynamicUpdateSlice { out, .. }
+        | Instr::Scan { out, .. }
+        | Instr::Random { out, .. }
+        | Instr::Copy { out, .. }
+        | Instr::Pad { out, .. }
+        | Instr::Concat { out, .. }
+        | Instr::Fill { out, .. }
+        | Instr::Constant { out, .. }
+        | Instr::Iota { out, .. }
+        | Instr::Recv { out, .. }
+        | Instr::RecvAdd { out, .. }
+        | Instr::AllReduce { out, .. }
+        | Instr::Load { out, .. } => vec![out],
+        Instr::Loop { index, .. } => index.iter_mut().collect(),
+        _ => vec![],
+    }
+}
+
+/// The instruction with all its regions so many bytes further on.
+pub fn moved(instr: &Instr, by: u64) -> Instr {
+    let mut instr = instr.clone();
+    reads_mut(&mut instr).into_iter().for_each(|r| r.offset += by);
+    writes_mut(&mut instr).into_iter().for_each(|r| r.offset += by);
+    instr
+}
+
+/// Dimensions that are walked, outermost in memory first: extent and stride. `None` when elements repeat or run backwards.
+fn walk(region: &Region) -> Option<Vec<(usize, usize)>> {
+    let kept = (0..region.dims.len()).filter(|d| region.dims[*d] > 1);
+    let order: Vec<usize> = kept.clone().collect();
+    let mut sorted = order.clone();
+    sorted.sort_by_key(|d| std::cmp::Reverse(region.strides[*d]));
+    order.iter().all(|d| region.strides[*d] > 0).then(|| {
+        let rank = |d: &usize| order.iter().position(|o| o == d).unwrap_or(0);
+        sorted.iter().map(|d| (rank(d), region.dims[*d])).collect()
+    })
+}
+
+/// Whether a copy between the two keeps the order of the bytes.
+pub fn same_order(a: &Region, b: &Region) -> bool {
+    if a.dtype != b.dtype {
+        return false;
+    }
+    let dense = |r: &Region| {
+        let mut next = 1i64;
+        r.dims.iter().zip(&r.strides).rev().filter(|(n, _)| **n > 1).all(|(n, s)| {
+            let fits = *s == next;
+            next *= *n as i64;
+            fits
+        })
+    };
+    let walks = walk(a).zip(walk(b)).is_some_and(|(x, y)| x == y);
+    a.elements() == b.elements() && (walks || (dense(a) && dense(b)))
+}
+
+/// A region with the extents of another that shows the same elements in the same order; `None` when only the extents of 1 may differ and do not.
+pub fn reshaped(region: &Region, like: &Region) -> Option<Region> {
+    let kept = |r: &Region| (0..r.dims.len()).filter(|d| r.dims[*d] != 1).collect::<Vec<_>>();
+    let (from, to) = (kept(region), kept(like));
+    if from.len() != to.len() || from.iter().zip(&to).any(|(f, t)| region.dims[*f] != like.dims[*t]) {
+        return None;
+    }
+    let mut strides = like.strides.clone();
+    strides.iter_mut().for_each(|s| *s = 1);
+    to.iter().zip(&from).for_each(|(t, f)| strides[*t] = region.strides[*f]);
+    Some(Region { dims: like.dims.clone(), strides, ..region.clone() })
+}

@@ -1,0 +1,122 @@
+//! Woven programs do what the dies do, and less of it.
+
+use super::weave;
+use crate::session::{Inputs, RuntimeOptions, Session};
+use crate::testing::{Builder, at, deadlocked, gemm, halo, literal, partial_sums, relu_mul_add, wait, weights};
+use girih_ir::axes::{Box as Part, full_box};
+use girih_ir::literal::Literal;
+use girih_ir::program::instr::Queue;
+use girih_ir::program::{Instr, PortId, Program, Region};
+use girih_ir::scalar::Monoid;
+use girih_ir::target::Direction;
+use girih_ir::types::Dims;
+use std::collections::BTreeMap;
+
+/// Outputs of three steps and the state behind them.
+fn trajectory(program: &Program, threads: usize, together: bool) -> Vec<BTreeMap<String, Literal>> {
+    let mut s = Session::with(program.clone(), RuntimeOptions { threads, isa: None }, together).unwrap();
+    s.init(&weights(program)).unwrap();
+    let inputs: Inputs = s.inputs().iter().map(|(n, ty)| (n.to_string(), literal(7, &ty.shape))).collect();
+    let mut all: Vec<_> = (0..3).map(|_| s.run(&inputs).unwrap()).collect();
+    all.push(s.all_state().unwrap());
+    all
+}
+
+fn check(program: &Program) -> Vec<Instr> {
+    let want = trajectory(program, 1, false);
+    for threads in [1, 2, 3, 8] {
+        assert_eq!(trajectory(program, threads, true), want, "{threads} threads");
+    }
+    weave(program).expect("the streams are understood").program.streams.swap_remove(0)
+}
+
+fn count(stream: &[Instr], name: &str) -> usize {
+    stream.iter().filter(|i| i.name() == name).count()
+}
+
+const M: usize = 6;
+const N: usize = 32;
+
+/// Two rows of two dies do the same: each die has half of the columns of `h` and half of the rows of `w`. In a loop the two of a row exchange their
+/// halves, multiply, and carry what becomes of it; behind it, each adds what the other has. `spoil`: the second row changes its `h` first.
+fn recurrence(spoil: bool) -> Program {
+    let mut b = Builder::new(2, 2);
+    let half = N / 2;
+    let bytes = |n: usize| (n as u64 * 4).next_multiple_of(64);
+    let h = 0;
+    let w = h + bytes(M * half);
+    let all = w + bytes(half * N);
+    let t = all + bytes(M * N);
+    let part = |p: usize| Region { strides: [N as i64, 1].into_iter().collect(), ..at(all + (p * half * 4) as u64, &[M, half]) };
+    let columns = |p: usize| -> Part { [0..M, p * half..(p + 1) * half].into_iter().collect() };
+    let rows = |p: usize| -> Part { [p * half..(p + 1) * half, 0..N].into_iter().collect() };
+    b.state("h", &[M, N], (0..4).map(|d| (d as u32, columns(d % 2), at(h, &[M, half]))).collect());
+    b.state("w", &[N, N], (0..4).map(|d| (d as u32, rows(d % 2), at(w, &[half, N]))).collect());
+    let y = b.output("y", &[M, half]);
+    let f = b.fused(relu_mul_add());
+    let dims = Dims::from_slice(&[M, half]);
+    let square = |out: u64, input: u64| Instr::Map {
+        program: f,
+        loops: dims.clone(),
+        cols: 0,
+        origin: Dims::from_slice(&[0, 0]),
+        ins: vec![at(input, &[M, half]), at(input, &[M, half])],
+        outs: vec![at(out, &[M, half])],
+    };
+    let dies = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(r, c)| b.die_id(r, c));
+    let across = [0, 1, 2, 3].map(|d: usize| b.channel(dies[d], dies[d ^ 1], 1));
+    for d in 0..4 {
+        let p = d % 2;
+        let side = if p == 0 { Direction::East } else { Direction::West };
+        let mut stream = Vec::new();
+        if spoil && d >= 2 {
+            stream.push(square(h, h));
+        }
+        stream.extend([
+            Instr::Loop { trips: Some(3), index: None, carries: vec![at(h, &[M, half])] },
+            Instr::Send { port: PortId(0), region: at(h, &[M, half]) },
+            Instr::Copy { out: part(p), input: at(h, &[M, half]) },
+            Instr::Recv { port: PortId(0), out: part(1 - p) },
+            wait(Queue::In(side), 1),
+            gemm(at(t, &[M, half]), at(all, &[M, N]), at(w, &[half, N])),
+            wait(Queue::Out(side), 1),
+            square(h, t),
+            Instr::EndLoop,
+            Instr::Send { port: PortId(0), region: at(t, &[M, half]) },
+            Instr::RecvAdd { port: PortId(0), out: at(h, &[M, half]), monoid: Monoid::Sum },
+            wait(Queue::In(side), 1),
+        ]);
+        if d == 3 {
+            stream.push(Instr::Store { host: y, part: full_box(&[M, half]), region: at(h, &[M, half]) });
+        }
+        stream.push(Instr::End);
+        b.die(dies[d], t + bytes(M * half), &[across[d]], &[across[d ^ 1]], stream);
+    }
+    b.program
+}
+
+#[test]
+fn dies_that_do_the_same_do_it_once() {
+    let stream = check(&recurrence(false));
+    assert_eq!((count(&stream, "gemm"), count(&stream, "loop")), (2, 1), "{stream:#?}");
+    assert_eq!(count(&stream, "map"), 4, "one in the loop and one behind it for each half");
+    assert!(count(&stream, "copy") <= 6, "{stream:#?}");
+}
+
+#[test]
+fn dies_that_only_look_alike_are_told_apart() {
+    let stream = check(&recurrence(true));
+    assert_eq!((count(&stream, "gemm"), count(&stream, "loop")), (4, 1), "{stream:#?}");
+}
+
+#[test]
+fn messages_are_read_where_they_are() {
+    let stream = check(&partial_sums(16, 24, 40));
+    assert_eq!((count(&stream, "copy"), count(&stream, "map")), (0, 1));
+    check(&halo());
+}
+
+#[test]
+fn what_has_no_end_is_not_woven() {
+    assert!(weave(&deadlocked()).is_none());
+}
