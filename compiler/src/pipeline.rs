@@ -499,4 +499,67 @@ mod tests {
         let verified = girih_ir::check::check(program).unwrap();
         assert!(verified.stats().peak_sram <= 3 << 20);
     }
+
+    /// Products with weights of their own, whose results are all needed again; each row of the batch by itself.
+    fn layers(count: usize) -> TrainStep {
+        let mut g = Graph::new("layers");
+        let ty = || TensorType::new(DType::F32, [64usize, 64]);
+        let x = g.input("x", ty(), Role::Data);
+        let weights: Vec<ValueId> = (0..count).map(|i| g.input(format!("w{i}"), ty(), Role::Param)).collect();
+        let mut values = vec![x];
+        for w in &weights {
+            let next = g.add(Op::DotGeneral(DotGeneral::matmul(2, 0, 0)), &[values[values.len() - 1], *w]).unwrap();
+            values.push(next);
+        }
+        let y = values.iter().rev().skip(1).fold(values[count], |y, v| g.binary(girih_ir::scalar::BinaryFn::Mul, y, *v));
+        g.output("y", y);
+        TrainStep::inference(g)
+    }
+
+    /// The options and the target with the flags of a repair.
+    fn pasted(flags: &str, target: &Target, options: &CompileOptions) -> (Target, CompileOptions) {
+        let (mut target, mut options) = (target.clone(), options.clone());
+        for flag in flags.split(' ').collect::<Vec<_>>().chunks(2) {
+            match flag {
+                ["--set", value] => target.set(value).unwrap(),
+                ["--microbatches", n] => options.microbatches = Microbatches::Exactly(n.parse().unwrap()),
+                ["--dies", n] => options.dies = Some(n.parse().unwrap()),
+                ["--remat", "auto"] => options.remat = true,
+                ["--stream", "auto"] => options.stream = Stream::Auto,
+                other => panic!("{other:?}"),
+            }
+        }
+        (target, options)
+    }
+
+    #[test]
+    fn repairs_keep_what_they_say() {
+        let (step, mut seen) = (layers(6), Vec::new());
+        let off = CompileOptions {
+            dies: Some(1),
+            remat: false,
+            stream: Stream::Off,
+            microbatches: Microbatches::Off,
+            ..CompileOptions::default()
+        };
+        let sliced = CompileOptions { dies: Some(2), ..CompileOptions::default() };
+        for (options, sizes) in [(off, [150, 60]), (sliced, [24, 12])] {
+            for kib in sizes {
+                let mut target = Target::builtin("dojo-tile").unwrap();
+                target.set(&format!("sram={kib}KiB")).unwrap();
+                let Err(CompileError::Fit(report)) = compile(step.clone(), &target, &options) else { continue };
+                assert!(!report.repairs.is_empty() && report.need > target.sram_bytes() && !report.live.is_empty(), "{report:?}");
+                for repair in &report.repairs {
+                    let (target, options) = pasted(&repair.flag, &target, &options);
+                    let (program, done) = compile(step.clone(), &target, &options).unwrap_or_else(|e| panic!("`{}`: {e}", repair.flag));
+                    assert_eq!((done.sram_peak, done.estimate), (repair.peak, repair.picoseconds), "`{}`", repair.flag);
+                    girih_ir::check::check(program).unwrap();
+                    seen.push(repair.flag.clone());
+                }
+            }
+        }
+        for flag in ["--set sram=", "--dies 25", "--microbatches "] {
+            assert!(seen.iter().any(|s| s.contains(flag)), "{flag}: {seen:?}");
+        }
+    }
 }

@@ -107,7 +107,11 @@ impl Scheduler<'_> {
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::Constant(_) | Op::Iota(_)) => self.outside(),
             // A constant that a mesh fills in is there for its reader only.
             TaskKind::Compute { node, .. } if self.splats[node.index()] => {
-                if self.placed.dies.len() > 1 { self.before_reader(i) } else { self.outside() }
+                if self.placed.dies.len() > 1 {
+                    self.before_reader(i)
+                } else {
+                    self.outside()
+                }
             }
             // A combination over replicas is issued as soon as its operand is there: it takes long, and the engine goes on meanwhile.
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::AllReduce(_)) => inputs.max(outputs),
