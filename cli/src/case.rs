@@ -21,6 +21,9 @@ const STEP: &str = "train_step.mlir";
 #[derive(Debug, Deserialize)]
 struct Manifest {
     inputs: Vec<Port>,
+    /// The inputs that the function has, when lowering dropped some that are not used.
+    #[serde(default)]
+    kept_inputs: Option<Vec<usize>>,
     #[serde(default)]
     labels: Vec<Port>,
     outputs: Vec<Port>,
@@ -105,15 +108,22 @@ impl Case {
 
     /// What the program calls the inputs, in order, and the labels behind them.
     fn ports(&self) -> impl Iterator<Item = (String, &Port)> {
-        let name = |(index, port): (usize, &Port)| if self.lowered { format!("arg{index}") } else { port.name.clone() };
+        let name = |index: usize, port: &Port| {
+            if self.lowered { self.position(index).map(|at| format!("arg{at}")) } else { Some(port.name.clone()) }
+        };
         let all = self.manifest.inputs.iter().chain(&self.manifest.labels);
-        all.enumerate().map(move |(index, port)| (name((index, port)), port))
+        all.enumerate().filter_map(move |(index, port)| Some((name(index, port)?, port)))
+    }
+
+    /// Where the function has an input of the list; `None` when lowering dropped it.
+    fn position(&self, input: usize) -> Option<usize> {
+        self.manifest.kept_inputs.as_ref().map_or(Some(input), |kept| kept.iter().position(|k| *k == input))
     }
 
     /// Which inputs and outputs are carried, by position: `arg0`, `out3`.
     pub fn carried(&self) -> Vec<(String, String)> {
         let fed = self.manifest.outputs.iter().enumerate().filter_map(|(o, port)| Some((port.feeds_input?, o)));
-        fed.map(|(i, o)| (format!("arg{i}"), format!("out{o}"))).collect()
+        fed.filter_map(|(i, o)| Some((format!("arg{}", self.position(i)?), format!("out{o}")))).collect()
     }
 
     /// Operations of a step that the algorithm needs, if the case says.

@@ -129,9 +129,9 @@ mod tests {
     /// exp(x) of rows, the element of each at an index, and the gradient of that.
     fn label_loss(combiner: Combiner, onto: Option<f64>) -> Graph {
         let mut g = Graph::new("label");
-        let x = g.input("x", TensorType::new(DType::F32, &[6, 5, 9]), Role::Data);
-        let at = g.input("at", TensorType::new(DType::I32, &[6, 5, 1, 1]), Role::Data);
-        let weight = g.input("w", TensorType::new(DType::F32, &[6, 5, 1]), Role::Data);
+        let x = g.input("x", TensorType::new(DType::F32, [6, 5, 9]), Role::Data);
+        let at = g.input("at", TensorType::new(DType::I32, [6, 5, 1, 1]), Role::Data);
+        let weight = g.input("w", TensorType::new(DType::F32, [6, 5, 1]), Role::Data);
         let y = g.unary(UnaryFn::Exp, x);
         let gather = Gather {
             offset_dims: vec![],
@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn a_lookup_in_a_stored_table_stays_one() {
         let mut g = Graph::new("lookup");
-        let x = g.input("x", TensorType::new(DType::F32, &[6, 9]), Role::Data);
-        let at = g.input("at", TensorType::new(DType::I32, &[6, 1]), Role::Data);
+        let x = g.input("x", TensorType::new(DType::F32, [6, 9]), Role::Data);
+        let at = g.input("at", TensorType::new(DType::I32, [6, 1]), Role::Data);
         let gather = Gather {
             offset_dims: vec![],
             collapsed_slice_dims: vec![1],

@@ -102,7 +102,7 @@ mod wide {
     use super::super::avx512_block::{each_row, launder};
     use super::super::stored::Line;
     use super::{LANES, PairRows, Run, WIDTH};
-    use std::arch::x86_64::{__m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps};
+    use std::arch::x86_64::{__m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps};
 
     /// A tile; the pointers are those of its first row and column.
     struct Tile<'a, O> {
@@ -205,7 +205,7 @@ mod wide {
                             3 => a[i / 5].wrapping_offset(triple),
                             at => a[i / 5].wrapping_offset(at as isize * row),
                         };
-                        let x = std::mem::transmute::<_, __m512bh>(_mm512_set1_epi32(place.cast::<i32>().read_unaligned()));
+                        let x = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(place.cast::<i32>().read_unaligned()));
                         for v in 0..VECTORS {
                             sums[i][v] = _mm512_dpbf16_ps(sums[i][v], x, line[v]);
                         }

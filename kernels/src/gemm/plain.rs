@@ -141,7 +141,7 @@ impl<'a> Product<'a> {
         let [m, n, k] = self.extents;
         let fewer = m * k + 2 * m * n < n * k && m >= LINE && m * n <= MOST_TURNED;
         let fits = b.step == 1 && b.stride != 1 && self.a.step == 1 && self.out_row > 0 && !self.accumulate;
-        (fewer && fits).then(|| Product { extents: [n, m, k], a: b, b: Right::Plain(self.a), out: 0, out_row: m as isize, ..*self })
+        (fewer && fits).then_some(Product { extents: [n, m, k], a: b, b: Right::Plain(self.a), out: 0, out_row: m as isize, ..*self })
     }
 
     fn run_turned(&self, isa: Isa, turned: &Product<'_>, out: &mut [f32], scratch: &mut Scratch) {
