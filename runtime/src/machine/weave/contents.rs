@@ -176,6 +176,9 @@ impl Map {
 
     /// Shows all pieces of a range with where they are.
     pub fn each(&self, range: Range<u64>, mut f: impl FnMut(u64, Piece)) {
+        if range.is_empty() {
+            return;
+        }
         let mut at = range.start;
         let before = self.0.range(..=range.start).next_back().filter(|(_, s)| s.end > range.start);
         let rest = self.0.range((std::ops::Bound::Excluded(range.start), std::ops::Bound::Excluded(range.end)));
@@ -282,5 +285,6 @@ mod tests {
         map.set(0..100, 5, 0);
         assert_eq!(map.content(&Runs::one(0..100)).as_slice(), [piece(5, 0, 100)]);
         assert!(map.covers(0..100) && !map.covers(0..101));
+        assert!(map.covers(300..300) && map.content(&Runs::one(40..40)).is_empty(), "there is nothing in no bytes");
     }
 }
