@@ -155,14 +155,7 @@ fn op_of(g: &Graph, v: ValueId) -> &Op {
 
 /// The repeated element of a value, as a scalar: a scalar constant or its broadcast.
 fn splat_of(g: &Graph, v: ValueId) -> Option<Tensor> {
-    match op_of(g, v) {
-        Op::Constant(c) if c.value.ty().rank() == 0 => Some(Tensor::from_literal(&c.value)),
-        Op::Broadcast(_) => match op_of(g, g.node(v).operands[0]) {
-            Op::Constant(c) if c.value.ty().rank() == 0 => Some(Tensor::from_literal(&c.value)),
-            _ => None,
-        },
-        _ => None,
-    }
+    g.splat_of(v).map(Tensor::from_literal)
 }
 
 /// Whether a value is a constant or repeats one.

@@ -142,8 +142,7 @@ pub fn axes_of(graph: &Graph, value: ValueId) -> Axes {
 /// reads it: a loop would keep it through all of its iterations.
 pub fn splats(graph: &Graph) -> Vec<bool> {
     let loops = graph.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_)));
-    let scalar = |v: ValueId| matches!(graph.node(v).op, Op::Constant(_)) && graph.shape(v).is_empty();
-    graph.nodes().iter().map(|n| loops && matches!(n.op, Op::Broadcast(_)) && scalar(n.operands[0])).collect()
+    graph.values().map(|v| loops && matches!(graph.node(v).op, Op::Broadcast(_)) && graph.splat_of(v).is_some()).collect()
 }
 
 /// What one die does of a node.

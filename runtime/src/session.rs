@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// A session that runs each die by itself, and brings every message from memory to memory. It gives the same bits as one made by
-    /// [`new`](Self::new), more slowly.
+    /// [`new`](Self::new).
     pub fn die_by_die(program: Verified<Program>, options: RuntimeOptions) -> Result<Self, RuntimeError> {
         Session::with(program.into_inner(), options, false)
     }

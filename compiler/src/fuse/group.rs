@@ -279,3 +279,33 @@ fn gb_members_to(all: &mut Groups, from: u32, to: u32) {
         all.of[*m as usize] = to;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_move_as_in_a_list() {
+        let (mut order, mut list) = (Order::default(), Vec::new());
+        for g in 0..40u32 {
+            order.push(g);
+            list.push(g);
+        }
+        let mut seed = 5u64;
+        let mut next = |n: u64| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) % n
+        };
+        for round in 0..2000 {
+            // Always before the same group, the room there is used up again and again.
+            let before = if round % 3 == 0 { next(40) as u32 } else { 20 };
+            let moved: Vec<u32> = list.iter().copied().filter(|g| *g != before && next(8) == 0).collect();
+            list.retain(|g| !moved.contains(g));
+            let at = list.iter().position(|g| *g == before).expect("it stays");
+            list.splice(at..at, moved.iter().copied());
+            order.put_before(before, moved);
+            assert!(order.at.values().eq(&list), "round {round}");
+            assert!(order.at.iter().all(|(label, g)| order.of(*g) == *label));
+        }
+    }
+}

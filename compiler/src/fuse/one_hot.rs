@@ -73,8 +73,7 @@ fn is_made(graph: &Graph, x: ValueId) -> bool {
 
 /// Whether a value is 0 everywhere.
 fn is_zero(graph: &Graph, x: ValueId) -> bool {
-    let Op::Broadcast(_) = graph.node(x).op else { return false };
-    matches!(&graph.node(graph.node(x).operands[0]).op, Op::Constant(c) if c.value.bytes().iter().all(|b| *b == 0))
+    graph.splat_of(x).is_some_and(|value| value.bytes().iter().all(|b| *b == 0))
 }
 
 fn pick(graph: &mut Graph, g: &Gather, x: ValueId, at: ValueId) -> Option<ValueId> {

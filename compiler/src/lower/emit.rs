@@ -19,6 +19,7 @@ struct InFlight {
     index: u32,
     buffer: BufferId,
     part: Box,
+    bytes: Range<u64>,
     writes: bool,
 }
 
@@ -29,8 +30,6 @@ pub(super) struct DieEmitter {
     out_ports: IndexSet<ChannelId>,
     in_ports: IndexSet<ChannelId>,
     issued: BTreeMap<Queue, u32>,
-    /// The bytes of each entry of `in_flight`, apart from it, since they are looked at for every instruction.
-    flying: Vec<Range<u64>>,
     in_flight: Vec<InFlight>,
 }
 
@@ -72,7 +71,6 @@ impl DieEmitter {
         if instr.is_fence() {
             // It waits for everything, and counting starts again.
             self.in_flight.clear();
-            self.flying.clear();
             self.issued.clear();
             self.stream.push(instr);
             self.claims.push(claim);
@@ -86,14 +84,10 @@ impl DieEmitter {
             .collect();
         let mut needed: BTreeMap<Queue, u32> = BTreeMap::new();
         for (view, writes, bytes) in &touched {
-            for (at, span) in self.flying.iter().enumerate() {
-                if span.start >= bytes.end || bytes.start >= span.end {
-                    continue;
-                }
+            for f in &self.in_flight {
                 // Entries of one queue complete in order; two plain receives of it never conflict.
-                let f = &self.in_flight[at];
                 let ordered = queue == Some(f.queue) && !combining;
-                if (*writes || f.writes) && !ordered && f.overlaps(view) {
+                if (*writes || f.writes) && !ordered && f.overlaps(view, bytes) {
                     let count = needed.entry(f.queue).or_default();
                     *count = (*count).max(f.index);
                 }
@@ -107,10 +101,7 @@ impl DieEmitter {
         for (queue, count) in needed {
             self.stream.push(Instr::Wait { queue, count });
             self.claims.push(control);
-            let stays = |f: &InFlight| f.queue != queue || f.index > count;
-            let mut at = self.in_flight.iter();
-            self.flying.retain(|_| at.next().is_none_or(stays));
-            self.in_flight.retain(stays);
+            self.in_flight.retain(|f| f.queue != queue || f.index > count);
         }
         self.stream.push(instr);
         self.claims.push(claim);
@@ -119,16 +110,17 @@ impl DieEmitter {
             *index += 1;
             let index = *index;
             for (view, writes, bytes) in touched {
-                self.flying.push(bytes);
-                self.in_flight.push(InFlight { queue, index, buffer: view.buffer, part: view.part.clone(), writes });
+                self.in_flight.push(InFlight { queue, index, buffer: view.buffer, part: view.part.clone(), bytes, writes });
             }
         }
     }
 }
 
 impl InFlight {
-    /// Whether a view that lies over the same bytes shares elements with it.
-    fn overlaps(&self, view: &View) -> bool {
+    fn overlaps(&self, view: &View, bytes: &Range<u64>) -> bool {
+        if self.bytes.start >= bytes.end || bytes.start >= self.bytes.end {
+            return false;
+        }
         self.buffer != view.buffer || box_intersect(&self.part, &view.part).is_some() || self.part.is_empty()
     }
 }

@@ -109,7 +109,7 @@ impl<'a> Stacks<'a> {
             used.push((v, slot));
             return Some(0);
         }
-        if is_splat(self.graph, v) {
+        if matches!(self.graph.node(v).op, Op::Broadcast(_)) && self.graph.splat_of(v).is_some() {
             return Some(0);
         }
         let node = self.graph.node(v);
@@ -118,12 +118,6 @@ impl<'a> Stacks<'a> {
         }
         node.operands.iter().try_fold(1, |n, o| Some(n + self.ops_of(*o, starts, kept, used)?))
     }
-}
-
-fn is_splat(graph: &Graph, v: ValueId) -> bool {
-    let node = graph.node(v);
-    let scalar = |v: ValueId| matches!(graph.node(v).op, Op::Constant(_)) && graph.shape(v).is_empty();
-    matches!(node.op, Op::Broadcast(_)) && scalar(node.operands[0])
 }
 
 /// Ops that take a cycle or so an element.

@@ -408,4 +408,26 @@ mod tests {
             assert!(bound(&sizes, &factors, 16) <= found.cost);
         }
     }
+
+    #[test]
+    fn identical_layers_are_solved_once() {
+        let sizes = [8usize; 6];
+        let table = |seed: u64| (0..64u64).map(|i| (i * 37 + seed) % 101).collect::<Vec<u64>>();
+        let layer = |first: usize, seed: u64| {
+            vec![
+                Factor { vars: vec![first, first + 2], table: table(seed) },
+                Factor { vars: vec![first + 1, first + 2], table: table(seed + 5) },
+            ]
+        };
+        let factors = [layer(0, 1), layer(3, 1)].concat();
+        let mut s = Solver::new(&sizes, &factors);
+        let first = s.minimum(2, &[0, 1], layer(0, 1));
+        let second = s.minimum(5, &[3, 4], layer(3, 1));
+        let known = |s: &Solver<'_>| s.known.values().map(Vec::len).sum::<usize>();
+        assert_eq!(known(&s), 1);
+        assert_eq!(first, second);
+        assert_eq!(first, s.joint_minimum(&[0, 1, 2], &layer(0, 1)));
+        let other = s.minimum(5, &[3, 4], layer(3, 2));
+        assert_eq!((known(&s), other), (2, s.joint_minimum(&[3, 4, 5], &layer(3, 2))));
+    }
 }

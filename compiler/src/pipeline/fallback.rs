@@ -36,6 +36,13 @@ struct Attempt<'s> {
     parts: Option<usize>,
 }
 
+impl Attempt<'_> {
+    /// A change of the options, and the number of slices with which it was planned.
+    fn flags(&self, change: &str) -> String {
+        self.parts.map_or(change.to_string(), |n| format!("{change} --microbatches {n}"))
+    }
+}
+
 impl Pipeline<'_> {
     /// A plan for a rewritten step. `source` is the step before rewriting: when nothing fits, its batch is cut into slices.
     pub(super) fn plan_or_report(&mut self, step: TrainStep, source: Option<&TrainStep>) -> Result<MemoryPlan, CompileError> {
@@ -94,8 +101,7 @@ impl Pipeline<'_> {
         let space = Space::new(attempt.step, self.target, self.options.dies, &self.options.pins).ok();
         let planned = |flag: &str, target: &Target, options: &CompileOptions| {
             let plan = Pipeline::new(target, options).fit_in(space.as_ref()?, Instant::now()).ok()?.ok()?;
-            let flag = attempt.parts.map_or(flag.to_string(), |n| format!("{flag} --microbatches {n}"));
-            Some(repair(flag, &plan))
+            Some(repair(attempt.flags(flag), &plan))
         };
         let mut loose: Vec<(&str, CompileOptions)> = Vec::new();
         if !self.options.remat {
@@ -136,8 +142,7 @@ impl Pipeline<'_> {
         let anew = attempt.source.map(|s| pipeline.rewrite_in(s.clone(), attempt.parts.or(given)));
         let step = anew.transpose().ok()?.unwrap_or_else(|| attempt.step.clone());
         let plan = pipeline.fit(&step).ok()?.ok()?;
-        let flag = format!("--dies {all}");
-        Some(repair(attempt.parts.map_or(flag.clone(), |n| format!("{flag} --microbatches {n}")), &plan))
+        Some(repair(attempt.flags(&format!("--dies {all}")), &plan))
     }
 
     /// More slices than were asked for.

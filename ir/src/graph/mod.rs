@@ -7,6 +7,7 @@ pub mod build;
 pub mod loops;
 pub mod random;
 
+use crate::literal::Literal;
 use crate::newtype_id;
 use crate::ops::{InferError, Op};
 use crate::types::{TensorType, Type};
@@ -235,6 +236,15 @@ impl Graph {
     /// Where a value came from in the source model; empty when nobody said.
     pub fn origin(&self, value: ValueId) -> &str {
         self.origins.get(self.node(value).origin.index()).map_or("", String::as_str)
+    }
+    /// The scalar constant that a value is or repeats.
+    pub fn splat_of(&self, value: ValueId) -> Option<&Literal> {
+        let node = self.node(value);
+        let one = if matches!(node.op, Op::Broadcast(_)) { self.node(node.operands[0]) } else { node };
+        match &one.op {
+            Op::Constant(c) if c.value.ty().rank() == 0 => Some(&c.value),
+            _ => None,
+        }
     }
     /// The input of that name.
     pub fn find_input(&self, name: &str) -> Option<&GraphInput> {

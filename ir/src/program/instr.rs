@@ -11,6 +11,83 @@ use smallvec::{SmallVec, smallvec};
 /// The regions that an instruction reads or writes.
 pub type Regions<'i> = SmallVec<[&'i Region; 4]>;
 
+/// The same, to be changed.
+pub type RegionsMut<'i> = SmallVec<[&'i mut Region; 4]>;
+
+/// The regions that an instruction reads, but what `recv_add` adds to.
+macro_rules! read_only {
+    ($instr:expr, $iter:ident) => {
+        match $instr {
+            Instr::Gemm { a, b, .. } => smallvec![a, b],
+            Instr::Conv { lhs, rhs, .. } => smallvec![lhs, rhs],
+            Instr::Map { ins, .. } | Instr::Sort { ins, .. } | Instr::Random { ins, .. } | Instr::Concat { ins, .. } => {
+                ins.$iter().collect()
+            }
+            Instr::Reduce { input, .. }
+            | Instr::ArgReduce { input, .. }
+            | Instr::ReduceWindow { input, .. }
+            | Instr::Scan { input, .. }
+            | Instr::TopK { input, .. }
+            | Instr::AllReduce { input, .. }
+            | Instr::Copy { input, .. } => smallvec![input],
+            Instr::SelectScatter { input, source, .. } => smallvec![input, source],
+            Instr::Gather { operand, indices, .. } => smallvec![operand, indices],
+            Instr::Scatter { operand, indices, updates, .. } => smallvec![operand, indices, updates],
+            Instr::DynamicSlice { operand, starts, .. } => std::iter::once(operand).chain(starts).collect(),
+            Instr::DynamicUpdateSlice { operand, update, starts, .. } => [operand, update].into_iter().chain(starts).collect(),
+            Instr::Pad { input, fill, .. } => smallvec![input, fill],
+            Instr::Send { region, .. } | Instr::Store { region, .. } => smallvec![region],
+            Instr::Loop { carries, .. } => carries.$iter().collect(),
+            Instr::ExitUnless { predicate } => smallvec![predicate],
+            Instr::Fill { .. }
+            | Instr::Constant { .. }
+            | Instr::Iota { .. }
+            | Instr::Recv { .. }
+            | Instr::RecvAdd { .. }
+            | Instr::Load { .. }
+            | Instr::Wait { .. }
+            | Instr::EndLoop
+            | Instr::End => smallvec![],
+        }
+    };
+}
+
+/// The regions that an instruction writes.
+macro_rules! written {
+    ($instr:expr, $iter:ident) => {
+        match $instr {
+            Instr::Map { outs, .. } | Instr::Sort { outs, .. } => outs.$iter().collect(),
+            Instr::TopK { values, positions, .. } => smallvec![values, positions],
+            Instr::Gemm { out, .. }
+            | Instr::Conv { out, .. }
+            | Instr::Reduce { out, .. }
+            | Instr::ArgReduce { out, .. }
+            | Instr::ReduceWindow { out, .. }
+            | Instr::SelectScatter { out, .. }
+            | Instr::Gather { out, .. }
+            | Instr::Scatter { out, .. }
+            | Instr::DynamicSlice { out, .. }
+            | Instr::DynamicUpdateSlice { out, .. }
+            | Instr::Scan { out, .. }
+            | Instr::Random { out, .. }
+            | Instr::Copy { out, .. }
+            | Instr::Pad { out, .. }
+            | Instr::Concat { out, .. }
+            | Instr::Fill { out, .. }
+            | Instr::Constant { out, .. }
+            | Instr::Iota { out, .. }
+            | Instr::Recv { out, .. }
+            | Instr::RecvAdd { out, .. }
+            | Instr::AllReduce { out, .. }
+            | Instr::Load { out, .. } => smallvec![out],
+            Instr::Loop { index, .. } => index.$iter().collect(),
+            Instr::Send { .. } | Instr::Store { .. } | Instr::Wait { .. } | Instr::ExitUnless { .. } | Instr::EndLoop | Instr::End => {
+                smallvec![]
+            }
+        }
+    };
+}
+
 /// An asynchronous queue of a die.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Queue {
@@ -412,71 +489,25 @@ impl Instr {
     /// The regions that the instruction reads.
     pub fn reads(&self) -> Regions<'_> {
         match self {
-            Instr::Gemm { a, b, .. } => smallvec![a, b],
-            Instr::Conv { lhs, rhs, .. } => smallvec![lhs, rhs],
-            Instr::Map { ins, .. } | Instr::Sort { ins, .. } | Instr::Random { ins, .. } | Instr::Concat { ins, .. } => {
-                ins.iter().collect()
-            }
-            Instr::Reduce { input, .. }
-            | Instr::ArgReduce { input, .. }
-            | Instr::ReduceWindow { input, .. }
-            | Instr::Scan { input, .. }
-            | Instr::TopK { input, .. }
-            | Instr::AllReduce { input, .. }
-            | Instr::Copy { input, .. } => smallvec![input],
-            Instr::SelectScatter { input, source, .. } => smallvec![input, source],
-            Instr::Gather { operand, indices, .. } => smallvec![operand, indices],
-            Instr::Scatter { operand, indices, updates, .. } => smallvec![operand, indices, updates],
-            Instr::DynamicSlice { operand, starts, .. } => std::iter::once(operand).chain(starts).collect(),
-            Instr::DynamicUpdateSlice { operand, update, starts, .. } => [operand, update].into_iter().chain(starts).collect(),
-            Instr::Pad { input, fill, .. } => smallvec![input, fill],
-            Instr::Send { region, .. } | Instr::Store { region, .. } => smallvec![region],
             Instr::RecvAdd { out, .. } => smallvec![out],
-            Instr::Loop { carries, .. } => carries.iter().collect(),
-            Instr::ExitUnless { predicate } => smallvec![predicate],
-            Instr::Fill { .. }
-            | Instr::Constant { .. }
-            | Instr::Iota { .. }
-            | Instr::Recv { .. }
-            | Instr::Load { .. }
-            | Instr::Wait { .. }
-            | Instr::EndLoop
-            | Instr::End => smallvec![],
+            _ => read_only!(self, iter),
         }
+    }
+
+    /// The regions that the instruction reads, in the order of [`reads`](Self::reads), to be changed. What `recv_add` adds to is among
+    /// those that it [writes](Self::writes_mut).
+    pub fn reads_mut(&mut self) -> RegionsMut<'_> {
+        read_only!(self, iter_mut)
     }
 
     /// The regions that the instruction writes.
     pub fn writes(&self) -> Regions<'_> {
-        match self {
-            Instr::Map { outs, .. } | Instr::Sort { outs, .. } => outs.iter().collect(),
-            Instr::TopK { values, positions, .. } => smallvec![values, positions],
-            Instr::Gemm { out, .. }
-            | Instr::Conv { out, .. }
-            | Instr::Reduce { out, .. }
-            | Instr::ArgReduce { out, .. }
-            | Instr::ReduceWindow { out, .. }
-            | Instr::SelectScatter { out, .. }
-            | Instr::Gather { out, .. }
-            | Instr::Scatter { out, .. }
-            | Instr::DynamicSlice { out, .. }
-            | Instr::DynamicUpdateSlice { out, .. }
-            | Instr::Scan { out, .. }
-            | Instr::Random { out, .. }
-            | Instr::Copy { out, .. }
-            | Instr::Pad { out, .. }
-            | Instr::Concat { out, .. }
-            | Instr::Fill { out, .. }
-            | Instr::Constant { out, .. }
-            | Instr::Iota { out, .. }
-            | Instr::Recv { out, .. }
-            | Instr::RecvAdd { out, .. }
-            | Instr::AllReduce { out, .. }
-            | Instr::Load { out, .. } => smallvec![out],
-            Instr::Loop { index, .. } => index.iter().collect(),
-            Instr::Send { .. } | Instr::Store { .. } | Instr::Wait { .. } | Instr::ExitUnless { .. } | Instr::EndLoop | Instr::End => {
-                smallvec![]
-            }
-        }
+        written!(self, iter)
+    }
+
+    /// The regions that the instruction writes, in the order of [`writes`](Self::writes), to be changed.
+    pub fn writes_mut(&mut self) -> RegionsMut<'_> {
+        written!(self, iter_mut)
     }
 
     /// Whether the instruction waits for all queues of its die and lets `wait` count anew.

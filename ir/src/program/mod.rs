@@ -16,7 +16,7 @@ pub mod text;
 pub mod valid;
 mod wire;
 
-pub use instr::{Instr, Queue, Regions};
+pub use instr::{Instr, Queue, Regions, RegionsMut};
 pub use parse::parse_program;
 pub use replicas::Replicas;
 

@@ -109,12 +109,12 @@ impl Block<'_> {
         assert!(self.base.checked_add(low).is_some_and(|x| x >= 0), "block writes before the output");
         assert!(last.is_some_and(|x| x as usize <= c.len()), "block writes outside the output");
         let a = match self.a.strides {
-            Some((row, step)) => inside(self.a.data.len(), self.a.base, [(rows, row), (self.k, step)]),
+            Some((row, step)) => inside(self.a.data.len(), self.a.base as isize, [(rows, row), (self.k, step)]),
             None => self.a.data.len() >= self.a.base && self.a.data.len() - self.a.base >= rows * self.k,
         };
         assert!(a, "block reads outside operand a");
         let b = match self.b.step {
-            Some(step) => inside(self.b.data.len(), self.b.base, [(self.cols, 1), (self.k, step)]),
+            Some(step) => inside(self.b.data.len(), self.b.base as isize, [(self.cols, 1), (self.k, step)]),
             None => {
                 let len = self.cols.div_ceil(self.b.width) * self.b.width * self.k;
                 self.b.data.len() >= self.b.base && self.b.data.len() - self.b.base >= len

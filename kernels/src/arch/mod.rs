@@ -15,6 +15,7 @@ mod avx512_block;
 #[cfg(target_arch = "x86_64")]
 mod avx512_pack;
 pub(crate) mod block;
+pub(crate) mod line;
 pub(crate) mod machine;
 pub(crate) mod pack;
 pub(crate) mod pair_rows;
@@ -28,7 +29,7 @@ pub(crate) mod winograd;
 use crate::isa::Isa;
 
 /// Whether every position `base + Σ i·stride` lies inside a slice of `len` elements.
-fn inside(len: usize, base: usize, axes: [(usize, isize); 2]) -> bool {
+fn inside(len: usize, base: isize, axes: [(usize, isize); 2]) -> bool {
     let (mut low, mut high) = (base as i128, base as i128);
     for (count, stride) in axes {
         if count == 0 {
@@ -49,7 +50,7 @@ pub(crate) fn transpose16(isa: Isa, src: &[f32], base: usize, row: isize, rows: 
         return;
     }
     assert!(rows <= 16 && ld >= 16, "a transposed panel has 16 lanes");
-    assert!(inside(src.len(), base, [(rows, row), (k, 1)]), "transposition reads outside its source");
+    assert!(inside(src.len(), base as isize, [(rows, row), (k, 1)]), "transposition reads outside its source");
     assert!(inside(dst.len(), 0, [(16, 1), (k, ld as isize)]), "transposition writes outside its panel");
     match isa.usable() {
         // SAFETY: `usable` says that the processor has the features; the assertions prove that every row and every panel line is inside its slice.

@@ -40,7 +40,7 @@ pub(crate) fn pack(isa: Isa, src: &Plane<'_>, count: usize, k: usize, width: usi
     if count == 0 || k == 0 {
         return;
     }
-    assert!(inside(src.data.len(), src.base, [(count, src.stride), (k, src.step)]), "packing reads outside its source");
+    assert!(inside(src.data.len(), src.base as isize, [(count, src.stride), (k, src.step)]), "packing reads outside its source");
     let room = if tight { count } else { count.div_ceil(width) * width };
     assert!(width > 0 && dst.len() >= room * k, "packing writes outside its buffer");
     match isa.usable() {
@@ -105,7 +105,7 @@ pub(crate) fn pair_lines(isa: Isa, src: &[u16], base: usize, step: isize, count:
     if count == 0 || terms == 0 {
         return;
     }
-    assert!(inside(src.len(), base, [(count, 1), (terms, step)]), "pairing reads outside its source");
+    assert!(inside(src.len(), base as isize, [(count, 1), (terms, step)]), "pairing reads outside its source");
     assert!(ld >= count && inside(dst.len(), 0, [(count, 1), (terms.div_ceil(2), ld as isize)]), "pairing writes outside its buffer");
     match isa.usable() {
         // SAFETY: `usable` says that the processor has the features; the assertions prove every line and every place.

@@ -4,7 +4,8 @@
 //! positions (gradient of the kernel). All terms of a result are summed in registers.
 
 use super::block::pair_of_terms;
-use super::rows::{Run, inside};
+use super::inside;
+use super::rows::Run;
 use super::stored::Stored;
 use super::tier::{Tier, Work};
 use crate::isa::Isa;
@@ -48,10 +49,10 @@ pub(crate) fn pair_rows<O: Stored>(isa: Isa, r: PairRows<'_>, c: &mut [O]) {
     if r.rows == 0 || r.cols == 0 {
         return;
     }
-    assert!(inside(c.len(), r.out, [r.rows, r.cols], [r.out_row, 1]), "rows write outside the output");
+    assert!(inside(c.len(), r.out, [(r.rows, r.out_row), (r.cols, 1)]), "rows write outside the output");
     for run in r.runs.iter().filter(|run| run.len > 0) {
-        let first = inside(r.a.len(), r.base + run.offset, [r.rows, run.len], [r.row, r.step]);
-        let second = inside(r.a.len(), r.base + run.offset + 1, [r.rows, run.len], [r.row, r.step]);
+        let first = inside(r.a.len(), r.base + run.offset, [(r.rows, r.row), (run.len, r.step)]);
+        let second = inside(r.a.len(), r.base + run.offset + 1, [(r.rows, r.row), (run.len, r.step)]);
         assert!(first && second, "rows read outside the image");
         let last = (r.cols.div_ceil(WIDTH) - 1) * r.panel + (run.line + run.len) * WIDTH;
         assert!(last <= r.b.len(), "rows read outside the kernel");
@@ -100,7 +101,7 @@ impl<O: Stored> Work for Portable<'_, '_, O> {
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use super::super::avx512_block::{each_row, launder};
-    use super::super::stored::Line;
+    use super::super::stored::Wide;
     use super::{LANES, PairRows, Run, WIDTH};
     use std::arch::x86_64::{__m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps};
 
@@ -124,7 +125,7 @@ mod wide {
     /// # Safety
     /// The processor has the features; every position that a row reads or writes is inside its slice.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub(super) unsafe fn all<O: Line>(r: &PairRows<'_>, c: *mut O) {
+    pub(super) unsafe fn all<O: Wide>(r: &PairRows<'_>, c: *mut O) {
         let mut col = 0;
         while col < r.cols {
             let left = r.cols - col;
@@ -167,7 +168,7 @@ mod wide {
     /// # Safety
     /// As for [`run`], with these rows and vectors.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn one<O: Line>(tile: &Tile<'_, O>, rows: usize, vectors: usize) {
+    unsafe fn one<O: Wide>(tile: &Tile<'_, O>, rows: usize, vectors: usize) {
         // SAFETY: passed on.
         unsafe {
             match vectors {
@@ -183,7 +184,7 @@ mod wide {
     /// to its mask, can be read and written.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn run<O: Line, const ROWS: usize, const VECTORS: usize>(tile: &Tile<'_, O>) {
+    unsafe fn run<O: Wide, const ROWS: usize, const VECTORS: usize>(tile: &Tile<'_, O>) {
         let (row, step) = (tile.row, tile.step);
         let triple = launder(3 * row);
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];

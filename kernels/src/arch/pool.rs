@@ -108,7 +108,7 @@ pub(crate) fn select<E: Stored>(
 #[cfg(target_arch = "x86_64")]
 mod wide {
     use super::{Strip, Walk};
-    use crate::arch::stored::Line;
+    use crate::arch::stored::Wide;
     use std::arch::x86_64::{
         _CMP_GE_OQ, _CMP_LE_OQ, _CMP_UNORD_Q, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cmpeq_epi32_mask, _mm512_mask_mov_epi32,
         _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_range_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
@@ -126,7 +126,7 @@ mod wide {
     /// # Safety
     /// All channels of every tap of every window, and of every result, are inside the slices.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) unsafe fn combine<E: Line, const HOW: u8>(s: &Strip<'_>, from: *const E, x: Walk, to: *mut E, y: Walk) {
+    pub(super) unsafe fn combine<E: Wide, const HOW: u8>(s: &Strip<'_>, from: *const E, x: Walk, to: *mut E, y: Walk) {
         let (&first, rest) = s.taps.split_first().unwrap_or((&0, &[]));
         for i in 0..s.count as isize {
             let (x, y) = (x.0 + i * x.1, y.0 + i * y.1);
@@ -160,7 +160,7 @@ mod wide {
     /// # Safety
     /// As for [`combine`].
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) unsafe fn select<E: Line, const MAX: bool>(
+    pub(super) unsafe fn select<E: Wide, const MAX: bool>(
         s: &Strip<'_>,
         from: *const E,
         x: Walk,

@@ -1,6 +1,8 @@
 //! The microkernel of convolutions with channels innermost: rows of pixels against 64 output channels, over runs of terms that lie in the image.
 
-use super::winograd::{LANES, Line, Op, PANEL, dispatch};
+use super::inside;
+use super::line::{LANES, Line, Op, dispatch};
+use super::winograd::PANEL;
 use crate::isa::Isa;
 
 /// Neighboring terms of a sum.
@@ -140,24 +142,15 @@ impl Op for Job<'_> {
     }
 }
 
-/// Whether the elements `first + i·row + p·step`, for `i` below `rows` and `p` below `len`, lie in a slice of `size` elements.
-pub(super) fn inside(size: usize, first: isize, [rows, len]: [usize; 2], [row, step]: [isize; 2]) -> bool {
-    let fits = |at: Option<isize>| at.is_some_and(|at| at >= 0 && (at as usize) < size);
-    let reach = |count: usize, by: isize| by.checked_mul((count as isize - 1).max(0));
-    let corner = |a: Option<isize>, b: Option<isize>| first.checked_add(a?)?.checked_add(b?);
-    let (down, along) = (reach(rows, row), reach(len, step));
-    [corner(Some(0), Some(0)), corner(down, Some(0)), corner(Some(0), along), corner(down, along)].into_iter().all(fits)
-}
-
 /// Runs the rows.
 pub(crate) fn rows(isa: Isa, r: Rows<'_>, c: &mut [f32]) {
     if r.rows == 0 || r.cols == 0 {
         return;
     }
     assert!(r.cols <= PANEL, "rows are wider than a panel");
-    assert!(inside(c.len(), r.out, [r.rows, r.cols], [r.out_row, 1]), "rows write outside the output");
+    assert!(inside(c.len(), r.out, [(r.rows, r.out_row), (r.cols, 1)]), "rows write outside the output");
     for run in r.runs.iter().filter(|run| run.len > 0) {
-        assert!(inside(r.a.len(), r.base + run.offset, [r.rows, run.len], [r.row, r.step]), "rows read outside the image");
+        assert!(inside(r.a.len(), r.base + run.offset, [(r.rows, r.row), (run.len, r.step)]), "rows read outside the image");
         let last = (run.line + run.len - 1) * r.b_step + r.cols.next_multiple_of(LANES);
         assert!(last <= r.b.len(), "rows read outside the kernel");
     }

@@ -5,7 +5,7 @@ use half::bf16;
 
 /// An element type that has vector loops.
 #[cfg(target_arch = "x86_64")]
-pub(crate) trait Stored: Lane<Value = f32> + Line {}
+pub(crate) trait Stored: Lane<Value = f32> + Wide {}
 /// An element type that has vector loops.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) trait Stored: Lane<Value = f32> {}
@@ -14,7 +14,7 @@ impl Stored for f32 {}
 impl Stored for bf16 {}
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use wide::Line;
+pub(crate) use wide::Wide;
 
 #[cfg(target_arch = "x86_64")]
 mod wide {
@@ -26,7 +26,7 @@ mod wide {
     };
 
     /// 16 elements as f32, in a register.
-    pub(crate) trait Line: Copy {
+    pub(crate) trait Wide: Copy {
         /// # Safety
         /// The processor has AVX-512 F, BW, DQ and VL; the elements of the mask can be read.
         unsafe fn load(mask: u16, at: *const Self) -> __m512;
@@ -37,7 +37,7 @@ mod wide {
         unsafe fn store(at: *mut Self, mask: u16, line: __m512);
     }
 
-    impl Line for f32 {
+    impl Wide for f32 {
         #[inline(always)]
         unsafe fn load(mask: u16, at: *const f32) -> __m512 {
             // SAFETY: the caller's promise.
@@ -50,7 +50,7 @@ mod wide {
         }
     }
 
-    impl Line for bf16 {
+    impl Wide for bf16 {
         #[inline(always)]
         unsafe fn load(mask: u16, at: *const bf16) -> __m512 {
             // SAFETY: the caller's promise.

@@ -6,7 +6,7 @@
 
 use super::lower::{Phase, for_each_phase};
 use super::{Conv, conv, direct, filter, pair_filter, pairs, winograd};
-use crate::arch::winograd::convert;
+use crate::arch::line::convert;
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::scratch::{Buffer, Scratch};

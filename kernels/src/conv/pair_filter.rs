@@ -8,10 +8,10 @@
 //! partner alone; blocks of as many whole rows as [`PAIRS`] holds, each summed from +0 and added to the result in f32, which is rounded once.
 
 use super::lower::{Phase, PhaseDim};
+use crate::arch::line::convert;
 use crate::arch::pack::{interleave, pair_lines};
 use crate::arch::pair_rows::{PairRows, WIDTH, pair_rows};
 use crate::arch::rows::Run;
-use crate::arch::winograd::convert;
 use crate::gemm::Side;
 use crate::isa::Isa;
 use crate::scratch::Scratch;

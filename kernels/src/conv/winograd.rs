@@ -8,8 +8,9 @@
 //! result's root mean square, against 3·10⁻⁷ for the direct sum; but the error of one output is in proportion to the largest products of its 6 × 6 patch, not to its own terms, and an infinity in a patch makes all 16 outputs NaN.
 
 use super::{Conv, ConvWindow};
+use crate::arch::line::{Cell, convert};
 use crate::arch::transpose16;
-use crate::arch::winograd::{self as transform, Cell, PANEL, POINTS, Patch, Points, Product, TILE};
+use crate::arch::winograd::{self as transform, PANEL, POINTS, Patch, Points, Product, TILE};
 use crate::isa::Isa;
 use crate::scratch::Scratch;
 use std::ops::Range;
@@ -236,7 +237,7 @@ fn gather<E: Cell>(isa: Isa, c: &Conv, rhs: &[E], block: &Block, (taps, step): (
                 }
                 for (row, line) in turned.chunks_exact_mut(depth).take(rows).enumerate() {
                     let at = (at as isize + row as isize * s[0]) as usize;
-                    transform::convert(isa, &rhs[at..at + depth], line);
+                    convert(isa, &rhs[at..at + depth], line);
                 }
                 transpose16(isa, turned, 0, depth as isize, rows, depth, &mut plane[lane..], PANEL);
             }
@@ -247,12 +248,12 @@ fn gather<E: Cell>(isa: Isa, c: &Conv, rhs: &[E], block: &Block, (taps, step): (
             let (line, rest) = line.split_at_mut(columns);
             rest.fill(0.0);
             if s[0] == 1 {
-                transform::convert(isa, &rhs[at as usize..at as usize + columns], line);
+                convert(isa, &rhs[at as usize..at as usize + columns], line);
                 continue;
             }
             for (j, cell) in line.iter_mut().enumerate() {
                 let at = (at + j as isize * s[0]) as usize;
-                transform::convert(isa, &rhs[at..=at], std::slice::from_mut(cell));
+                convert(isa, &rhs[at..=at], std::slice::from_mut(cell));
             }
         }
     }

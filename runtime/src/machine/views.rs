@@ -341,7 +341,7 @@ impl Stream {
         }
         self.prepare_motion(body, maker);
         let line = &mut self.lines[maker];
-        if let Some(out) = writes_mut(&mut line.instr).into_iter().nth(k) {
+        if let Some(out) = line.instr.writes_mut().into_iter().nth(k) {
             *out = region;
         }
         Motion::set(&mut line.motion.writes, k, step);
@@ -397,7 +397,7 @@ impl Stream {
     fn set_read(&mut self, body: &Body, i: usize, k: usize, region: Region, step: isize) {
         self.prepare_motion(body, i);
         let line = &mut self.lines[i];
-        if let Some(read) = reads_mut(&mut line.instr).into_iter().nth(k) {
+        if let Some(read) = line.instr.reads_mut().into_iter().nth(k) {
             *read = region;
         }
         Motion::set(&mut line.motion.reads, k, step);
@@ -475,27 +475,6 @@ fn readable(instr: &Instr) -> bool {
 /// Whether any region will do as a result.
 fn writable(instr: &Instr) -> bool {
     matches!(instr, Instr::Map { .. } | Instr::Gemm { .. } | Instr::Copy { .. } | Instr::Concat { .. } | Instr::Reduce { .. })
-}
-
-/// The operands of an instruction that is [`readable`], in the order of `reads`.
-fn reads_mut(instr: &mut Instr) -> Vec<&mut Region> {
-    match instr {
-        Instr::Gemm { a, b, .. } => vec![a, b],
-        Instr::Map { ins, .. } | Instr::Concat { ins, .. } => ins.iter_mut().collect(),
-        Instr::Copy { input, .. } | Instr::Reduce { input, .. } => vec![input],
-        Instr::DynamicSlice { operand, starts, .. } => std::iter::once(operand).chain(starts).collect(),
-        Instr::DynamicUpdateSlice { operand, update, starts, .. } => [operand, update].into_iter().chain(starts).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// The results of an instruction that is [`writable`], in the order of `writes`.
-fn writes_mut(instr: &mut Instr) -> Vec<&mut Region> {
-    match instr {
-        Instr::Map { outs, .. } => outs.iter_mut().collect(),
-        Instr::Gemm { out, .. } | Instr::Copy { out, .. } | Instr::Concat { out, .. } | Instr::Reduce { out, .. } => vec![out],
-        _ => Vec::new(),
-    }
 }
 
 /// A part of `from`, said in terms of `to`, which shows the same elements elsewhere. `None` when they do not lie in long enough runs, or not

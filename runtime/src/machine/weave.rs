@@ -8,7 +8,8 @@
 //! runs the stream of the host, with all that it does for that.
 //!
 //! The result is that of the dies to the bit, because the instructions that are kept are theirs, and no two values are taken for equal unless
-//! they come from the same instruction on the same values. Where the dies do something that is not understood here, and whenever they
+//! they come from the same instruction on the same values. State that several dies hold counts as equal as long as every step leaves it so, which
+//! is followed as well. Where the dies do something that is not understood here, and whenever they
 //! would not come to an end, there is no woven stream, and the mesh is run die by die.
 
 mod contents;

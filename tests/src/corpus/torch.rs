@@ -104,13 +104,8 @@ impl Case<'_> {
     }
 
     fn loss(&self) -> Result<LossSpec, Outcome> {
-        let spec = &self.json["loss"];
-        let kind = spec["type"].as_str().unwrap_or_default();
-        let output = spec["logits"].as_str().or(spec["prediction"].as_str()).unwrap_or_default();
-        let mut text = format!("{kind}:output={output},labels={}", spec["labels"].as_str().unwrap_or("labels"));
-        if let Some(i) = spec["ignore_index"].as_i64() {
-            text += &format!(",ignore_index={i}");
-        }
+        let case = girih::case::Case::open(self.dir).map_err(|e| fail(e.to_string()))?;
+        let text = case.loss().ok_or_else(|| fail("the case has no loss"))?;
         text.parse().map_err(|e: girih_compiler::train::TrainError| fail(e.to_string()))
     }
 

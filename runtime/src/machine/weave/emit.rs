@@ -6,7 +6,6 @@
 
 use super::Weaver;
 use super::contents::{Content, Piece, Runs, Val};
-use super::regions::{reads_mut, writes_mut};
 use girih_ir::fused::{Expr, FusedProgram};
 use girih_ir::program::{FusedId, Instr, Region};
 use girih_ir::scalar::Monoid;
@@ -176,10 +175,10 @@ impl Weaver<'_> {
             reads.push((runs, content));
         }
         let mut key = instr.clone();
-        for (region, (_, content)) in reads_mut(&mut key).into_iter().zip(&reads) {
+        for (region, (_, content)) in key.reads_mut().into_iter().zip(&reads) {
             region.offset = u64::from(self.number(content));
         }
-        writes_mut(&mut key).into_iter().for_each(|r| r.offset = 0);
+        key.writes_mut().into_iter().for_each(|r| r.offset = 0);
         Some((key, reads))
     }
 
@@ -263,7 +262,7 @@ impl Weaver<'_> {
             self.clear(out, &avoid, (leader.origin, 0))?;
         }
         let mut instr = leader.instr.clone();
-        for (region, shift) in reads_mut(&mut instr).into_iter().zip(&shifts) {
+        for (region, shift) in instr.reads_mut().into_iter().zip(&shifts) {
             region.offset = region.offset.checked_add_signed(*shift)?;
         }
         self.push(instr, leader.origin);

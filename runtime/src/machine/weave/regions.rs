@@ -1,72 +1,12 @@
-//! The regions of an instruction, to be changed.
+//! The regions of instructions, elsewhere or with other extents.
 
 use girih_ir::program::{Instr, Region};
-
-/// The regions that it reads, in the order of [`Instr::reads`]. The running operand of `recv_add` counts as written.
-pub fn reads_mut(instr: &mut Instr) -> Vec<&mut Region> {
-    match instr {
-        Instr::Gemm { a, b, .. } => vec![a, b],
-        Instr::Conv { lhs, rhs, .. } => vec![lhs, rhs],
-        Instr::Map { ins, .. } | Instr::Sort { ins, .. } | Instr::Random { ins, .. } | Instr::Concat { ins, .. } => {
-            ins.iter_mut().collect()
-        }
-        Instr::Reduce { input, .. }
-        | Instr::ArgReduce { input, .. }
-        | Instr::ReduceWindow { input, .. }
-        | Instr::Scan { input, .. }
-        | Instr::TopK { input, .. }
-        | Instr::AllReduce { input, .. }
-        | Instr::Copy { input, .. } => vec![input],
-        Instr::SelectScatter { input, source, .. } => vec![input, source],
-        Instr::Gather { operand, indices, .. } => vec![operand, indices],
-        Instr::Scatter { operand, indices, updates, .. } => vec![operand, indices, updates],
-        Instr::DynamicSlice { operand, starts, .. } => std::iter::once(operand).chain(starts).collect(),
-        Instr::DynamicUpdateSlice { operand, update, starts, .. } => [operand, update].into_iter().chain(starts).collect(),
-        Instr::Pad { input, fill, .. } => vec![input, fill],
-        Instr::Send { region, .. } | Instr::Store { region, .. } => vec![region],
-        Instr::Loop { carries, .. } => carries.iter_mut().collect(),
-        Instr::ExitUnless { predicate } => vec![predicate],
-        _ => vec![],
-    }
-}
-
-/// The regions that it writes, in the order of [`Instr::writes`].
-pub fn writes_mut(instr: &mut Instr) -> Vec<&mut Region> {
-    match instr {
-        Instr::Map { outs, .. } | Instr::Sort { outs, .. } => outs.iter_mut().collect(),
-        Instr::TopK { values, positions, .. } => vec![values, positions],
-        Instr::Gemm { out, .. }
-        | Instr::Conv { out, .. }
-        | Instr::Reduce { out, .. }
-        | Instr::ArgReduce { out, .. }
-        | Instr::ReduceWindow { out, .. }
-        | Instr::SelectScatter { out, .. }
-        | Instr::Gather { out, .. }
-        | Instr::Scatter { out, .. }
-        | Instr::DynamicSlice { out, .. }
-        | Instr::DynamicUpdateSlice { out, .. }
-        | Instr::Scan { out, .. }
-        | Instr::Random { out, .. }
-        | Instr::Copy { out, .. }
-        | Instr::Pad { out, .. }
-        | Instr::Concat { out, .. }
-        | Instr::Fill { out, .. }
-        | Instr::Constant { out, .. }
-        | Instr::Iota { out, .. }
-        | Instr::Recv { out, .. }
-        | Instr::RecvAdd { out, .. }
-        | Instr::AllReduce { out, .. }
-        | Instr::Load { out, .. } => vec![out],
-        Instr::Loop { index, .. } => index.iter_mut().collect(),
-        _ => vec![],
-    }
-}
 
 /// The instruction with all its regions so many bytes further on.
 pub fn moved(instr: &Instr, by: u64) -> Instr {
     let mut instr = instr.clone();
-    reads_mut(&mut instr).into_iter().for_each(|r| r.offset += by);
-    writes_mut(&mut instr).into_iter().for_each(|r| r.offset += by);
+    instr.reads_mut().into_iter().for_each(|r| r.offset += by);
+    instr.writes_mut().into_iter().for_each(|r| r.offset += by);
     instr
 }
 
