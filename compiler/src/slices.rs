@@ -4,7 +4,8 @@
 //! The batch axis is followed from the step's data inputs through the loop nest of every node. A value is *uniform* (no slice sees another
 //! one), *sliced* (one dimension is `outer × slices × inner`), or *partial* (waiting to be combined over the slices). Sums of partials stay
 //! partial, and so do their other linear images that are no larger; anything else needs the combined value first.
-//! Microbatches run the slices one after the other in a loop, so everything that needs a combined value has to come behind the loop: a
+//! Microbatches run the slices one after the other in a loop, so everything that needs a combined value has to come behind the loop. What
+//! follows from the batch alone, such as the number of labels that count, is combined before it; a
 //! batch norm over the whole batch, whose statistics the forward pass needs at once, is refused. Replicas run the slices side by side,
 //! and may combine anywhere.
 
@@ -64,7 +65,7 @@ pub enum Refusal {
     /// A sum over the batch is needed before the slices are through.
     #[error(
         "E0834: {value} ({origin}) needs a sum over the whole batch before the slices are through, as a batch norm does, or a loss that is \
-         divided by a sum: slices that run one after the other would give other results; compute the batch at once (`--microbatches off`), or \
+         divided by a sum of predictions: slices that run one after the other would give other results; compute the batch at once (`--microbatches off`), or \
          side by side on several packages (`--replicas`)"
     )]
     Phases {

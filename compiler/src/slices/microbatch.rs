@@ -35,7 +35,7 @@ pub fn microbatched(step: &TrainStep, parts: usize) -> Result<TrainStep, Refusal
     let graph = &step.graph;
     let mut r = Rebuild::new(&classes, |_, ty| ty.clone());
     let place = |v: &ValueId| classes.live[v.index()];
-    for v in graph.values().filter(place).filter(|v| !phases.inside[v.index()] && !phases.late[v.index()]) {
+    for v in graph.values().filter(place).filter(|v| phases.before(*v)) {
         if !matches!(graph.node(v).op, Op::Input(_)) {
             r.emit_uniform(v)?;
         }
@@ -105,8 +105,10 @@ pub fn microbatched(step: &TrainStep, parts: usize) -> Result<TrainStep, Refusal
     Ok(TrainStep { graph: r.out, state: step.state.clone(), loss: step.loss, seed: step.seed })
 }
 
-/// Which nodes run in the loop, and which behind it.
+/// Which nodes run in the loop, which behind it, and which on the whole batch before it.
 struct Phases {
+    /// Follows from the batch alone and is needed in the loop combined, or is on the way to that.
+    early: Vec<bool>,
     /// Depends on the slice.
     inside: Vec<bool>,
     /// Depends on a combined value.
@@ -115,13 +117,29 @@ struct Phases {
 
 impl Phases {
     fn of(classes: &Classes<'_>) -> Result<Phases, Refusal> {
-        let graph = classes.graph();
-        let n = graph.nodes().len();
-        let mut p = Phases { inside: vec![false; n], late: vec![false; n] };
+        let n = classes.graph().nodes().len();
+        let mut p = Phases { early: vec![false; n], inside: vec![false; n], late: vec![false; n] };
+        while let Some(v) = p.spread(classes) {
+            if !p.hoist(classes, v) {
+                return Err(Refusal::Phases { value: v, origin: classes.graph().origin(v).to_string() });
+            }
+        }
+        Ok(p)
+    }
+
+    /// Whether a node runs before the loop.
+    fn before(&self, v: ValueId) -> bool {
+        let v = v.index();
+        self.early[v] || !self.inside[v] && !self.late[v]
+    }
+
+    /// Goes through all nodes; the first one that would have to run in the loop and behind it.
+    fn spread(&mut self, classes: &Classes<'_>) -> Option<ValueId> {
+        let (graph, p) = (classes.graph(), self);
         for v in graph.values().filter(|v| classes.live[v.index()]) {
             let node = graph.node(v);
             let reads = |o: &ValueId| p.inside[o.index()] && !classes.is_summed(*o);
-            let waits = |o: &ValueId| p.late[o.index()] || classes.is_summed(*o);
+            let waits = |o: &ValueId| p.late[o.index()] || classes.is_summed(*o) && !p.early[o.index()];
             let (inside, late) = match node.op {
                 Op::Input(_) => (false, false),
                 // A component is where its tuple is, whatever becomes of it.
@@ -129,11 +147,49 @@ impl Phases {
                 _ => (classes.varies(v) || node.operands.iter().any(reads), node.operands.iter().any(waits)),
             };
             if inside && late {
-                return Err(Refusal::Phases { value: v, origin: graph.origin(v).to_string() });
+                return Some(v);
             }
             (p.inside[v.index()], p.late[v.index()]) = (inside, late);
         }
-        Ok(p)
+        None
+    }
+
+    /// Lets the sums for which a node has to wait be made of the whole batch before the loop, as the number of labels that count is;
+    /// `false` when they need more than the batch, or more than elementwise work on it.
+    fn hoist(&mut self, classes: &Classes<'_>, v: ValueId) -> bool {
+        let graph = classes.graph();
+        let longest = graph.inputs.iter().zip(&classes.seeds).filter(|(_, s)| s.is_some()).map(|(i, _)| graph.tensor_ty(i.value).elements());
+        let longest = longest.max().unwrap_or(0);
+        let mut open: Vec<ValueId> = graph.node(v).operands.iter().copied().filter(|o| self.waited_for(classes, *o)).collect();
+        let mut found = vec![false; self.early.len()];
+        let mut seen = vec![false; self.early.len()];
+        while let Some(o) = open.pop() {
+            let node = graph.node(o);
+            if matches!(node.op, Op::Input(_)) || std::mem::replace(&mut seen[o.index()], true) {
+                continue;
+            }
+            open.extend(node.operands.iter().copied().filter(|o| self.inside[o.index()] || self.waited_for(classes, *o)));
+            if !self.inside[o.index()] {
+                // It follows from sums alone, and is there as soon as they are.
+                continue;
+            }
+            let plain = matches!(
+                node.op,
+                Op::Fused(_) | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::Reduce(_)
+            ) || matches!(node.op, Op::Reshape(_) | Op::Broadcast(_) | Op::Transpose(_) | Op::Slice(_) | Op::Shard(_));
+            if !plain || graph.ty(o).as_tensor().is_none_or(|t| t.elements() > longest) {
+                return false;
+            }
+            found[o.index()] = true;
+        }
+        let more = found.iter().zip(&self.early).any(|(new, old)| *new && !old);
+        self.early.iter_mut().zip(found).for_each(|(e, f)| *e |= f);
+        more
+    }
+
+    /// Whether a value is not there before the loop is over.
+    fn waited_for(&self, classes: &Classes<'_>, v: ValueId) -> bool {
+        !self.early[v.index()] && (self.late[v.index()] || classes.is_summed(v))
     }
 }
 
@@ -146,7 +202,7 @@ fn slots(classes: &Classes<'_>, phases: &Phases) -> Vec<Slot> {
             continue;
         }
         match classes.made(v) {
-            Class::Partial(monoid) if classes.is_summed(v) => slots.push(Slot::Combined(v, monoid)),
+            Class::Partial(monoid) if classes.is_summed(v) && !phases.early[v.index()] => slots.push(Slot::Combined(v, monoid)),
             Class::Sliced(split) if graph.outputs.iter().any(|o| o.value == v) => slots.push(Slot::Rows(v, split)),
             _ => {}
         }

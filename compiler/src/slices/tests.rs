@@ -69,12 +69,12 @@ graph @recurrent(%0: f64[4,3,2] input \"x\", %1: f64[2,2] param \"w\") {
 }";
 
 /// The second line of the body subtracts the mean over the batch.
-const NORMED: &str = "step {
+const CENTERED: &str = "step {
   param \"w\" input 1 -> output 1
   loss output 0
   seed 0
 }
-graph @normed(%0: f64[6,2] input \"x\", %1: f64[2] param \"w\") {
+graph @centered(%0: f64[6,2] input \"x\", %1: f64[2] param \"w\") {
   %2 = reduce %0 {monoid = sum, dims = [0]}
   %3 = broadcast %2 {shape = [6,2], dims = [1]}
   %4 = sub %0, %3
@@ -83,6 +83,49 @@ graph @normed(%0: f64[6,2] input \"x\", %1: f64[2] param \"w\") {
   %7 = reduce %5 {monoid = sum, dims = [0]}
   %8 = sub %1, %7
   return %6 \"loss\", %8 \"w\"
+}";
+
+/// The rows are a product, and their mean is taken away from them.
+const NORMED: &str = "step {
+  param \"w\" input 1 -> output 1
+  loss output 0
+  seed 0
+}
+graph @normed(%0: f64[6,2] input \"x\", %1: f64[2] param \"w\") {
+  %2 = broadcast %1 {shape = [2,2], dims = [1]}
+  %3 = dot_general %0, %2 {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]}
+  %4 = reduce %3 {monoid = sum, dims = [0]}
+  %5 = broadcast %4 {shape = [6,2], dims = [1]}
+  %6 = sub %3, %5
+  %7 = mul %6, %6
+  %8 = reduce %7 {monoid = sum, dims = [0,1]}
+  %9 = reduce %7 {monoid = sum, dims = [0]}
+  %10 = sub %1, %9
+  return %8 \"loss\", %10 \"w\"
+}";
+
+/// The loss is divided by the number of labels that are not 2, and so are the gradients.
+const COUNTED: &str = "step {
+  param \"w\" input 2 -> output 1
+  loss output 0
+  seed 0
+}
+graph @counted(%0: f64[6,3] input \"x\", %1: i64[6] input \"labels\", %2: f64[3] param \"w\") {
+  %3 = constant {value = dense<i64[] 2>}
+  %4 = broadcast %3 {shape = [6], dims = []}
+  %5 = ne %1, %4
+  %6 = convert %5 {to = f64}
+  %7 = reduce %6 {monoid = sum, dims = [0]}
+  %8 = dot_general %0, %2 {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]}
+  %9 = mul %8, %6
+  %10 = mul %9, %9
+  %11 = reduce %10 {monoid = sum, dims = [0]}
+  %12 = div %11, %7
+  %13 = broadcast %7 {shape = [6], dims = []}
+  %14 = div %9, %13
+  %15 = dot_general %14, %0 {lhs_batch = [], rhs_batch = [], lhs_contract = [0], rhs_contract = [0]}
+  %16 = sub %2, %15
+  return %12 \"loss\", %16 \"w\"
 }";
 
 /// Rows are weighted by their place in the batch.
@@ -126,7 +169,7 @@ fn close(got: &[Tensor], want: &[Tensor], what: &str) {
 
 #[test]
 fn microbatches_compute_the_whole_step() {
-    for (text, parts) in [(TOKENS, &[2, 3, 6][..]), (RECURRENT, &[2, 4]), (PLACED, &[2, 3, 6])] {
+    for (text, parts) in [(TOKENS, &[2, 3, 6][..]), (RECURRENT, &[2, 4]), (PLACED, &[2, 3, 6]), (COUNTED, &[2, 3, 6]), (CENTERED, &[2, 3])] {
         let whole = step(text);
         let (given, name) = (inputs(&whole), whole.graph.name.clone());
         let want = eval(&whole.graph, &given).unwrap();
@@ -196,7 +239,7 @@ fn refusals_say_why() {
     assert_eq!(code(microbatched(&step(&alone), 2)), "E0830");
     let sorted = PLACED.replace("%2 = mul %0, %1", "%2 = cumulative %0 {monoid = sum, dim = 0, exclusive = false, reverse = false}");
     assert_eq!(code(microbatched(&step(&sorted), 3)), "E0832");
-    let kept = NORMED.replace("f64[2] param", "f64[6,2] param").replace("%8 = sub %1, %7", "%8 = sub %1, %4");
+    let kept = CENTERED.replace("f64[2] param", "f64[6,2] param").replace("%8 = sub %1, %7", "%8 = sub %1, %4");
     assert_eq!(code(microbatched(&step(&kept), 2)), "E0833", "a parameter with a row for each of the batch is not shared");
     assert!(replicated(&step(PLACED), 1, 3).unwrap_err().to_string().starts_with("E0832"));
     assert!(replicated(&step(NORMED), 1, 2).is_ok(), "replicas combine wherever they have to");
