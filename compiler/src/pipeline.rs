@@ -318,7 +318,11 @@ impl<'a> Pipeline<'a> {
             Err(refusal) if auto => return self.as_one(&refusal),
             Err(refusal) => return Err(refusal.into()),
         };
-        let one = self.target.replica(rows as u32, cols as u32)?;
+        let one = match self.target.replica(rows as u32, cols as u32) {
+            Ok(one) => one,
+            Err(refusal) if auto => return self.as_one(&refusal),
+            Err(refusal) => return Err(refusal.into()),
+        };
         let (rows, cols) = (rows as u32, cols as u32);
         let summary = format!("{rows}×{cols} replicas of {} rows", batch / (rows * cols) as usize);
         let (seconds, after) = (start.elapsed().as_secs_f64(), local.step.graph.nodes().len());
@@ -328,7 +332,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Many dies are planned as one mesh, for the step cannot run in replicas.
-    fn as_one<T>(&mut self, refusal: &slices::Refusal) -> Result<Option<T>, CompileError> {
+    fn as_one<T>(&mut self, refusal: &dyn std::fmt::Display) -> Result<Option<T>, CompileError> {
         let summary = format!("no replicas, all dies are planned as one: {refusal}");
         self.report.passes.push(PassReport { name: "replicate", seconds: 0.0, before: 0, after: 0, summary: summary.clone() });
         self.refused.push(summary);

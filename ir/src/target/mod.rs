@@ -25,7 +25,7 @@ pub use logical::{Embedding, LogicalDie, LogicalMesh};
 pub use quantity::{Confidence, Figure, Quantity};
 pub use replicas::AllReduceTime;
 pub use route::Router;
-pub use sections::{Crossing, Die, Energy, GemmTile, HostMemory, Link, Nodes, Package, Target};
+pub use sections::{Borders, Crossing, Die, Energy, GemmTile, HostMemory, Link, Nodes, Package, Target};
 
 use crate::types::DType;
 

@@ -7,9 +7,9 @@
 //! carries each byte once; it is cut into pieces so that the sum of what pieces cost to send and what the chain takes to fill is least.
 
 use super::error::TargetError;
-use super::geometry::{Coord, Direction, GridShape, LinkName};
+use super::geometry::{Coord, Direction, GridShape, LinkName, Mesh};
 use super::quantity::{Confidence, Figure, Quantity};
-use super::sections::Target;
+use super::sections::{Borders, Target};
 
 /// What a combination over replicas takes.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -32,11 +32,12 @@ impl Target {
     }
 
     /// One package of this machine as a target of its own, when each of the first `rows × cols` packages holds a replica. A die or link that
-    /// is dead in one of them is used in none. The ports and the rate of host memory are shared, and the latency is that of the package
+    /// is dead in one of them is used in none. Of the links between packages those that work count: the border with the fewest of them holds up
+    /// all others. The ports and the rate of host memory are shared, and the latency is that of the package
     /// farthest from a port.
     ///
     /// # Errors
-    /// When the mesh has no such grid of packages.
+    /// When the mesh has no such grid of packages, or no live link between two of them.
     pub fn replica(&self, rows: u32, cols: u32) -> Result<Target, TargetError> {
         let refuse = |why: String| TargetError::Override { text: format!("replicas={rows}x{cols}"), why };
         let (Some(tile), Some((all_rows, all_cols))) = (&self.package.tile, self.package_grid()) else {
@@ -57,6 +58,7 @@ impl Target {
         let links = self.mesh.dead_links.iter().filter(|l| inside(&l.from));
         let links = links.map(|l| LinkName { from: local(&l.from), side: l.side });
         one.mesh.dead_links = links.filter(|l| one.mesh.link_named(*l).is_some()).collect();
+        one.package.borders = self.borders(&one, rows, cols).map_err(refuse)?;
         let figure = |what: &str| format!("{what} of `{}`, shared by {} packages", self.name, rows * cols);
         let share = |v: f64| v / f64::from(rows * cols);
         let derived = Confidence::Derived;
@@ -71,6 +73,45 @@ impl Target {
             problems if problems.is_empty() => Ok(one),
             problems => Err(TargetError::Invalid { name: one.name, problems }),
         }
+    }
+
+    /// The live links of the borders that a chain through the first `rows × cols` packages crosses, each of them like `one`: along the rows, and down
+    /// the last column. `None` when none is dead.
+    fn borders(&self, one: &Target, rows: u32, cols: u32) -> Result<Option<Borders>, String> {
+        let GridShape { rows: th, cols: tw, .. } = one.mesh.shape;
+        let works = |mesh: &Mesh, at: Coord| mesh.die_at(at).is_some_and(|d| mesh.is_alive(d));
+        let inside = |at: Coord| works(&one.mesh, Coord::new(at.row % th, at.col % tw));
+        let crosses = |from: Coord, to: Coord, side: Direction| {
+            let link = self.mesh.link_named(LinkName { from, side });
+            inside(from) && inside(to) && link.is_some_and(|l| self.mesh.link_alive(l))
+        };
+        let east = |r: u32, c: u32| {
+            let row = move |i: u32| r * th + i;
+            let live = |i: &u32| crosses(Coord::new(row(*i), c * tw + tw - 1), Coord::new(row(*i), (c + 1) * tw), Direction::East);
+            ((r, c), (r, c + 1), (0..th).filter(live).count() as u32)
+        };
+        let south = |r: u32, c: u32| {
+            let col = move |i: u32| c * tw + i;
+            let live = |i: &u32| crosses(Coord::new(r * th + th - 1, col(*i)), Coord::new((r + 1) * th, col(*i)), Direction::South);
+            ((r, c), (r + 1, c), (0..tw).filter(live).count() as u32)
+        };
+        let rows_of = (0..rows).flat_map(|r| (0..cols - 1).map(move |c| (r, c))).map(|(r, c)| east(r, c)).min_by_key(|b| b.2);
+        let column = (0..rows - 1).map(|r| south(r, cols - 1)).min_by_key(|b| b.2);
+        if let Some((a, b, _)) = [rows_of, column].into_iter().flatten().find(|b| b.2 == 0) {
+            return Err(format!("no live link leads from package {},{} to package {},{}", a.0, a.1, b.0, b.1));
+        }
+        let [all_sideways, all_downwards] = one.facing();
+        let found = Borders { sideways: rows_of.map_or(all_sideways, |b| b.2), downwards: column.map_or(all_downwards, |b| b.2) };
+        Ok((found != Borders { sideways: all_sideways, downwards: all_downwards }).then_some(found))
+    }
+
+    /// Dies on the borders of this package that face a live one in the next package, sideways and downwards.
+    fn facing(&self) -> [u32; 2] {
+        let (th, tw) = (self.mesh.shape.rows, self.mesh.shape.cols);
+        let alive = |row: u32, col: u32| self.mesh.die_at(Coord::new(row, col)).is_some_and(|d| self.mesh.is_alive(d));
+        let sideways = (0..th).filter(|r| alive(*r, 0) && alive(*r, tw - 1)).count();
+        let downwards = (0..tw).filter(|c| alive(0, *c) && alive(th - 1, *c)).count();
+        [sideways as u32, downwards as u32]
     }
 
     /// Seconds across a package and into the next one.
@@ -106,12 +147,7 @@ impl Target {
         let shape = &self.mesh.shape;
         let (th, tw) = (shape.rows, shape.cols);
         let live = self.mesh.live_dies().len().max(1) as f64;
-        let border = |a: &dyn Fn(u32) -> Coord, b: &dyn Fn(u32) -> Coord, n: u32| {
-            let alive = |at: Coord| self.mesh.die_at(at).is_some_and(|d| self.mesh.is_alive(d));
-            (0..n).filter(|i| alive(a(*i)) && alive(b(*i))).count().max(1) as f64
-        };
-        let sideways = border(&|r| Coord::new(r, 0), &|r| Coord::new(r, tw - 1), th);
-        let downwards = border(&|c| Coord::new(0, c), &|c| Coord::new(th - 1, c), tw);
+        let [sideways, downwards] = self.package.borders.map_or(self.facing(), |b| [b.sideways, b.downwards]).map(|n| f64::from(n.max(1)));
         let rate = self.package.crossing.as_ref().map_or(self.link_bandwidth(), |c| c.bandwidth.si().min(self.link_bandwidth()));
         let lanes = match (rows > 1, cols > 1) {
             (true, true) => sideways.min(downwards),
@@ -155,6 +191,28 @@ mod tests {
         assert_eq!(one.mesh.dead_dies.iter().copied().collect::<Vec<_>>(), [Coord::new(2, 3)]);
         assert_eq!(one.mesh.dead_links.len(), 1);
         assert!(tray.replica(1, 1).unwrap().mesh.is_whole(), "the dead parts lie elsewhere");
+    }
+
+    #[test]
+    fn dead_links_between_packages_slow_the_chain_down() {
+        let pod = Target::builtin("dojo-exapod").unwrap();
+        let busy = |t: &Target| t.replica(40, 3).unwrap().all_reduce_time(40, 3, 1 << 30).busy;
+        let whole = busy(&pod);
+        let one = pod.clone().with_dead_link("2,4:E").unwrap();
+        assert!((busy(&one) / whole - 5.0 / 4.0).abs() < 0.01, "four of five links are left");
+        let other = one.clone().with_dead_link("8,9:E").unwrap();
+        assert_eq!(busy(&other), busy(&one), "another border that has lost one holds nothing up any more");
+        let two = one.with_dead_link("3,5:W").unwrap();
+        assert!((busy(&two) / whole - 5.0 / 3.0).abs() < 0.01, "three are left there");
+        // The chain goes down the last column of packages only.
+        assert_eq!(busy(&pod.clone().with_dead_link("4,1:S").unwrap()), whole);
+        let down = pod.clone().with_dead_link("4,12:S").unwrap();
+        assert!((busy(&down) / whole - 5.0 / 4.0).abs() < 0.01);
+        let replica = down.replica(40, 3).unwrap();
+        assert!(replica.mesh.is_whole(), "no link inside a package is dead");
+        assert_eq!(Target::from_toml(&replica.to_toml()).unwrap(), replica);
+        let cut = (0..5).fold(pod, |t, row| t.with_dead_link(&format!("{row},4:E")).unwrap());
+        assert!(cut.replica(40, 3).unwrap_err().to_string().contains("from package 0,0 to package 0,1"));
     }
 
     #[test]

@@ -159,6 +159,19 @@ pub struct Package {
     pub tile: Option<GridShape>,
     /// Links that cross from one package to the next, if those differ.
     pub crossing: Option<Crossing>,
+    /// Of one package of several that run replicas: its links to the next ones, where some of those are dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub borders: Option<Borders>,
+}
+
+/// Live links between neighboring packages, of the border that has the fewest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Borders {
+    /// Between packages beside each other.
+    pub sideways: u32,
+    /// Between packages below each other.
+    pub downwards: u32,
 }
 
 /// A link between two packages.
