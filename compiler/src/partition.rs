@@ -138,13 +138,19 @@ pub struct Solved {
 pub struct Times {
     /// One a node.
     pub work: Vec<u64>,
+    /// For each node, until its partial results are combined.
+    combining: Vec<u64>,
     delays: BTreeMap<(ValueId, ValueId), u64>,
 }
 
 impl Times {
+    fn new(nodes: usize) -> Self {
+        Times { work: vec![0; nodes], combining: vec![0; nodes], delays: BTreeMap::new() }
+    }
+
     /// How long what `from` made travels until `to` can read it.
     pub fn delay(&self, from: ValueId, to: ValueId) -> u64 {
-        self.delays.get(&(from, to)).copied().unwrap_or(0)
+        self.delays.get(&(from, to)).copied().unwrap_or(0).saturating_add(self.combining[from.index()])
     }
 }
 
@@ -278,7 +284,7 @@ impl<'a> Terms<'a> {
             let (mut work, mut members) = (Vec::new(), Vec::new());
             for option in &groups.list[g].options {
                 let shares = model.group(&groups, g, option);
-                work.push(shares.iter().map(|s| s.picoseconds).fold(0, u64::saturating_add));
+                work.push(shares.iter().map(Share::total).fold(0, u64::saturating_add));
                 members.extend(shares);
             }
             (work, members)
@@ -329,11 +335,14 @@ impl<'a> Terms<'a> {
 
     /// What the nodes take, and what travels between them.
     fn times(&self, choice: &[usize]) -> Times {
-        let mut times = Times { work: vec![0; self.groups.step.graph.nodes().len()], delays: BTreeMap::new() };
+        let mut times = Times::new(self.groups.step.graph.nodes().len());
         for (g, group) in self.groups.list.iter().enumerate() {
             let count = group.members.len();
             let shares = &self.members[g][choice[g] * count..][..count];
-            group.members.iter().zip(shares).for_each(|(m, s)| times.work[m.node.index()] = s.picoseconds);
+            for (m, s) in group.members.iter().zip(shares) {
+                times.work[m.node.index()] = s.picoseconds;
+                times.combining[m.node.index()] = s.combining;
+            }
         }
         for e in self.edges.iter().filter(|e| e.from < e.to) {
             let time = e.time[choice[e.producer] * self.groups.list[e.consumer].options.len() + choice[e.consumer]];

@@ -116,8 +116,10 @@ impl Scheduler<'_> {
             // A combination over replicas is issued as soon as its operand is there: it takes long, and the engine goes on meanwhile.
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::AllReduce(_)) => inputs.max(outputs),
             TaskKind::Compute { node, .. } => {
+                // What is made again comes behind what it is made from, on all dies: the transfers of the one are before the other.
+                let again = self.node != Some(*node) && at_node(*node) <= self.now;
                 self.node = Some(*node);
-                self.now = self.now.max(at_node(*node));
+                self.now = if again { self.now + 1 } else { self.now.max(at_node(*node)) };
                 self.now
             }
             // State from host memory is on its way before it is sent on, and that is before its use.

@@ -26,6 +26,8 @@ impl AxisSet {
     pub const X: AxisSet = AxisSet(2);
     /// Both axes, rows outermost.
     pub const YX: AxisSet = AxisSet(3);
+    /// Both axes, columns outermost: what the dies of a column have lies together.
+    pub const XY: AxisSet = AxisSet(7);
 
     /// Whether it holds all axes of `other`.
     pub fn has(self, other: AxisSet) -> bool {
@@ -33,16 +35,17 @@ impl AxisSet {
     }
     /// The name in the text form.
     pub fn name(self) -> &'static str {
-        match self.0 & 3 {
+        match self.0 {
             0 => "-",
             1 => "y",
             2 => "x",
-            _ => "yx",
+            3 => "yx",
+            _ => "xy",
         }
     }
     /// The set of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::NONE, Self::Y, Self::X, Self::YX].into_iter().find(|a| a.name() == name)
+        [Self::NONE, Self::Y, Self::X, Self::YX, Self::XY].into_iter().find(|a| a.name() == name)
     }
 }
 
@@ -74,6 +77,7 @@ impl MeshShape {
     pub fn part(self, axes: AxisSet, die: usize) -> usize {
         let (row, col) = (die / self.cols, die % self.cols);
         match (axes.has(AxisSet::Y), axes.has(AxisSet::X)) {
+            (true, true) if axes == AxisSet::XY => col * self.rows + row,
             (true, true) => die,
             (true, false) => row,
             (false, true) => col,

@@ -147,7 +147,7 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
             let split = |s: &str| {
                 let (axes, grain) = s.split_once('/').unwrap_or((s, "1"));
                 let grain = number(grain, "")? as usize;
-                let axes = AxisSet::from_name(axes).ok_or("axes are -, y, x or yx")?;
+                let axes = AxisSet::from_name(axes).ok_or("axes are -, y, x, yx or xy")?;
                 if grain == 0 { Err("a grain is at least 1") } else { Ok(LoopSplit { axes, grain }) }
             };
             *slot = w.next()?.split(',').map(split).collect::<Result<_, _>>()?;

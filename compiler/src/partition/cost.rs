@@ -8,7 +8,7 @@ use girih_ir::ops::Op;
 use girih_ir::ops::convolution::Convolution;
 use girih_ir::step::TrainStep;
 use girih_ir::target::engines::inside;
-use girih_ir::target::{Target, WindowShape};
+use girih_ir::target::{Product, Target, WindowShape};
 use girih_ir::types::{TensorType, element_count};
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ const CONTENTION_OF_IMAGES: f64 = 3.0;
 const WHILE_RUNS: usize = 8;
 
 /// Options a group keeps; the rest are dominated or nearly so.
-const OPTIONS: usize = 14;
+const OPTIONS: usize = 16;
 /// The same in a step of images.
 const OPTIONS_OF_IMAGES: usize = 17;
 
@@ -60,7 +60,16 @@ enum Along {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Share {
     pub picoseconds: u64,
+    /// Until partial results are combined.
+    pub combining: u64,
     pub bytes: u64,
+}
+
+impl Share {
+    /// Work and what follows from it.
+    pub fn total(&self) -> u64 {
+        self.picoseconds.saturating_add(self.combining)
+    }
 }
 
 impl<'a> CostModel<'a> {
@@ -75,10 +84,11 @@ impl<'a> CostModel<'a> {
         let of_member = |member: &Member| {
             let Some(axes) = &groups.axes[member.node.index()] else { return Share::default() };
             let ranges = groups.largest_ranges(member, axes, choice);
-            let seconds = work(self.target, &groups.step.graph, member.node, axes, &ranges);
             let runs = groups.nest.runs(member.node, WHILE_RUNS) as f64;
             let bytes = result_bytes(&groups.step.graph, member.node, axes, &ranges) as u64;
-            Share { picoseconds: (seconds * runs * 1e12) as u64, bytes }
+            let seconds = work(self.target, &groups.step.graph, member.node, axes, &ranges);
+            let combining = self.combining(member, axes, choice, bytes as f64) * self.move_weight;
+            Share { picoseconds: (seconds * runs * 1e12) as u64, combining: (combining * runs * 1e12) as u64, bytes }
         };
         groups.list[g].members.iter().map(of_member).collect()
     }
@@ -91,7 +101,7 @@ impl<'a> CostModel<'a> {
     /// most in what they move; the largest share of a die otherwise.
     pub fn rank(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> u64 {
         if self.images {
-            let work = self.group(groups, g, choice).iter().map(|s| s.picoseconds).fold(0, u64::saturating_add);
+            let work = self.group(groups, g, choice).iter().map(Share::total).fold(0, u64::saturating_add);
             return work.saturating_add(self.least_moves(groups, g, choice));
         }
         groups.largest_share(g, choice)
@@ -135,9 +145,8 @@ impl<'a> CostModel<'a> {
         };
         let ty = &graph.ty(e.from.node).components()[e.component];
         let mut need = ty.bytes() as f64;
-        // What is combined is cut into pieces along all axes at once, and so is what is gathered.
-        let (mut local, mut combined) = (1.0, 0.0);
-        let (mut senders, mut adders) = (1usize, 1usize);
+        // What is gathered is cut into pieces along all axes at once; what was combined lies in pieces where it is read first.
+        let (mut local, mut senders) = (1.0, 1usize);
         let (mut halo, mut neighbors) = (0.0, 0usize);
         let sides = [(made.y, read.y, self.mesh.rows, false), (made.x, read.x, self.mesh.cols, true)];
         for (m, r, size, along_x) in sides {
@@ -149,52 +158,68 @@ impl<'a> CostModel<'a> {
             if let Along::Dim(_) = wanted {
                 need /= size as f64;
             }
-            match (source, wanted) {
-                (Along::Replicated, _) => {}
-                (Along::Dim(a), Along::Dim(b)) if a == b => {
+            let other = if along_x { made.y } else { made.x };
+            let stays = match (source, wanted) {
+                (Along::Replicated, _) => true,
+                (Along::Dim(a), Along::Dim(b)) if a == b && aligned(made, read, along_x) => {
                     // Both axes may split the dimension: it is cut once then.
-                    let both = made.y == made.x && read.y == read.x;
+                    let both = made.both() && read.both();
                     if !(both && along_x)
                         && let Some(share) = self.halo(groups, e, a, both, size)
                     {
                         halo += share;
                         neighbors += 2;
                     }
+                    true
                 }
-                (Along::Partial, wanted) => {
-                    combined += ty.bytes() as f64 * (size as f64 - 1.0) / size as f64;
-                    adders *= size;
-                    if wanted == Along::Replicated {
-                        local /= size as f64;
-                        senders *= size;
-                    }
+                // Pieces lie as they are read, unless parts along the other axis come between.
+                (Along::Partial, Along::Dim(_)) => {
+                    read.outer(!along_x) || !matches!(along_result(from, e.component, &e.from.dim_of_loop, other), Along::Dim(_))
                 }
-                _ => {
-                    local /= size as f64;
-                    senders *= size;
-                }
+                _ => false,
+            };
+            if !stays {
+                local /= size as f64;
+                senders *= size;
             }
         }
-        // A die of a line that combines has only its part along the other axis, if the value is split there.
-        if combined > 0.0 {
-            let whole = |made: Option<usize>| !matches!(along_result(from, e.component, &e.from.dim_of_loop, made), Along::Dim(_));
-            combined /= (if whole(made.y) { 1 } else { self.mesh.rows } * if whole(made.x) { 1 } else { self.mesh.cols }) as f64;
-        }
-        let gathered = need * (1.0 - local) + need * local * halo;
-        let bytes = gathered + combined;
+        let bytes = need * (1.0 - local) + need * local * halo;
         if bytes <= 0.0 {
             return Move::default();
         }
-        // Each message occupies the engines of both ends while it is issued; all that arrives for a die is issued by others.
-        let pieces = (senders + adders - 2 + neighbors) as f64;
-        let issue = 2.0 * self.target.launch_overhead() + self.target.message_overhead();
-        // Halos come from next door, everything else from half a mesh away.
-        let hops = if senders + adders == 2 { 1.0 } else { (self.mesh.rows + self.mesh.cols) as f64 / 2.0 };
-        let latency = self.target.hop_latency() * hops;
-        let seconds = self.contention() * bytes / self.target.link_bandwidth() + pieces * issue + latency;
         // What does not change in a loop is moved before it.
         let runs = groups.nest.runs(e.from.node, WHILE_RUNS) as f64;
-        Move { picoseconds: (seconds * runs * self.move_weight * 1e12) as u64, bytes: gathered as u64 }
+        let seconds = self.moving(bytes, senders - 1 + neighbors, self.awaited(), senders == 1);
+        Move { picoseconds: (seconds * runs * self.move_weight * 1e12) as u64, bytes: bytes as u64 }
+    }
+
+    /// Seconds until a die has bytes that come in messages that take so long each, from next door or from half a mesh away.
+    fn moving(&self, bytes: f64, messages: usize, each: f64, next_door: bool) -> f64 {
+        let hops = if next_door { 1.0 } else { (self.mesh.rows + self.mesh.cols) as f64 / 2.0 };
+        let latency = self.target.hop_latency() * hops;
+        self.contention() * bytes / self.target.link_bandwidth() + messages as f64 * each + latency
+    }
+
+    /// Seconds that a message takes in the queues of both ends.
+    fn queued(&self) -> f64 {
+        2.0 * (self.target.issue_overhead() + self.target.message_overhead())
+    }
+
+    /// Seconds that a message takes which is waited for: beside the queues, the engines copy the die's own part and start anew.
+    fn awaited(&self) -> f64 {
+        3.0 * self.target.launch_overhead() + self.target.issue_overhead() + self.target.message_overhead()
+    }
+
+    /// Seconds to combine the partial results that a choice leaves of a member, each die a piece. They come and are added in the queues.
+    fn combining(&self, member: &Member, axes: &Axes, choice: &Choice, bytes: f64) -> f64 {
+        let partial = |dim: Option<usize>| along_result(axes, 0, &member.dim_of_loop, dim) == Along::Partial;
+        let lines = [(choice.y, self.mesh.rows), (choice.x, self.mesh.cols)];
+        let dies: usize = lines.into_iter().filter(|(dim, _)| partial(*dim)).map(|(_, size)| size).product();
+        if dies <= 1 {
+            return 0.0;
+        }
+        let moved = bytes * (dies - 1) as f64 / dies as f64;
+        self.moving(moved, dies - 1, self.queued(), false)
     }
 }
 
@@ -279,8 +304,10 @@ pub(super) fn work(target: &Target, graph: &Graph, node: ValueId, axes: &Axes, r
         Op::DotGeneral(d) => {
             let extent = |r: Range<usize>| ranges.get(r).unwrap_or_default().iter().map(|r| r.len().max(1)).product::<usize>();
             let (left, rank) = (graph.tensor_ty(n.operands[0]).rank(), graph.tensor_ty(node).rank());
-            let rows = left - d.lhs_contract.len();
-            target.gemm_seconds(graph.tensor_ty(n.operands[0]).dtype, extent(0..rows), extent(rows..rank), extent(rank..ranges.len()))
+            let (batch, rows) = (d.lhs_batch.len(), left - d.lhs_contract.len());
+            let [batch, m, n_, k] = [0..batch, batch..rows, rows..rank, rank..ranges.len()].map(extent);
+            let product = Product { batch, m, n: n_, k, column_major: false };
+            target.gemm_seconds(graph.tensor_ty(n.operands[0]).dtype, product)
         }
         Op::Convolution(c) => target.conv_seconds(graph.tensor_ty(n.operands[0]).dtype, &conv_share(c, graph, node, axes, ranges)),
         _ => axes.ops(ranges) as f64 / target.vector_flops(),
@@ -313,6 +340,11 @@ fn conv_share(c: &Convolution, graph: &Graph, node: ValueId, axes: &Axes, ranges
         positions,
         window: (0..windows.len()).map(|s| len(rank + 1 + s)).collect(),
     }
+}
+
+/// Whether parts of a dimension that is on this axis both where it is made and where it is read are the same parts.
+fn aligned(made: &Choice, read: &Choice, along_x: bool) -> bool {
+    if made.both() && read.both() { made.x_outer == read.x_outer } else { made.outer(along_x) && read.outer(along_x) }
 }
 
 /// How a result lies along a mesh axis that is given to a dimension of its group.

@@ -20,11 +20,29 @@ pub(super) struct Member {
     pub dim_of_loop: Vec<usize>,
 }
 
-/// A decision: the group's dimension on the mesh's `y` axis and on its `x` axis.
+/// A decision: the group's dimension on the mesh's `y` axis and on its `x` axis, and when it is the same one, which is the outer axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Choice {
     pub y: Option<usize>,
     pub x: Option<usize>,
+    pub x_outer: bool,
+}
+
+impl Choice {
+    /// The rows outermost.
+    pub fn new(y: Option<usize>, x: Option<usize>) -> Self {
+        Choice { y, x, x_outer: false }
+    }
+
+    /// Whether one dimension is on both axes.
+    pub fn both(&self) -> bool {
+        self.y.is_some() && self.y == self.x
+    }
+
+    /// Whether the parts of its dimension on an axis lie together, also when the dimension is on the other axis as well.
+    pub fn outer(&self, along_x: bool) -> bool {
+        !self.both() || self.x_outer == along_x
+    }
 }
 
 /// Nodes with one decision. Dimensions are the loops of the first member.
@@ -173,7 +191,7 @@ impl<'a> Groups<'a> {
         let group = &self.list[g];
         let (member, pin) = group.members.iter().find_map(|m| Some((m, (*pins.get(m.node.index())?)?)))?;
         let dim = |l: Option<usize>| l.and_then(|l| member.dim_of_loop.get(l).copied()).filter(|d| group.splittable[*d]);
-        Some(Choice { y: dim(pin.y), x: dim(pin.x) })
+        Some(Choice::new(dim(pin.y), dim(pin.x)))
     }
 
     fn options(&self, g: usize) -> Vec<Choice> {
@@ -181,7 +199,7 @@ impl<'a> Groups<'a> {
         // What the author of the model asks for is not up for choice, as far as there is something to split.
         if let Op::Shard(pin) = &self.step.graph.node(group.members[0].node).op {
             let dim = |d: i64| usize::try_from(d).ok().filter(|d| group.splittable.get(*d) == Some(&true));
-            return vec![Choice { y: dim(pin.y), x: dim(pin.x) }];
+            return vec![Choice::new(dim(pin.y), dim(pin.x))];
         }
         let mut dims: Vec<usize> = (0..group.extents.len()).filter(|d| group.splittable[*d]).collect();
         dims.sort_by_key(|d| (std::cmp::Reverse(group.extents[*d]), *d));
@@ -191,11 +209,14 @@ impl<'a> Groups<'a> {
         };
         let mut options: Vec<Choice> = Vec::new();
         for y in along(self.mesh.rows) {
-            options.extend(along(self.mesh.cols).into_iter().map(|x| Choice { y, x }));
+            options.extend(along(self.mesh.cols).into_iter().map(|x| Choice::new(y, x)));
+        }
+        if self.mesh.rows > 1 && self.mesh.cols > 1 {
+            options.extend(options.clone().into_iter().filter(Choice::both).map(|c| Choice { x_outer: true, ..c }));
         }
         // Most parallel first; splitting nothing always stays possible.
         options.sort_by_key(|c| self.largest_share(g, c));
-        let serial = Choice { y: None, x: None };
+        let serial = Choice::new(None, None);
         if !options.contains(&serial) {
             options.push(serial);
         }
@@ -209,7 +230,7 @@ impl<'a> Groups<'a> {
             return;
         }
         let mut order: Vec<usize> = (0..options.len()).collect();
-        let serial = Choice { y: None, x: None };
+        let serial = Choice::new(None, None);
         order.sort_by_key(|i| (options[*i] != serial, scores[*i], *i));
         let mut kept = order[..=most].to_vec();
         kept.sort_unstable();
@@ -236,9 +257,14 @@ impl<'a> Groups<'a> {
     /// The strategy of a member under a choice of its group.
     pub fn member_strategy(&self, member: &Member, c: &Choice) -> Strategy {
         let split = |dim: &usize| {
-            let y = if c.y == Some(*dim) { AxisSet::Y.0 } else { 0 };
-            let x = if c.x == Some(*dim) { AxisSet::X.0 } else { 0 };
-            LoopSplit { axes: AxisSet(y | x), grain: 1 }
+            let axes = match (c.y == Some(*dim), c.x == Some(*dim)) {
+                (true, true) if c.x_outer => AxisSet::XY,
+                (true, true) => AxisSet::YX,
+                (true, false) => AxisSet::Y,
+                (false, true) => AxisSet::X,
+                (false, false) => AxisSet::NONE,
+            };
+            LoopSplit { axes, grain: 1 }
         };
         member.dim_of_loop.iter().map(split).collect()
     }

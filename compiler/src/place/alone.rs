@@ -4,7 +4,7 @@
 //! tells how much memory a split needs at a small part of the work. A transfer has both its ends on the die: what is sent to others leaves when
 //! they ask for it, which is when the die itself asks.
 
-use super::assemble::{Key, Placer, pieces};
+use super::assemble::{Key, Placer};
 use super::dies::{Message, Storage, Task, TaskKind, View};
 use crate::sharded::AxisSet;
 use girih_ir::axes::{Axes, Box, LoopKind, box_intersect};
@@ -49,7 +49,7 @@ impl Placer<'_> {
         let in_line = |d: &u32| sharded.mesh.part(rest, *d as usize) == line && sharded.shard(value, axes, *d as usize).is_some();
         let members: Vec<u32> = (0..self.dies()).filter(in_line).collect();
         for (c, view) in views.into_iter().enumerate() {
-            for (owner, piece) in pieces(&view.part, members.len(), self.element(view.buffer)) {
+            for (owner, piece) in self.pieces((value, c as u32), &view.part, &members) {
                 let part = View { buffer: view.buffer, part: piece.clone() };
                 if members[owner] == die {
                     let home = self.home_of_piece(die, (value, c as u32), view.buffer, &piece);

@@ -16,8 +16,8 @@ use rustc_hash::FxHashMap;
 use smallvec::smallvec;
 use std::ops::Range;
 
-/// Partial results below this many bytes are combined on one die; larger ones are combined in pieces, one a die.
-const SPLIT_COMBINE_BYTES: usize = 2048;
+/// Partial results are combined in pieces of at least this many bytes, one a die; smaller ones are combined on one die.
+const PIECE_BYTES: usize = 1024;
 
 /// What is used for more than so many nodes is kept for long.
 const LASTING: u32 = 24;
@@ -52,6 +52,8 @@ pub(super) struct Placer<'a> {
     now: u32,
     /// The last node that reads each one, renamings looked through.
     last_use: Vec<u32>,
+    /// The nodes that read each value component, and as which operand.
+    readers: FxHashMap<Key, Vec<(ValueId, usize)>>,
     /// For each graph input: its state pair.
     pair_of_input: Vec<Option<u32>>,
     /// State buffers by pair.
@@ -70,7 +72,7 @@ impl<'a> Placer<'a> {
     pub(super) fn new(sharded: &'a ShardedGraph, mesh: &'a LogicalMesh, target: &'a Target, only: Option<u32>) -> Self {
         let mut pair_of_input = vec![None; sharded.step.graph.inputs.len()];
         sharded.step.state.iter().enumerate().for_each(|(p, s)| pair_of_input[s.input] = Some(p as u32));
-        Placer {
+        let mut placer = Placer {
             sharded,
             mesh,
             router: target.router(),
@@ -83,12 +85,25 @@ impl<'a> Placer<'a> {
             routes: FxHashMap::default(),
             now: 0,
             last_use: last_uses(&sharded.step.graph),
+            readers: FxHashMap::default(),
             pair_of_input,
             state: vec![Vec::new(); sharded.step.state.len()],
             streamed: (0..sharded.step.state.len() as u32).map(|p| sharded.streamed.contains(&p)).collect(),
             loads: std::collections::BTreeMap::new(),
             apart: Vec::new(),
             splats: splats(&sharded.step.graph),
+        };
+        placer.find_readers();
+        placer
+    }
+
+    fn find_readers(&mut self) {
+        let graph = self.graph();
+        for v in graph.values().filter(|v| !matches!(graph.node(*v).op, Op::Proj(_))) {
+            for (k, o) in graph.node(v).operands.iter().enumerate() {
+                let key = self.resolve(*o);
+                self.readers.entry(key).or_default().push((v, k));
+            }
         }
     }
 
@@ -117,11 +132,6 @@ impl<'a> Placer<'a> {
     pub(super) fn message(&mut self, message: Message) -> u32 {
         self.messages.push(message);
         self.messages.len() as u32 - 1
-    }
-
-    /// Bytes of an element of a buffer.
-    pub(super) fn element(&self, buffer: BufferId) -> usize {
-        self.buffers[buffer.index()].dtype.size()
     }
 
     /// The buffer whose bytes a buffer uses.
@@ -471,7 +481,8 @@ impl<'a> Placer<'a> {
         for members in groups.into_values() {
             for c in 0..members[0].1.len() {
                 let part = members[0].1[c].part.clone();
-                for (owner, piece) in pieces(&part, members.len(), self.buffers[members[0].1[c].buffer.index()].dtype.size()) {
+                let dies: Vec<u32> = members.iter().map(|m| m.0).collect();
+                for (owner, piece) in self.pieces((value, c as u32), &part, &dies) {
                     let die = members[owner].0;
                     let home = self.home_of_piece(die, (value, c as u32), members[owner].1[c].buffer, &piece);
                     for (i, (_, views)) in members.iter().enumerate() {
@@ -485,6 +496,32 @@ impl<'a> Placer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Which of these dies combines which piece of a part: the one that reads it, if they read one piece each.
+    pub(super) fn pieces(&self, key: Key, part: &Box, dies: &[u32]) -> Vec<(usize, Box)> {
+        let dtype = self.graph().ty(key.0).components()[key.1 as usize].dtype;
+        let equal = pieces(part, dies.len(), dtype.size());
+        if equal.len() == 1 {
+            return equal;
+        }
+        let readers = self.readers.get(&key).map_or(&[][..], Vec::as_slice);
+        readers.iter().find_map(|(reader, operand)| self.pieces_of(*reader, *operand, part, dies)).unwrap_or(equal)
+    }
+
+    /// The pieces that a reader wants of a part on these dies, when each part of it is wanted on one of them.
+    fn pieces_of(&self, reader: ValueId, operand: usize, part: &Box, dies: &[u32]) -> Option<Vec<(usize, Box)>> {
+        let axes = crate::sharded::axes_of(self.graph(), reader);
+        let shape = self.shape(self.resolve(self.graph().node(reader).operands[operand]));
+        let wanted = |(i, die): (usize, &u32)| {
+            let shard = self.sharded.shard(reader, &axes, *die as usize)?;
+            let piece = box_intersect(&axes.operand_box(operand, shape, &shard.ranges), part)?;
+            (!box_is_empty(&piece)).then_some((i, piece))
+        };
+        let found: Vec<(usize, Box)> = dies.iter().enumerate().filter_map(wanted).collect();
+        let count = |b: &Box| element_count(&box_dims(b));
+        let apart = found.iter().enumerate().all(|(i, a)| found[i + 1..].iter().all(|b| box_intersect(&a.1, &b.1).is_none()));
+        (apart && found.iter().map(|(_, b)| count(b)).sum::<usize>() == count(part)).then_some(found)
     }
 
     /// Where a piece of a partial result is combined: in place, or in a buffer of its own when it is kept for long and the rest is not.
@@ -609,13 +646,13 @@ fn subtract(from: &Box, piece: &Box, out: &mut Vec<Box>) {
 }
 
 /// Which group member combines which piece of a part.
-pub(super) fn pieces(part: &[Range<usize>], members: usize, element: usize) -> Vec<(usize, Box)> {
+fn pieces(part: &[Range<usize>], members: usize, element: usize) -> Vec<(usize, Box)> {
     let dims = box_dims(part);
     let whole: Box = part.iter().cloned().collect();
     let bytes = element_count(&dims) * element;
     let longest = (0..dims.len()).rev().max_by_key(|d| dims[*d]);
     match longest {
-        Some(d) if bytes >= SPLIT_COMBINE_BYTES && members > 1 => {
+        Some(d) if bytes >= PIECE_BYTES * members && members > 1 => {
             let at = |i: usize| part[d].start + i * dims[d] / members;
             let cut = |i: usize| {
                 let mut b = whole.clone();
@@ -644,6 +681,42 @@ mod tests {
         for (i, a) in rest.iter().enumerate() {
             assert!(rest[i + 1..].iter().all(|b| box_intersect(a, b).is_none()));
         }
+    }
+
+    #[test]
+    fn partial_results_are_combined_where_they_are_read() {
+        use crate::sharded::{LoopSplit, MeshShape, Strategy};
+        use girih_ir::graph::Role;
+        use girih_ir::ops::dot_general::DotGeneral;
+        use girih_ir::scalar::UnaryFn;
+        use girih_ir::step::TrainStep;
+        use girih_ir::types::{DType, TensorType};
+        let mut g = Graph::new("combined");
+        let x = g.input("x", TensorType::new(DType::F32, [100usize, 60]), Role::Data);
+        let w = g.input("w", TensorType::new(DType::F32, [60usize, 256]), Role::Data);
+        let dot = g.add(Op::DotGeneral(DotGeneral::matmul(2, 0, 0)), &[x, w]).unwrap();
+        let y = g.unary(UnaryFn::Tanh, dot);
+        g.output("y", y);
+        let target = Target::builtin("dojo-tile").unwrap();
+        let mesh = target.logical_mesh(2, 3).unwrap();
+        let plain = |order: AxisSet| {
+            let split = |axes| LoopSplit { axes, grain: 1 };
+            let mut strategies = vec![Strategy::new(); g.nodes().len()];
+            // Rows over the columns of the mesh, terms over its rows; the reader has rows over both.
+            strategies[dot.index()] = [AxisSet::X, AxisSet::NONE, AxisSet::Y].map(split).into_iter().collect();
+            strategies[y.index()] = [order, AxisSet::NONE].map(split).into_iter().collect();
+            let shape = MeshShape { rows: 2, cols: 3 };
+            let step = TrainStep::inference(g.clone());
+            let sharded = ShardedGraph { step, mesh: shape, strategies, cost: 0, reuse: None, remat: Vec::new(), streamed: Vec::new() };
+            let placed = super::super::place(sharded, &mesh, &target).unwrap();
+            let of_product = |t: &&Task| t.writes.iter().any(|v| placed.buffers[v.buffer.index()].value == dot);
+            let plain = placed.tasks.iter().filter(|t| matches!(t.kind, TaskKind::Recv(_, None))).filter(of_product).count();
+            let added = placed.tasks.iter().filter(|t| matches!(t.kind, TaskKind::Recv(_, Some(_)))).filter(of_product).count();
+            assert_eq!(added, 6);
+            plain
+        };
+        assert_eq!(plain(AxisSet::XY), 0, "the pieces are the reader's");
+        assert!(plain(AxisSet::YX) > 0, "the reader's parts are not of one column");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! engines that take square tiles in fidelity phases ([`TileEngine`]). Planning and simulation ask the same functions.
 
 use super::Target;
+use super::nodes::{Grid, NodePlan, Product};
 use super::quantity::{Count, Cycles, PerDType, Quantity};
 use crate::types::DType;
 use serde::{Deserialize, Serialize};
@@ -233,12 +234,16 @@ impl TileEngine {
 }
 
 impl Target {
-    /// Seconds of the engines for an `m×k` by `k×n` product of this type, launch not included. The result is stored row by row.
-    pub fn gemm_seconds(&self, dtype: DType, m: usize, n: usize, k: usize) -> f64 {
+    /// Seconds of the engines for products of this type, launch not included.
+    pub fn gemm_seconds(&self, dtype: DType, product: Product) -> f64 {
+        let (m, n, k) = product.merged();
         if m == 0 || n == 0 || k == 0 {
             return 0.0;
         }
         let clock = self.clock_hz();
+        if let Some(plan) = self.node_plan(dtype, product) {
+            return plan.cycles / clock;
+        }
         if let Some(unit) = &self.die.vector_unit {
             return unit.instructions(dtype, n, m as f64 * k as f64) / clock;
         }
@@ -253,6 +258,20 @@ impl Target {
         2.0 * m as f64 * n as f64 * k as f64 / (self.peak_flops(dtype) * self.gemm_efficiency(m, n, k))
     }
 
+    /// How products of this type are cut over the nodes of a die, where its nodes have engines of their own.
+    pub fn node_plan(&self, dtype: DType, product: Product) -> Option<NodePlan> {
+        let engine = self.die.node_engine.as_ref()?;
+        let nodes = self.live_nodes().max(1);
+        let step = 2.0 * engine.rows.si() * engine.cols.si() * engine.depth.si();
+        let grid = Grid {
+            nodes,
+            hops: (self.die.nodes.shape.rows + self.die.nodes.shape.cols) as usize,
+            step: step * nodes as f64 * self.clock_hz() / self.peak_flops(dtype),
+            size: dtype.size(),
+        };
+        Some(engine.plan(grid, product))
+    }
+
     /// Seconds of the engines for a convolution of this type, launch not included: where the engine has no program of its own for
     /// it, the product that it is equal to, group by group.
     pub fn conv_seconds(&self, dtype: DType, shape: &WindowShape) -> f64 {
@@ -261,7 +280,7 @@ impl Target {
             Some(amp) if dtype.size() <= 2 => groups * amp.conv(shape) / self.clock_hz(),
             _ => {
                 let terms = shape.inputs * shape.window.iter().product::<usize>();
-                groups * self.gemm_seconds(dtype, shape.count(), shape.outputs, terms)
+                groups * self.gemm_seconds(dtype, Product::one(shape.count(), shape.outputs, terms))
             }
         }
     }
@@ -278,7 +297,7 @@ mod tests {
 
     fn cycles(name: &str, dtype: DType, m: usize, n: usize, k: usize) -> f64 {
         let target = Target::builtin(name).unwrap();
-        ((target.gemm_seconds(dtype, m, n, k) + target.launch_overhead()) * target.clock_hz()).round()
+        ((target.gemm_seconds(dtype, Product::one(m, n, k)) + target.launch_overhead()) * target.clock_hz()).round()
     }
 
     #[test]
@@ -302,7 +321,7 @@ mod tests {
     #[test]
     fn a_vector_core_pays_for_each_instruction() {
         let target = Target::builtin("wse3").unwrap();
-        let seconds = |n| target.gemm_seconds(DType::F16, 8, n, 8) * target.clock_hz();
+        let seconds = |n| target.gemm_seconds(DType::F16, Product::one(8, n, 8)) * target.clock_hz();
         assert_eq!(seconds(1), seconds(8), "up to eight elements take the same time");
         assert!(seconds(9) > seconds(8) && seconds(16) < 2.0 * seconds(8));
         assert!((8.3..8.7).contains(&(seconds(8) / 64.0)));

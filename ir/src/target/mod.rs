@@ -11,6 +11,7 @@ pub mod engines;
 pub mod error;
 pub mod geometry;
 pub mod logical;
+pub mod nodes;
 pub mod overrides;
 pub mod quantity;
 pub mod replicas;
@@ -22,6 +23,7 @@ pub use engines::{Amp, TileEngine, VectorUnit, WindowShape};
 pub use error::TargetError;
 pub use geometry::{Coord, DieId, Direction, GridShape, LinkId, LinkName, Mesh};
 pub use logical::{Embedding, LogicalDie, LogicalMesh};
+pub use nodes::{NodeEngine, NodePlan, Product};
 pub use quantity::{Confidence, Figure, Quantity};
 pub use replicas::AllReduceTime;
 pub use route::Router;
@@ -292,7 +294,7 @@ mod tests {
     #[test]
     fn figures_reach_the_accessors_in_si_units() {
         let tile = Target::builtin("dojo-tile").unwrap();
-        assert_eq!(tile.sram_bytes(), 442_500_000);
+        assert_eq!(tile.sram_bytes(), 430_900_000);
         assert_eq!(tile.clock_hz(), 2e9);
         assert_eq!(tile.live_nodes(), 354);
         assert_eq!(tile.peak_flops(DType::BF16), 362e12);
@@ -311,7 +313,7 @@ mod tests {
         assert_eq!(tile.gemm_efficiency(m, n, k), fill(k as f64));
         assert!((tile.gemm_efficiency(m / 2, n, k) - fill(k as f64) / 2.0).abs() < 1e-12);
         assert_eq!(tile.gemm_efficiency(0, 1, 1), 1.0);
-        let seconds = tile.gemm_seconds(DType::BF16, 4096, 4096, 4096);
+        let seconds = tile.gemm_seconds(DType::BF16, Product::one(4096, 4096, 4096));
         let ideal = 2.0 * 4096f64.powi(3) / 362e12;
         assert!(seconds > ideal && seconds < ideal * 1.2, "{seconds} against {ideal}");
     }

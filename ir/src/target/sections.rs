@@ -4,6 +4,7 @@
 
 use super::engines::{Amp, TileEngine, VectorUnit};
 use super::geometry::{Direction, GridShape, Mesh};
+use super::nodes::NodeEngine;
 use super::quantity::{
     Bytes, BytesPerSecond, Count, EnergyPerByte, EnergyPerFlop, Figure, FlopsPerSecond, Frequency, PerDType, Power, Quantity, Time,
 };
@@ -64,6 +65,8 @@ pub struct Die {
     pub amp: Option<Amp>,
     /// How products run on an engine that takes square tiles in phases.
     pub tile_engine: Option<TileEngine>,
+    /// How products run on the grid of nodes, where each has a matrix unit.
+    pub node_engine: Option<NodeEngine>,
 }
 
 /// The grid of cores of a die; the cost model sees it, the streams do not.
@@ -232,6 +235,9 @@ macro_rules! list_figures {
         }
         if let Some(tiles) = $($borrow)+ $target.die.tile_engine {
             push_section!(list, "die.tile_engine", tiles, ($($borrow)+), [phase, phase_issue, tile_issue]);
+        }
+        if let Some(node) = $($borrow)+ $target.die.node_engine {
+            push_section!(list, "die.node_engine", node, ($($borrow)+), [rows, cols, depth, start, port, store, panels, hop]);
         }
         list.push(("link.bandwidth".into(), $($borrow)+ $target.link.bandwidth));
         list.push(("link.hop_latency".into(), $($borrow)+ $target.link.hop_latency));

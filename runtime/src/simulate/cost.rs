@@ -14,7 +14,7 @@ use girih_ir::fused::Expr;
 use girih_ir::program::instr::WindowDims;
 use girih_ir::program::{Instr, Program, Region, Regions};
 use girih_ir::target::engines::inside;
-use girih_ir::target::{Target, WindowShape};
+use girih_ir::target::{Product, Target, WindowShape};
 use girih_ir::types::DType;
 
 /// Work and time of one instruction.
@@ -58,16 +58,16 @@ fn body_ops(program: &Program, id: u32) -> u64 {
     program.fused.get(id as usize).map_or(1, |f| f.body.iter().filter(counts).count() as u64)
 }
 
-/// `(m, n, k)` of a product.
-fn gemm_extents(out: &Region, a: &Region, batch: u32, contract: u32) -> (usize, usize, usize) {
+/// The products of a `gemm`.
+pub(super) fn gemm_shape(out: &Region, a: &Region, batch: u32, contract: u32) -> Product {
     let split = a.dims.len().saturating_sub(contract as usize);
     let (rows, terms) = a.dims.split_at(split);
+    let (batch, rows) = rows.split_at((batch as usize).min(split));
     let free = out.dims.get(split..).unwrap_or(&[]);
-    let _ = batch;
     // The dimension of the result that is contiguous, its rows or its columns.
     let column_major = split > 0 && out.strides.get(split - 1) == Some(&1) && out.strides.last().is_some_and(|s| *s != 1);
-    let (rows, free) = if column_major { (free, rows) } else { (rows, free) };
-    (product(rows) as usize, product(free) as usize, product(terms) as usize)
+    let [batch, m, n, k] = [batch, rows, free, terms].map(|dims| product(dims) as usize);
+    Product { batch, m, n, k, column_major }
 }
 
 /// The part of the taps along each of these dimensions that meet the operand; `window` has one entry a dimension.
@@ -153,10 +153,10 @@ pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
             return Cost { seconds: target.launch_overhead(), ..Cost::default() };
         }
         Instr::Gemm { out, a, batch, contract, .. } => {
-            let (m, n, k) = gemm_extents(out, a, *batch, *contract);
-            c.matrix_flops = product(&[2, m, n, k]);
+            let shape = gemm_shape(out, a, *batch, *contract);
+            c.matrix_flops = product(&[2, shape.batch, shape.m, shape.n, shape.k]);
             c.dtype = Some(a.dtype);
-            engine = target.gemm_seconds(a.dtype, m, n, k);
+            engine = target.gemm_seconds(a.dtype, shape);
         }
         Instr::Conv { out, lhs, rhs, window, feature_groups, batch_groups } => {
             let groups = (*feature_groups).max(*batch_groups).max(1) as usize;

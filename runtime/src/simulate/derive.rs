@@ -5,7 +5,7 @@
 use super::cost;
 use super::report::{self, Report};
 use girih_ir::program::{Instr, Program};
-use girih_ir::target::Target;
+use girih_ir::target::{Product, Target};
 use girih_ir::types::DType;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -160,6 +160,9 @@ fn engine(w: &mut Writer<'_>, instr: &Instr, c: &cost::Cost) -> String {
         (target.die.amp.is_some(), "die.amp", "blocks × (rows of a worker × byte_cycles × bytes + block_cycles) + columns × column_cycles"),
         (target.die.tile_engine.is_some(), "die.tile_engine", "tile products × (cycles at the peak + phases × phase_issue + tile_issue)"),
     ];
+    if let (Some(_), Instr::Gemm { out, a, batch, contract, .. }) = (&target.die.node_engine, instr) {
+        return on_nodes(w, cost::gemm_shape(out, a, *batch, *contract), a.dtype, &memory, &launch);
+    }
     if let Some((_, section, how)) = special.into_iter().find(|(has, ..)| *has) {
         let paths: Vec<String> = target.figures().into_iter().map(|(p, _)| p).filter(|p| p.starts_with(section)).collect();
         let figures: Vec<String> = paths.iter().map(|p| format!("{} {}", &p[section.len() + 1..], w.figure(p))).collect();
@@ -177,6 +180,28 @@ fn engine(w: &mut Writer<'_>, instr: &Instr, c: &cost::Cost) -> String {
         "max({what}{} FLOP / ({peak} × {:.1} % of tiles and depth), {memory}) + launch {launch}",
         c.matrix_flops,
         100.0 * (ideal / engine).min(1.0)
+    )
+}
+
+/// A product on the nodes of a die.
+fn on_nodes(w: &mut Writer<'_>, product: Product, dtype: DType, memory: &str, launch: &str) -> String {
+    let Some(plan) = w.target.node_plan(dtype, product) else { return String::new() };
+    let section = "die.node_engine";
+    let paths: Vec<String> = w.target.figures().into_iter().map(|(p, _)| p).filter(|p| p.starts_with(section)).collect();
+    let figures: Vec<String> = paths.iter().map(|p| format!("{} {}", &p[section.len() + 1..], w.figure(p))).collect();
+    let ([batch, rows, cols, inner], [over_rows, over_cols]) = (plan.ways, plan.passes);
+    let clock = w.figure("die.clock");
+    format!(
+        "max({:.0} cycles at {clock}, {memory}) + launch {launch}: {} products of {}×{}×{} on {batch}×{rows}×{cols} nodes, the inner extent {inner} ways, \
+         {over_rows}×{over_cols} passes with panels {} deep ({} B a node), with {}",
+        plan.cycles,
+        product.batch,
+        product.m,
+        product.n,
+        product.k,
+        plan.depth,
+        plan.bytes,
+        figures.join(", ")
     )
 }
 

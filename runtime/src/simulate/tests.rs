@@ -24,7 +24,7 @@ fn one_gemm_takes_what_the_target_says() {
     b.die(die, 1 << 24, &[], &[], vec![gemm(at(0, &[m, n]), at(1 << 21, &[m, k]), at(1 << 23, &[n, k])), Instr::End]);
     let t = &b.program.target;
     let memory = 4.0 * (m * n + m * k + n * k) as f64 / t.sram_bandwidth();
-    let want = t.gemm_seconds(DType::F32, m, n, k).max(memory) + t.launch_overhead();
+    let want = t.gemm_seconds(DType::F32, girih_ir::target::Product::one(m, n, k)).max(memory) + t.launch_overhead();
     let report = run(&b.program).report;
     close(report.makespan, want);
     close(report.dies[0].compute, want);
