@@ -83,7 +83,7 @@ pub fn fuse(graph: &Graph) -> (Graph, FuseReport) {
 }
 
 fn try_fuse(graph: &Graph, one_die: bool) -> Result<(Graph, FuseReport), InferError> {
-    let compared = if one_die { one_hot::expand(graph) } else { None };
+    let compared = one_hot::expand(graph);
     let graph = compared.as_ref().unwrap_or(graph);
     let flat = flat::flatten(graph);
     let groups = group::groups(&flat);

@@ -66,7 +66,7 @@ fn is_made(graph: &Graph, x: ValueId) -> bool {
     let node = graph.node(x);
     match &node.op {
         Op::Proj(_) => graph.node(node.operands[0]).op.is_composite(),
-        Op::Unary(_) | Op::Binary(_) | Op::Select(_) => true,
+        Op::Unary(_) | Op::Binary(_) | Op::Select(_) | Op::Convert(_) => true,
         op => op.is_composite(),
     }
 }
