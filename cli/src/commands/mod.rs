@@ -8,6 +8,7 @@ mod demo;
 mod diff;
 mod explain;
 mod gemm;
+mod html;
 mod inspect;
 mod output;
 mod profile;

@@ -1,9 +1,10 @@
 //! `girih report`: one compiled program on a screen, or as a document.
 
+use super::html;
 use super::output::{Outcome, Output, bytes, table};
 use super::summary::{self, Totals};
 use clap::Args;
-use girih::Compiled;
+use girih::{Compiled, files, simulate};
 use girih_ir::program::Program;
 use serde_json::json;
 use std::path::PathBuf;
@@ -14,6 +15,9 @@ pub struct Report {
     /// The program
     #[arg(value_name = "OUT.girih")]
     file: PathBuf,
+    /// Write one page that joins the plan with a simulated step: cuts, memory, timeline, links, energy; it needs no other file
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
 }
 
 impl Report {
@@ -21,6 +25,10 @@ impl Report {
     pub fn run(self, out: &Output) -> Outcome {
         let compiled = Compiled::open(&self.file)?;
         let program: &Program = &compiled.program;
+        if let Some(path) = &self.html {
+            files::write(path, html::page(program, &simulate(program)?).as_bytes())?;
+            out.progress(&format!("page written to {}", path.display()));
+        }
         let document = || {
             let mut d = summary::document(program);
             d["info"] = json!(compiled.info.iter().cloned().collect::<std::collections::BTreeMap<_, _>>());

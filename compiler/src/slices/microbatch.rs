@@ -158,7 +158,8 @@ impl Phases {
     /// `false` when they need more than the batch, or more than elementwise work on it.
     fn hoist(&mut self, classes: &Classes<'_>, v: ValueId) -> bool {
         let graph = classes.graph();
-        let longest = graph.inputs.iter().zip(&classes.seeds).filter(|(_, s)| s.is_some()).map(|(i, _)| graph.tensor_ty(i.value).elements());
+        let longest =
+            graph.inputs.iter().zip(&classes.seeds).filter(|(_, s)| s.is_some()).map(|(i, _)| graph.tensor_ty(i.value).elements());
         let longest = longest.max().unwrap_or(0);
         let mut open: Vec<ValueId> = graph.node(v).operands.iter().copied().filter(|o| self.waited_for(classes, *o)).collect();
         let mut found = vec![false; self.early.len()];

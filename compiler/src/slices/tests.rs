@@ -169,7 +169,8 @@ fn close(got: &[Tensor], want: &[Tensor], what: &str) {
 
 #[test]
 fn microbatches_compute_the_whole_step() {
-    for (text, parts) in [(TOKENS, &[2, 3, 6][..]), (RECURRENT, &[2, 4]), (PLACED, &[2, 3, 6]), (COUNTED, &[2, 3, 6]), (CENTERED, &[2, 3])] {
+    for (text, parts) in [(TOKENS, &[2, 3, 6][..]), (RECURRENT, &[2, 4]), (PLACED, &[2, 3, 6]), (COUNTED, &[2, 3, 6]), (CENTERED, &[2, 3])]
+    {
         let whole = step(text);
         let (given, name) = (inputs(&whole), whole.graph.name.clone());
         let want = eval(&whole.graph, &given).unwrap();

@@ -32,15 +32,18 @@ mod path;
 mod period;
 mod power;
 pub mod report;
+mod timeline;
 pub mod trace;
 
 pub use derive::{Derivation, Derived};
 pub use path::node_of;
 pub use report::{Contributor, DieReport, Energy, LinkReport, LoopReport, PathStep, Report};
+pub use timeline::Lane;
 
 use crate::machine::Deadlock;
 use engine::Act;
 use girih_ir::program::Program;
+use std::collections::BTreeSet;
 use std::io;
 
 /// Why a program cannot be simulated.
@@ -67,6 +70,8 @@ pub struct Simulation<'p> {
     pub report: Report,
     program: &'p Program,
     acts: Vec<Act>,
+    /// The activities that stand for extrapolated iterations.
+    skips: BTreeSet<u32>,
     finish: Vec<f64>,
 }
 
@@ -95,7 +100,8 @@ pub fn simulate_with(program: &Program, options: SimOptions) -> Result<Simulatio
     let outcome = engine::run(program, options)?;
     let report = report::build(program, &outcome);
     let finish = outcome.dies.iter().map(|d| d.finish).collect();
-    Ok(Simulation { report, program, acts: outcome.acts, finish })
+    let skips = outcome.skips.into_keys().collect();
+    Ok(Simulation { report, program, acts: outcome.acts, skips, finish })
 }
 
 impl Simulation<'_> {
@@ -107,6 +113,11 @@ impl Simulation<'_> {
     /// When each die with code was done, in seconds, in their order.
     pub fn finish_times(&self) -> &[f64] {
         &self.finish
+    }
+
+    /// The step cut into equal slices: how busy every die with code is in each of them.
+    pub fn lanes(&self, slices: usize) -> Vec<Lane> {
+        timeline::lanes(self.program, &self.acts, &self.skips, self.report.makespan, slices)
     }
 
     /// Writes the timeline as Chrome trace events, which Perfetto and `chrome://tracing` open.

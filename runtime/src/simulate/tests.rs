@@ -282,3 +282,20 @@ fn updates_in_place_cost_what_they_touch() {
     b.die(die, 1 << 22, &[], &[], vec![update(table.clone()), Instr::End]);
     assert!(run(&b.program).report.energy.sram > 0.0);
 }
+
+/// The lanes show what the engine computes: all of the time that the report counts but that of issuing transfers.
+#[test]
+fn lanes_add_up_to_the_times_of_the_dies() {
+    let program = partial_sums(64, 48, 32);
+    let simulation = simulate(&program).unwrap();
+    let (report, slices) = (&simulation.report, 50);
+    let lanes = simulation.lanes(slices);
+    assert_eq!(lanes.len(), report.dies.len());
+    for (lane, die) in lanes.iter().zip(&report.dies) {
+        assert_eq!(lane.die, die.die);
+        assert_eq!([lane.compute.len(), lane.transfer.len(), lane.repeated.len()], [slices; 3]);
+        let busy = lane.compute.iter().sum::<f64>() / slices as f64;
+        assert!(busy <= die.busy + 1e-9 && busy > 0.0, "{busy} of {}", die.busy);
+        assert!(lane.transfer.iter().any(|x| *x > 0.0) && lane.repeated.iter().all(|x| *x == 0.0));
+    }
+}
