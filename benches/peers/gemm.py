@@ -110,6 +110,8 @@ def main():
         for _ in range(args.rounds):
             peak = max(peak, ask("peak", args.dtype) * args.threads)
             for name, seconds in libraries.items():
+                if args.threads > 1:
+                    time.sleep(0.2)  # The threads of the library before may still be spinning on the cores.
                 took = seconds(shape, args.dtype, args.milliseconds / 1e3)
                 if took == took:
                     best[name] = min(best[name], took)

@@ -6,6 +6,7 @@
 
 use crate::error::Error;
 use crate::files;
+use girih_compiler::precision::Precision;
 use girih_ir::literal::Literal;
 use girih_ir::types::TensorType;
 use girih_runtime::Inputs;
@@ -31,6 +32,9 @@ struct Manifest {
     loss: Option<Loss>,
     #[serde(default)]
     useful_flops_per_step: Option<u64>,
+    /// The type in which it is trained, in the words of a framework.
+    #[serde(default)]
+    dtype: Option<String>,
 }
 
 /// The loss of a model's outputs.
@@ -101,6 +105,15 @@ impl Case {
         Some(format!("{}:output={},labels={}{ignored}", loss.kind, loss.logits, loss.labels))
     }
 
+    /// The precision for which the case was made. A framework may lower parts of a bf16 step in f32, such as a recurrence.
+    pub fn precision(&self) -> Option<Precision> {
+        match self.manifest.dtype.as_deref()? {
+            "bfloat16" => Some(Precision::Bf16),
+            "float32" => Some(Precision::F32),
+            _ => None,
+        }
+    }
+
     /// The samples of a batch of a model, for one whose file leaves that open.
     pub fn batch(&self) -> Option<usize> {
         self.manifest.inputs.first().filter(|_| !self.lowered)?.shape.as_ref()?.first().copied()
@@ -168,5 +181,21 @@ impl Case {
             }
             batches.push(batch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_says_its_precision() {
+        let of = |dtype: &str| {
+            let manifest = serde_json::from_str(&format!(r#"{{"inputs": [], "outputs": []{dtype}}}"#)).unwrap();
+            Case { folder: PathBuf::new(), manifest, lowered: true }.precision()
+        };
+        assert_eq!(of(r#", "dtype": "bfloat16""#), Some(Precision::Bf16));
+        assert_eq!(of(r#", "dtype": "float32""#), Some(Precision::F32));
+        assert_eq!((of(""), of(r#", "dtype": "int8""#)), (None, None));
     }
 }

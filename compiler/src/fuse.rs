@@ -11,8 +11,10 @@ mod flat;
 mod group;
 mod items;
 mod one_hot;
+mod parts;
 mod sums;
 mod traffic;
+mod turns;
 
 use girih_ir::graph::Graph;
 use girih_ir::graph::loops::LoopNest;
@@ -65,7 +67,8 @@ impl FuseReport {
     }
 }
 
-/// Fuses a graph for one die: less is kept in memory and more computed again, and sums over leading dimensions are fused with what they sum.
+/// Fuses a graph for one die: less is kept in memory and more computed again, sums over leading dimensions are fused with what they sum, and
+/// transposes and slices move to where they cost least.
 /// On a mesh those would be in the way of the partitioning.
 pub fn fuse_for_one_die(graph: &Graph) -> (Graph, FuseReport) {
     match try_fuse(graph, true) {
@@ -85,6 +88,10 @@ pub fn fuse(graph: &Graph) -> (Graph, FuseReport) {
 fn try_fuse(graph: &Graph, one_die: bool) -> Result<(Graph, FuseReport), InferError> {
     let compared = one_hot::expand(graph);
     let graph = compared.as_ref().unwrap_or(graph);
+    let unturned = if one_die { turns::undo(graph) } else { None };
+    let graph = unturned.as_ref().unwrap_or(graph);
+    let in_parts = if one_die { parts::apart(graph) } else { None };
+    let graph = in_parts.as_ref().unwrap_or(graph);
     let flat = flat::flatten(graph);
     let groups = group::groups(&flat);
     let (mut fused, mut report) = emit::emit(graph, &flat, &groups)?;

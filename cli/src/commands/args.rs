@@ -247,9 +247,10 @@ pub struct PipelineArgs {
     /// Whether values that do not fit into SRAM may be computed again instead of being kept
     #[arg(long, value_enum, default_value_t = Remat::Auto, value_name = "WHEN")]
     pub remat: Remat,
-    /// In what products and convolutions of f32 take their operands; sums, weights and everything else stay f32
-    #[arg(long, default_value_t = Precision::F32, value_name = "f32|bf16")]
-    pub precision: Precision,
+    /// In what products and convolutions of f32 take their operands (default: f32, or what the folder of a case says); sums, weights and
+    /// everything else stay f32
+    #[arg(long, value_name = "f32|bf16")]
+    pub precision: Option<Precision>,
     /// Whether optimizer state and weights that do not fit into SRAM may stay in host memory and be loaded for each use
     #[arg(long, value_enum, default_value_t = Streaming::Auto, value_name = "WHEN")]
     pub stream: Streaming,
@@ -330,7 +331,7 @@ impl PipelineArgs {
             dies: target.dies,
             optimize,
             remat: self.remat == Remat::Auto,
-            precision: self.precision,
+            precision: self.precision.unwrap_or_default(),
             stream,
             microbatches: self.microbatches,
             replicas: self.replicas,

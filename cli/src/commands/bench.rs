@@ -79,6 +79,7 @@ impl Subject {
             self.program.model.state.extend(case.carried());
             self.program.model.loss = self.program.model.loss.take().or_else(|| case.loss());
             self.program.model.batch = self.program.model.batch.or(case.batch());
+            self.program.pipeline.precision = self.program.pipeline.precision.or(case.precision());
         }
         let start = Instant::now();
         let compiled = self.program.open(out, "host", Purpose::compiled(self.program.model.loss.is_some()))?;

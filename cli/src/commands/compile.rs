@@ -143,7 +143,7 @@ impl Compile {
         let options = PassOptions {
             optimize: self.pipeline.optimize(),
             dies: self.target.dies,
-            precision: self.pipeline.precision,
+            precision: self.pipeline.precision.unwrap_or_default(),
             pins: self.pipeline.pins()?,
             ..PassOptions::default()
         };

@@ -10,6 +10,8 @@ use std::arch::x86_64::{
 };
 
 const LANES: usize = 16;
+/// Terms that are over before what is fetched at their beginning has come.
+const SHORT: usize = 24;
 
 /// What a microkernel reads and writes: pointers whose ranges [`Block::check`](super::block::Block) has proved.
 #[derive(Clone, Copy)]
@@ -95,59 +97,82 @@ macro_rules! microkernels {
             /// The processor has the features, and `Block::check` holds; `kept` is as long as the panel of a block that has one, of whole vectors.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn block(t: &Block<'_>, kept: Option<&mut [f32]>, c: &mut [f32]) {
-                let rows = t.rows.len();
                 let kept = if $keeping { kept.map(<[f32]>::as_mut_ptr) } else { None };
-                for panel in 0..t.cols.div_ceil(t.b.width) {
-                    let at = panel * t.b.width;
-                    let cols = t.b.width.min(t.cols - at);
-                    let vectors = cols.div_ceil(LANES);
-                    let (b_base, b_step) = t.panel(panel);
-                    let whole = t.b.step.is_none() || cols.is_multiple_of(LANES);
-                    let mut job = Job {
-                        k: t.k,
-                        chain: t.chain,
-                        a: t.a.data.as_ptr(),
-                        a_row: 0,
-                        a_step: 0,
-                        b: t.b.data.as_ptr().wrapping_add(b_base),
-                        b_step,
-                        kept: kept.unwrap_or(std::ptr::null_mut()),
-                        ahead: t.rows.as_ptr().cast(),
-                        ahead_step: 0,
-                        c: c.as_mut_ptr().wrapping_offset(t.base + at as isize),
-                        rows: t.rows.as_ptr(),
-                        edge: mask(cols - (vectors - 1) * LANES),
-                        alpha: t.alpha,
-                        accumulate: t.accumulate,
-                    };
-                    let (mut first, mut visit) = (0, 0);
-                    while first < rows {
-                        let height = t.a.height.min(rows - first);
-                        let (a, a_row, a_step) = t.strip(first, height);
-                        job.a = t.a.data.as_ptr().wrapping_offset(a);
-                        (job.a_row, job.a_step) = (a_row, a_step);
-                        job.rows = t.rows.as_ptr().wrapping_add(first);
-                        (job.ahead, job.ahead_step) = match &t.ahead {
-                            Some(ahead) if visit * LANES < ahead.len => (ahead.start.wrapping_add(visit * ahead.next), ahead.step),
+                let (panels, strips) = (t.cols.div_ceil(t.b.width), t.rows.len().div_ceil(t.a.height));
+                if t.by_rows {
+                    for strip in 0..strips {
+                        for panel in 0..panels {
+                            let (mut job, all, vectors) = of_panel(t, panel, c.as_mut_ptr());
+                            let height = to_strip(t, &mut job, strip);
+                            // SAFETY: `Block::check` proved the ranges of the whole block, of which this is one tile.
+                            unsafe { kernel(all, height, vectors)(&job) }
+                        }
+                    }
+                    return;
+                }
+                for panel in 0..panels {
+                    let (mut job, all, vectors) = of_panel(t, panel, c.as_mut_ptr());
+                    job.kept = kept.unwrap_or(std::ptr::null_mut());
+                    let ahead = t.ahead.or_else(|| t.panel_ahead(panel + 1));
+                    for strip in 0..strips {
+                        let height = to_strip(t, &mut job, strip);
+                        let fresh = kept.is_some() || (t.fresh && panel == 0);
+                        let rows_ahead = if fresh { t.rows_ahead(height) } else { None };
+                        (job.ahead, job.ahead_step) = match (&ahead, rows_ahead) {
+                            (Some(ahead), _) if strip * LANES < ahead.len => (ahead.start.wrapping_add(strip * ahead.next), ahead.step),
                             // The rows that come next, when this is their first use.
-                            _ if kept.is_some() => (job.a.wrapping_offset(height as isize * a_row), t.rows_ahead(height)),
+                            (_, Some((from, step))) => (job.a.wrapping_offset(from), step),
                             _ => (t.rows.as_ptr().cast(), 0),
                         };
                         let all = match kept {
-                            Some(_) if visit == 0 => &KEEPING,
+                            Some(_) if strip == 0 => &KEEPING,
                             Some(_) => &WHOLE,
-                            None if whole => &WHOLE,
-                            None => &MASKED,
+                            None => all,
                         };
-                        // SAFETY: `Block::check` proved the ranges of the whole block, of which this is one tile.
+                        // SAFETY: as above.
                         unsafe { kernel(all, height, vectors)(&job) }
-                        if let Some(kept) = kept.filter(|_| visit == 0) {
+                        if let Some(kept) = kept.filter(|_| strip == 0) {
                             (job.b, job.b_step) = (kept, (vectors * LANES) as isize);
                         }
-                        first += height;
-                        visit += 1;
                     }
                 }
+            }
+
+            /// What all tiles of a panel have in common, with the kernels for it and its vectors.
+            fn of_panel(t: &Block<'_>, panel: usize, c: *mut f32) -> (Job, &'static Kernels, usize) {
+                let at = panel * t.b.width;
+                let cols = t.b.width.min(t.cols - at);
+                let vectors = cols.div_ceil(LANES);
+                let (b_base, b_step) = t.panel(panel);
+                let job = Job {
+                    k: t.k,
+                    chain: t.chain,
+                    a: t.a.data.as_ptr(),
+                    a_row: 0,
+                    a_step: 0,
+                    b: t.b.data.as_ptr().wrapping_add(b_base),
+                    b_step,
+                    kept: std::ptr::null_mut(),
+                    ahead: t.rows.as_ptr().cast(),
+                    ahead_step: 0,
+                    c: c.wrapping_offset(t.base + at as isize),
+                    rows: t.rows.as_ptr(),
+                    edge: mask(cols - (vectors - 1) * LANES),
+                    alpha: t.alpha,
+                    accumulate: t.accumulate,
+                };
+                (job, if t.b.step.is_none() || cols.is_multiple_of(LANES) { &WHOLE } else { &MASKED }, vectors)
+            }
+
+            /// Moves on to a strip; returns its rows.
+            fn to_strip(t: &Block<'_>, job: &mut Job, strip: usize) -> usize {
+                let first = strip * t.a.height;
+                let height = t.a.height.min(t.rows.len() - first);
+                let (a, a_row, a_step) = t.strip(first, height);
+                job.a = t.a.data.as_ptr().wrapping_offset(a);
+                (job.a_row, job.a_step) = (a_row, a_step);
+                job.rows = t.rows.as_ptr().wrapping_add(first);
+                height
             }
 
             /// # Safety
@@ -163,15 +188,17 @@ macro_rules! microkernels {
                 let mut a = [job.a, launder(job.a.wrapping_offset(5 * row)), launder(job.a.wrapping_offset(10 * row))];
                 let (b_step, edge) = (job.b_step, job.edge);
                 let (mut left, mut accumulate) = (job.k, job.accumulate);
-                // SAFETY: prefetching reads nothing; `rows` has `ROWS` entries.
-                unsafe {
-                    each_row!(ROWS, i => {
-                        let out = job.c.wrapping_offset(*job.rows.add(i));
-                        for v in 0..VECTORS {
-                            _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(v * LANES).cast());
-                        }
-                        _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(VECTORS * LANES - 1).cast());
-                    });
+                if left > SHORT {
+                    // SAFETY: prefetching reads nothing; `rows` has `ROWS` entries.
+                    unsafe {
+                        each_row!(ROWS, i => {
+                            let out = job.c.wrapping_offset(*job.rows.add(i));
+                            for v in 0..VECTORS {
+                                _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(v * LANES).cast());
+                            }
+                            _mm_prefetch::<_MM_HINT_T0>(out.wrapping_add(VECTORS * LANES - 1).cast());
+                        });
+                    }
                 }
                 loop {
                     let terms = left.min(job.chain);

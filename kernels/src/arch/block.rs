@@ -78,6 +78,10 @@ pub(crate) struct Block<'a> {
     pub accumulate: bool,
     /// What to fetch on the way.
     pub ahead: Option<Ahead>,
+    /// Whether all columns of a strip of rows come before the next strip; else all rows of a panel come before the next panel.
+    pub by_rows: bool,
+    /// Whether its first panel is the first to use the rows, which have to be fetched.
+    pub fresh: bool,
 }
 
 /// Rows of a tile at most, for tiles of 1, 2, … vectors; the accumulators, one row of the vector operand and a broadcast fill the registers.
@@ -123,15 +127,26 @@ impl Block<'_> {
         assert!(b, "block reads outside operand b");
     }
 
-    /// How far to go on a term, for fetching the strip of rows after this one in as many terms as the block has; 0 when it is not worth it.
-    pub(super) fn rows_ahead(&self, height: usize) -> isize {
-        match self.a.strides {
-            Some((row, 1)) if row > 0 => {
-                let step = (height as isize * row).unsigned_abs().div_ceil(self.k);
-                if step <= 16 { step as isize } else { 0 }
+    /// Where the rows of the strip after one of `height` rows lie, from that strip on, and how far to go on a term, so that all their lines
+    /// are fetched in as many terms as the block has; `None` when that is not worth it.
+    pub(super) fn rows_ahead(&self, height: usize) -> Option<(isize, isize)> {
+        let height = height as isize;
+        match self.a.strides? {
+            (row, 1) if row > 0 => {
+                let step = (height * row).unsigned_abs().div_ceil(self.k.max(1));
+                (step <= 16).then_some((height * row, step as isize))
             }
-            _ => 0,
+            // A line of the last of those rows; the others share it, or have been fetched with rows before.
+            (1, step) => Some((2 * height - 1, step)),
+            _ => None,
         }
+    }
+
+    /// What to fetch of panel `index`, if there is one and it is packed.
+    pub(super) fn panel_ahead(&self, index: usize) -> Option<Ahead> {
+        let exists = self.b.step.is_none() && index * self.b.width < self.cols;
+        let start = self.b.data.as_ptr().wrapping_add(self.panel(index).0);
+        exists.then_some(Ahead { start, step: 16, len: self.b.width, next: 16 * self.k })
     }
 
     /// Where panel `index` starts in `b`, and its term stride.
@@ -277,6 +292,8 @@ mod tests {
                 alpha: if rng.below(2) == 0 { 1.0 } else { -0.75 },
                 accumulate: rng.below(2) == 0,
                 ahead: None,
+                by_rows: rng.below(3) == 0,
+                fresh: rng.below(2) == 0,
             };
             let (mut want, mut got) = (before.clone(), before.clone());
             scalar(&block, &mut want);
@@ -287,7 +304,7 @@ mod tests {
             assert_eq!(bits(&want), bits(&got), "{what}");
             if !packed_b && cols <= width && cols.is_multiple_of(lanes_of(isa)) && term == Step::Single && isa == Isa::Avx512 {
                 let (mut kept, mut got) = (vec![0.0; k * width], before.clone());
-                block_keeping(isa, &block, &mut kept, &mut got);
+                block_keeping(isa, &Block { by_rows: false, ..block }, &mut kept, &mut got);
                 assert_eq!(bits(&want), bits(&got), "{what}, kept");
             }
         }
@@ -314,6 +331,8 @@ mod tests {
             alpha: 1.0,
             accumulate: false,
             ahead: None,
+            by_rows: false,
+            fresh: false,
         };
         let mut want = vec![0.0; 6 * 64];
         scalar(&block, &mut want);

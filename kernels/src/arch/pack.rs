@@ -25,6 +25,13 @@ impl<'a> Plane<'a> {
 }
 
 impl Plane<'_> {
+    /// Where the terms of `count` indices lie, for fetching, when an index goes on where the one before it ends.
+    pub(crate) fn lines_ahead(&self, count: usize, k: usize) -> Option<Ahead> {
+        let start = self.data.as_ptr().wrapping_add(self.base);
+        let whole = self.step == 1 && self.stride == k as isize;
+        whole.then_some(Ahead { start, step: 16, len: count, next: 16 * k })
+    }
+
     /// Where the terms of `count` indices lie, for fetching, when the indices are neighbors.
     pub(crate) fn ahead(&self, count: usize) -> Option<Ahead> {
         let start = self.data.as_ptr().wrapping_add(self.base);

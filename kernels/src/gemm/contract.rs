@@ -263,6 +263,8 @@ impl Contract<'_> {
                 alpha: self.alpha,
                 accumulate: self.accumulate || terms.start > 0,
                 ahead: None,
+                by_rows: false,
+                fresh: false,
             };
             if places.windows(2).all(|w| w[1] - w[0] == 1) {
                 arch::block::block(isa, &one, out);

@@ -379,7 +379,10 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
             let terms = TERMS.min(self.extents[2] - q);
             let units = self.form.units(terms);
             let side = self.a.at(i, q);
-            let strips = if self.form == Form::Pairs && self.a.step == 1 {
+            let in_place = if self.form == Form::Pairs { side.pairs(terms) } else { None };
+            let strips = if let Some(plane) = in_place {
+                Strips { data: plane.data, base: plane.base, height, strides: Some((plane.stride, 1)) }
+            } else if self.form == Form::Pairs && self.a.step == 1 {
                 let ld = units.next_multiple_of(16) + 16;
                 let dst = a.take(rows * ld);
                 side.rows(self.isa, rows, terms, ld, dst);
@@ -410,6 +413,8 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
                     alpha: self.alpha,
                     accumulate: accumulate || q > 0,
                     ahead: None,
+                    by_rows: false,
+                    fresh: false,
                 };
                 block(self.isa, &one, out);
             }

@@ -5,7 +5,7 @@
 
 use super::KC;
 use super::plan::{Tiles, terms_at_once};
-use crate::arch::block::{Ahead, Block, Panels, Step, Strips, block, block_keeping};
+use crate::arch::block::{Ahead, Block, Panels, Step, Strips, block, block_keeping, lanes_of, most_rows};
 use crate::arch::pack::{Plane, pack};
 use crate::arch::transpose16;
 use crate::isa::Isa;
@@ -17,6 +17,12 @@ const NEAR_BYTES: usize = 24 << 10;
 const PANEL_BYTES: usize = 4 << 20;
 /// Elements of a result that is computed transposed, at most.
 const MOST_TURNED: usize = 1 << 17;
+/// Strips of rows that do not repay packing the columns.
+const FEW_STRIPS: usize = 6;
+/// Sums so short that writing them is most of the work: then the results are written row by row.
+const SHORT_TERMS: usize = 16;
+/// Rows that make high strips worth their narrower panels.
+const MANY_ROWS: usize = 128;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
@@ -73,7 +79,9 @@ impl<'a> Product<'a> {
         let [m, n, k] = self.extents;
         let (tiles, direct_a) = self.tiles(isa);
         let direct_b = self.direct_b(m.div_ceil(tiles.height));
+        let short = matches!(self.b, Right::Plain(_)) && !direct_b && k <= SHORT_TERMS;
         let plan = Plan::of(self, tiles, direct_a, direct_b);
+        let plan = if short { Plan { cols: n, ..plan } } else { plan };
         let Scratch { a, b, out_rows, .. } = scratch;
         for first in (0..n).step_by(plan.cols) {
             let group = (first, plan.cols.min(n - first));
@@ -91,6 +99,14 @@ impl<'a> Product<'a> {
                         Right::Packed { data, width } => {
                             let panels = Panels { data, base: n.next_multiple_of(width) * q, width, step: None };
                             block(isa, &self.block((strips, panels), (q, kc), group, out_rows), out);
+                        }
+                        Right::Plain(plane) if short => {
+                            let kept = b.take(n.next_multiple_of(tiles.width) * k);
+                            if i == 0 {
+                                pack(isa, &plane, n, k, tiles.width, false, kept);
+                            }
+                            let panels = Panels { data: kept, base: 0, width: tiles.width, step: None };
+                            block(isa, &Block { by_rows: true, ..self.block((strips, panels), (q, kc), group, out_rows) }, out);
                         }
                         Right::Plain(plane) => {
                             let turn = Turn { strips, group, terms: (q, kc), first: i == 0, last: i + rows >= m, width: tiles.width };
@@ -130,7 +146,10 @@ impl<'a> Product<'a> {
             }
             pack(isa, &source, cols, kc, width, false, panel);
             let panels = Panels { data: panel, base: 0, width, step: None };
-            block(isa, &self.block((strips, panels), (q, kc), (j, cols), rows), out);
+            // Behind the last columns come those of the next matrix of a batch.
+            let ahead = plane.at(j + cols, q).lines_ahead(cols, kc);
+            let one = Block { ahead, fresh: at == 0, ..self.block((strips, panels), (q, kc), (j, cols), rows) };
+            block(isa, &one, out);
         }
     }
 
@@ -174,6 +193,9 @@ impl<'a> Product<'a> {
         let kc = k.min(KC);
         let bytes = if self.a.step == 1 { 4 * m * kc } else { 4 * kc * self.a.step.unsigned_abs() };
         let direct = self.a.step == 1 || n <= 2 * tiles.width || bytes <= NEAR_BYTES;
+        // Rows that are packed are packed in longer pieces when there are more to a strip.
+        let high = !direct && matches!(self.b, Right::Plain(_)) && m >= MANY_ROWS && k >= KC;
+        let tiles = if high { Tiles::of_width(isa, m, n, most_rows(isa).len().min(2) * lanes_of(isa)) } else { tiles };
         let clash = self.a.step == 1 && self.a.stride.unsigned_abs().is_multiple_of(512);
         if clash && tiles.height > 8 { (Tiles { height: m.div_ceil(m.div_ceil(8)), ..tiles }, direct) } else { (tiles, direct) }
     }
@@ -182,7 +204,7 @@ impl<'a> Product<'a> {
     fn direct_b(&self, strips: usize) -> bool {
         let Right::Plain(b) = self.b else { return false };
         let kc = self.extents[2].min(KC);
-        b.stride == 1 && (strips <= 1 || 4 * kc.saturating_mul(b.step.unsigned_abs()) <= NEAR_BYTES)
+        b.stride == 1 && (strips <= FEW_STRIPS || 4 * kc.saturating_mul(b.step.unsigned_abs()) <= NEAR_BYTES)
     }
 
     /// `k` terms from `q` on, of some columns.
@@ -205,6 +227,8 @@ impl<'a> Product<'a> {
             alpha: self.alpha,
             accumulate: self.accumulate || q > 0,
             ahead: None,
+            by_rows: false,
+            fresh: false,
         }
     }
 }

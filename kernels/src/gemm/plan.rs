@@ -6,8 +6,6 @@ use crate::isa::Isa;
 
 /// Bytes of a block of the broadcast operand: half of a second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
-/// Bytes of a block of it when the block reaches over many terms.
-const PLACE_BYTES: usize = 384 << 10;
 /// Most terms of a block.
 const TERMS: usize = 1024;
 
@@ -60,7 +58,7 @@ impl Tiles {
 
     /// Rows of a block that is read in place over `k` terms: whole strips that stay in the second-level cache beside two panels, cut evenly.
     pub(crate) fn rows_in_place(self, m: usize, k: usize) -> usize {
-        let most = (PLACE_BYTES / 4 / k.max(1)).max(self.height);
+        let most = (BLOCK_BYTES / 4 / k.max(1)).max(self.height);
         let blocks = m.div_ceil(most).max(1);
         m.div_ceil(blocks).next_multiple_of(self.height)
     }
