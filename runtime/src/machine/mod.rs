@@ -6,6 +6,7 @@
 //! same in either.
 
 mod barrier;
+mod beside;
 mod clock;
 mod collective;
 mod deadlock;

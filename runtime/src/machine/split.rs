@@ -11,7 +11,7 @@ use girih_kernels::conv::TRANSFORM_TILE;
 use std::ops::Range;
 
 /// Work below this (about operations) is not worth waking anybody.
-const SMALL: u64 = 1 << 12;
+pub const SMALL: u64 = 1 << 12;
 
 /// The instruction in at most `parts` parts, in order; itself when it is small or cannot be cut.
 pub fn split(instr: &Instr, program: &Program, parts: usize) -> Vec<Instr> {
@@ -31,7 +31,7 @@ pub fn split(instr: &Instr, program: &Program, parts: usize) -> Vec<Instr> {
 }
 
 /// About how many operations an instruction takes.
-fn work(instr: &Instr, program: &Program) -> u64 {
+pub fn work(instr: &Instr, program: &Program) -> u64 {
     let count = |r: &Region| r.elements() as u64;
     match instr {
         Instr::Gemm { out, a, contract, .. } => {

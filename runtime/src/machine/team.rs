@@ -6,6 +6,7 @@
 //! wait for. A loop of small instructions belongs to the first thread alone; the threads walk through every other loop together.
 
 use super::barrier::Barrier;
+use super::beside;
 use super::clock::{Clock, timed};
 use super::execute::{self, Bench};
 use super::hosts::Hosts;
@@ -15,7 +16,7 @@ use super::split::split;
 use super::sram::{Access, Lease, Sram, Timetable};
 use super::strided;
 use super::task::{self, Programs, Task, Work};
-use super::views::{self, Motion};
+use super::views::{self, Line, Motion};
 use super::weave::Woven;
 use crate::error::RuntimeError;
 use crate::session::CancelToken;
@@ -88,12 +89,15 @@ enum Job {
     },
 }
 
+/// The instruction of each thread, or of all.
+type Indices = SmallVec<[u32; 2]>;
+
 /// One die made ready for a team.
 pub struct HostMachine {
     sram: Sram,
     table: Timetable,
-    /// For every row of the timetable: the instruction and its parts.
-    rows: Vec<(u32, SmallVec<[Job; 2]>)>,
+    /// For every row of the timetable: the instruction and its parts, or instructions beside each other.
+    rows: Vec<(Indices, SmallVec<[Job; 2]>)>,
     benches: Vec<Mutex<Bench>>,
     isa: Isa,
     /// Operands that are packed before a loop.
@@ -105,6 +109,11 @@ pub struct HostMachine {
 impl HostMachine {
     /// Prepares the stream of the program's only die.
     pub fn new(program: &Program, team: &Team, isa: Isa) -> Result<Self, RuntimeError> {
+        HostMachine::of(program, team, isa, false)
+    }
+
+    /// `beside`: whole instructions may run beside each other.
+    fn of(program: &Program, team: &Team, isa: Isa, beside: bool) -> Result<Self, RuntimeError> {
         let code = &program.dies[0];
         let sram_used = usize::try_from(code.sram_used).unwrap_or(usize::MAX);
         let mut machine = HostMachine {
@@ -125,21 +134,28 @@ impl HostMachine {
         let cuts: Vec<Vec<Instr>> = lines.iter().map(|line| split(&line.instr, program, team.threads())).collect();
         // Operands that a loop packed, by line and part.
         let mut packs: Vec<SmallVec<[usize; 2]>> = vec![SmallVec::new(); lines.len()];
-        for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.gone) {
-            if line.instr.is_fence() {
-                if let (Instr::Loop { .. }, Some(end)) = (&line.instr, loops.partner(index)) {
-                    for i in views::repeated_products(&lines, index, end) {
-                        packs[i] = machine.pack(i, &cuts[i], &lines[i].motion, program).map_err(|why| bad(i, why))?;
-                    }
-                }
-                let solo = loops.partner(index).is_none_or(|end| cuts[index.min(end)..index.max(end)].iter().all(|c| c.len() == 1));
-                machine.control(index, &line.instr, solo).map_err(|why| bad(index, why))?;
+        for group in beside::groups(&lines, program, if beside { team.threads() } else { 1 }) {
+            let packed = group.iter().any(|i| !packs[*i].is_empty());
+            if group.len() > 1 && !packed && machine.push_group(&group, &lines, program, &mut programs).map_err(|(i, why)| bad(i, why))? {
                 continue;
             }
-            let (parts, one) = (&cuts[index], std::slice::from_ref(&line.instr));
-            let mut push = |parts: &[Instr]| machine.push(index, (parts, &line.motion, &packs[index]), program, &mut programs);
-            if !push(parts).map_err(|why| bad(index, why))? {
-                push(one).map_err(|why| bad(index, why))?;
+            for index in group {
+                let line = &lines[index];
+                if line.instr.is_fence() {
+                    if let (Instr::Loop { .. }, Some(end)) = (&line.instr, loops.partner(index)) {
+                        for i in views::repeated_products(&lines, index, end) {
+                            packs[i] = machine.pack(i, &cuts[i], &lines[i].motion, program).map_err(|why| bad(i, why))?;
+                        }
+                    }
+                    let solo = loops.partner(index).is_none_or(|end| cuts[index.min(end)..index.max(end)].iter().all(|c| c.len() == 1));
+                    machine.control(index, &line.instr, solo).map_err(|why| bad(index, why))?;
+                    continue;
+                }
+                let (parts, one) = (&cuts[index], std::slice::from_ref(&line.instr));
+                let mut push = |parts: &[Instr]| machine.push(index, (parts, &line.motion, &packs[index]), program, &mut programs);
+                if !push(parts).map_err(|why| bad(index, why))? {
+                    push(one).map_err(|why| bad(index, why))?;
+                }
             }
         }
         Ok(machine)
@@ -147,7 +163,7 @@ impl HostMachine {
 
     /// Prepares the stream that was woven from those of several dies.
     pub fn woven(woven: Woven, team: &Team, isa: Isa) -> Result<Self, RuntimeError> {
-        let machine = HostMachine::new(&woven.program, team, isa)?;
+        let machine = HostMachine::of(&woven.program, team, isa, true)?;
         Ok(HostMachine { origin: woven.origin, ..machine })
     }
 
@@ -165,7 +181,7 @@ impl HostMachine {
         if self.table.push(leases).is_err() {
             return Ok(SmallVec::new());
         }
-        self.rows.push((index as u32, jobs));
+        self.rows.push((SmallVec::from_elem(index as u32, 1), jobs));
         self.packed += slots.len();
         Ok(slots)
     }
@@ -183,7 +199,7 @@ impl HostMachine {
             }
             _ => self.table.end_loop().then_some(1).ok_or("no loop is open here")?,
         };
-        self.rows.extend((0..rows).map(|_| (index as u32, SmallVec::new())));
+        self.rows.extend((0..rows).map(|_| (SmallVec::from_elem(index as u32, 1), SmallVec::new())));
         Ok(())
     }
 
@@ -209,8 +225,25 @@ impl HostMachine {
         if self.table.push(leases).is_err() {
             return if parts.len() > 1 { Ok(false) } else { Err("its part does not fit the team".into()) };
         }
-        self.rows.push((index as u32, jobs));
+        self.rows.push((SmallVec::from_elem(index as u32, 1), jobs));
         Ok(true)
+    }
+
+    /// Adds whole instructions, one a thread; `false` when they would be in each other's way, or are nothing to do.
+    fn push_group(&mut self, group: &[usize], lines: &[Line], program: &Program, programs: &mut Programs) -> Result<bool, (usize, String)> {
+        let (mut jobs, mut leases) = (SmallVec::new(), SmallVec::new());
+        for i in group {
+            let Some((job, lease)) = job(&lines[*i].instr, &lines[*i].motion, program, programs).map_err(|why| (*i, why))? else {
+                return Ok(false);
+            };
+            leases.push(lease);
+            jobs.push(job);
+        }
+        let fits = self.table.push(leases).is_ok();
+        if fits {
+            self.rows.push((group.iter().map(|i| *i as u32).collect(), jobs));
+        }
+        Ok(fits)
     }
 
     /// The SRAM.
@@ -244,8 +277,8 @@ impl HostMachine {
         };
         let (rows, benches, isa, origin) = (&self.rows, &self.benches, self.isa, &self.origin);
         let run = |thread: usize, row: usize, access: Access<'_>| {
-            let (index, jobs) = &rows[row];
-            let (die, at) = place_of(origin, *index);
+            let (indices, jobs) = &rows[row];
+            let (die, at) = place_of(origin, indices[thread.min(indices.len() - 1)]);
             let place = || Place::new(program, die, at).to_string();
             let mut bench = benches[thread].lock().unwrap_or_else(PoisonError::into_inner);
             let work = || catch_unwind(AssertUnwindSafe(|| run_job(&jobs[thread], access, hosts, isa, &mut bench)));
@@ -260,7 +293,7 @@ impl HostMachine {
             }
         };
         let again = |row: usize| {
-            let (die, at) = place_of(origin, rows[row].0);
+            let (die, at) = place_of(origin, rows[row].0[0]);
             let place = || Place::new(program, die, at).to_string();
             !cancel.is_cancelled() || fail(RuntimeError::Interrupted { place: place() })
         };

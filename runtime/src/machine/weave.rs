@@ -18,12 +18,14 @@ mod emit;
 mod lives;
 mod loops;
 mod regions;
+mod runs;
 
-use self::contents::{Content, Map, Runs, Val};
+use self::contents::{Content, Map};
 use self::cursor::{Code, Cursor, Next};
 use self::emit::{Member, Origin, Value};
 use self::lives::{ALWAYS, lives};
 use self::regions::same_order;
+use self::runs::{Runs, Val};
 use super::loops::Loops;
 use super::queues;
 use girih_ir::fused::FusedProgram;
@@ -35,7 +37,9 @@ use std::sync::Arc;
 const PAGE: u64 = 4096;
 /// Attempts at a step or loop before its repeated values are given up.
 const ATTEMPTS: usize = 6;
-/// Runs of bytes that all transfers and copies together may have: following more takes longer than it saves.
+/// Rectangles of bytes that all transfers and copies together may have: following more takes longer than it saves.
+const MOST_PIECES: u64 = 40_000;
+/// Runs of bytes that they may have where there are loops.
 const MOST_RUNS: u64 = 1 << 19;
 
 /// A program of one die that does what all dies do.
@@ -65,9 +69,10 @@ pub fn weave(program: &Program) -> Option<Woven> {
     None
 }
 
-/// The runs of bytes of all transfers and copies; `None` when a region does not lie in the memory of its die.
-fn runs_moved(program: &Program) -> Option<u64> {
-    let mut runs = 0;
+/// Whether what all transfers and copies move is few pieces; `None` when a region does not lie in the memory of its die.
+fn is_small(program: &Program) -> Option<bool> {
+    let loops = program.streams.iter().flatten().any(|i| matches!(i, Instr::Loop { .. }));
+    let (mut pieces, mut runs) = (0, 0);
     for die in &program.dies {
         for instr in program.streams.get(die.stream.index())? {
             let all = instr.reads().into_iter().chain(instr.writes());
@@ -75,11 +80,14 @@ fn runs_moved(program: &Program) -> Option<u64> {
                 return None;
             }
             if instr.is_async() || matches!(instr, Instr::Copy { .. }) {
-                runs += all.map(|r| Runs::of(r).map_or(1, |r| r.count())).sum::<u64>();
+                for moved in all.map(|r| Runs::of(r).unwrap_or_default()) {
+                    pieces += moved.combs_count();
+                    runs += moved.count();
+                }
             }
         }
     }
-    Some(runs)
+    Some(pieces <= MOST_PIECES && (!loops || runs <= MOST_RUNS))
 }
 
 /// State that several dies have: the pair, and its shards with equal parts. The first one is kept up.
@@ -114,7 +122,7 @@ struct Weaver<'p> {
 impl<'p> Weaver<'p> {
     fn new(program: &'p Program) -> Option<Self> {
         let mut ranks = cursor::ranks(program).into_iter();
-        (runs_moved(program)? <= MOST_RUNS).then_some(())?;
+        is_small(program)?.then_some(())?;
         let (mut codes, mut base) = (Vec::new(), 0u64);
         for (d, die) in program.dies.iter().enumerate() {
             let stream = program.streams.get(die.stream.index())?.as_slice();
@@ -318,7 +326,7 @@ impl<'p> Weaver<'p> {
     fn finish(&mut self, classes: &[Class]) -> Option<Vec<(usize, usize)>> {
         let mut wrong = Vec::new();
         for class in classes {
-            let content = |w: &Self, k: usize| Some(w.logical.content(&Runs::of(&w.shard(class.pair, k).1)?));
+            let content = |w: &Self, k: usize| w.believed(&Runs::of(&w.shard(class.pair, k).1)?);
             let first = content(self, class.shards[0])?;
             for k in &class.shards[1..] {
                 if content(self, *k)? != first {
@@ -334,7 +342,7 @@ impl<'p> Weaver<'p> {
             for class in classes {
                 let (die, region) = self.shard(class.pair, class.shards[0]);
                 let runs = Runs::of(&region)?;
-                let content = self.logical.content(&runs);
+                let content = self.believed(&runs)?;
                 if !self.physical.holds(&runs, &content) {
                     quiet = false;
                     let origin = Origin { die, index: self.codes[die].stream.len().saturating_sub(1) };

@@ -3,288 +3,533 @@
 //! A value is what one instruction makes, or what lies in memory before the first one; its image is its bytes in the order of their addresses
 //! where it was made. A map says of every byte which value it belongs to and where in the image it stands, so two places hold the same
 //! bytes when they hold the same pieces.
+//!
+//! Parts of tensors are rows at equal distances, thousands of them. So a map is made of blocks, each a range of addresses seen as rows of one
+//! pitch, in which rectangles of bytes belong to values.
 
-use girih_ir::program::Region;
+use super::runs::{AT, Comb, LOST, OFF, Patch, Runs, Val};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Most runs of one region that are told apart.
-const MOST_RUNS: u64 = 1 << 15;
+/// Pieces in the order of where they are shown; `AT` counts the bytes of the region.
+pub type Content = SmallVec<[Patch; 2]>;
 
-/// The bytes of a region in the order of their addresses: runs of equal length, level by level, innermost first.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Runs {
-    pub start: u64,
-    pub len: u64,
-    /// Count and distance.
-    levels: SmallVec<[(u64, u64); 3]>,
-}
+/// The pitch of a block that is one row.
+pub const ENDLESS: u64 = 1 << 62;
+/// Rows that are told apart one by one when a block gets another pitch.
+const MOST_ROWS: u64 = 1 << 14;
 
-impl Runs {
-    /// One run.
-    pub fn one(range: Range<u64>) -> Runs {
-        Runs { start: range.start, len: range.end - range.start, levels: SmallVec::new() }
-    }
+/// Pieces of a content up to which single rows are looked for.
+const FEW: usize = 256;
 
-    /// Runs of some bytes at some distances: counts and distances, innermost first.
-    pub fn walk(start: u64, len: u64, levels: impl Iterator<Item = (u64, u64)>) -> Runs {
-        Runs { start, len, levels: levels.collect() }
-    }
-
-    /// The runs of a region; `None` when they overlap or are too many.
-    pub fn of(region: &Region) -> Option<Runs> {
-        let size = region.dtype.size() as u64;
-        let extent = region.extent()?;
-        if extent.is_empty() {
-            return Some(Runs::one(extent));
-        }
-        let walk = region.dims.iter().zip(&region.strides).filter(|(n, s)| **n > 1 && **s != 0);
-        let mut dims: SmallVec<[(u64, u64); 6]> = walk.map(|(n, s)| (s.unsigned_abs() * size, *n as u64)).collect();
-        dims.sort_unstable();
-        let mut runs = Runs { start: extent.start, len: size, levels: SmallVec::new() };
-        let mut span = size;
-        for (step, count) in dims {
-            if step < span {
-                return None;
-            }
-            match runs.levels.last_mut() {
-                None if step == runs.len => runs.len *= count,
-                Some((n, inner)) if step == *n * *inner => *n *= count,
-                _ => runs.levels.push((count, step)),
-            }
-            span += step * (count - 1);
-        }
-        (runs.count() <= MOST_RUNS).then_some(runs)
-    }
-
-    /// The runs of a region, or all of its extent.
-    pub fn around(region: &Region) -> Option<Runs> {
-        Runs::of(region).or_else(|| region.extent().map(Runs::one))
-    }
-
-    pub fn count(&self) -> u64 {
-        self.levels.iter().map(|l| l.0).product()
-    }
-
-    pub fn bytes(&self) -> u64 {
-        self.count() * self.len
-    }
-
-    /// From the first byte to behind the last.
-    pub fn span(&self) -> Range<u64> {
-        let reach: u64 = self.levels.iter().map(|(n, step)| (n - 1) * step).sum();
-        self.start..self.start + reach + self.len
-    }
-
-    /// Where run `i` starts.
-    pub fn at(&self, mut i: u64) -> u64 {
-        let mut at = self.start;
-        for (n, step) in &self.levels {
-            at += i % n * step;
-            i /= n;
-        }
-        at
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        (0..if self.len == 0 { 0 } else { self.count() }).map(|i| {
-            let at = self.at(i);
-            at..at + self.len
-        })
-    }
-
-    /// The same at the beginning of the memory.
-    pub fn shape(&self) -> Runs {
-        Runs { start: 0, ..self.clone() }
-    }
-
-    /// The same elsewhere.
-    pub fn shifted(&self, by: i64) -> Option<Runs> {
-        Some(Runs { start: self.start.checked_add_signed(by)?, ..self.clone() })
-    }
-}
-
-/// Number of a value; 0 is what lay in a byte that nothing is known of, with its address as its place in the image.
-pub type Val = u32;
-
-/// Bytes of a value.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Piece {
-    pub val: Val,
-    pub off: u64,
-    pub len: u64,
-}
-
-/// Pieces one after the other; none continues the one before it.
-pub type Content = SmallVec<[Piece; 2]>;
-
-fn append(content: &mut Content, piece: Piece) {
-    match content.last_mut() {
-        Some(last) if last.val == piece.val && last.off + last.len == piece.off => last.len += piece.len,
-        _ => content.push(piece),
-    }
-}
-
+/// Part of a block: its first row and column count from the beginning of the block's grid, the image from its first byte.
 #[derive(Clone, Copy, Debug)]
-struct Seg {
-    end: u64,
+struct Rect {
+    row: u64,
+    rows: u64,
+    col: u64,
+    cols: u64,
     val: Val,
     off: u64,
+    step: u64,
+}
+
+impl Rect {
+    fn sub(&self, rows: &Range<u64>, cols: &Range<u64>) -> Rect {
+        let off = self.off + (rows.start - self.row) * self.step + (cols.start - self.col);
+        Rect { row: rows.start, rows: rows.end - rows.start, col: cols.start, cols: cols.end - cols.start, off, ..*self }
+    }
+
+    fn bounds(&self) -> (Range<u64>, Range<u64>) {
+        (self.row..self.row + self.rows, self.col..self.col + self.cols)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    end: u64,
+    /// Where row 0 begins; never behind the block.
+    base: u64,
+    pitch: u64,
+    /// Whether something was forgotten that lay between the rectangles.
+    lost: bool,
+    rects: SmallVec<[Rect; 1]>,
+}
+
+/// Calls `f` with the rows and columns of a rectangle that lie in a range, counted from the beginning of the grid.
+pub fn clip(rows: &Range<u64>, cols: &Range<u64>, pitch: u64, range: &Range<u64>, f: &mut dyn FnMut(Range<u64>, Range<u64>)) {
+    let ((first, from), (last, to)) = ((range.start / pitch, range.start % pitch), (range.end / pitch, range.end % pitch));
+    let (mut low, mut high) = (rows.start.max(first), rows.end.min(if to > 0 { last + 1 } else { last }));
+    if low >= high || cols.is_empty() {
+        return;
+    }
+    let head = low == first && from > cols.start;
+    let tail = high - 1 == last && to < cols.end;
+    if high - low == 1 && head && tail {
+        if from < to {
+            f(low..high, from..to);
+        }
+        return;
+    }
+    if head {
+        if from < cols.end {
+            f(low..low + 1, from..cols.end);
+        }
+        low += 1;
+    }
+    if tail {
+        high -= 1;
+        if to > cols.start {
+            f(high..high + 1, cols.start..to);
+        }
+    }
+    if low < high {
+        f(low..high, cols.clone());
+    }
+}
+
+impl Block {
+    fn flat(range: Range<u64>, val: Val, off: u64) -> Block {
+        let cols = range.end - range.start;
+        let rect = Rect { row: 0, rows: 1, col: 0, cols, val, off, step: 0 };
+        Block { end: range.end, base: range.start, pitch: ENDLESS, lost: false, rects: SmallVec::from_elem(rect, 1) }
+    }
+
+    /// What of it lies in a range.
+    fn within(&self, range: &Range<u64>) -> Block {
+        let mut rects = SmallVec::new();
+        let range = range.start.max(self.base)..range.end.max(self.base);
+        let local = range.start - self.base..range.end - self.base;
+        for rect in &self.rects {
+            let (rows, cols) = rect.bounds();
+            clip(&rows, &cols, self.pitch, &local, &mut |r, c| rects.push(rect.sub(&r, &c)));
+        }
+        Block { end: range.end, rects, ..*self }
+    }
+
+    /// Adds the rectangles of another block of any pitch, in terms of the own grid. `false`: they were too many.
+    fn take(&mut self, other: &Block) -> bool {
+        if other.pitch == self.pitch {
+            let (down, right) = ((other.base - self.base) / self.pitch, (other.base - self.base) % self.pitch);
+            for rect in &other.rects {
+                let moved = Rect { row: rect.row + down, col: rect.col + right, ..*rect };
+                self.push(moved);
+            }
+            return true;
+        }
+        let mut left = MOST_ROWS;
+        for rect in &other.rects {
+            if left < rect.rows {
+                return false;
+            }
+            left -= rect.rows;
+            for r in 0..rect.rows {
+                let at = other.base + (rect.row + r) * other.pitch + rect.col - self.base;
+                let off = rect.off + r * rect.step;
+                self.lay(at..at + rect.cols, rect.val, off);
+            }
+        }
+        true
+    }
+
+    /// Adds a run of bytes, counted from the base.
+    fn lay(&mut self, range: Range<u64>, val: Val, off: u64) {
+        let (pitch, start) = (self.pitch, range.start);
+        let mut rects: SmallVec<[Rect; 3]> = SmallVec::new();
+        clip(&(0..u64::MAX / pitch.max(2)), &(0..pitch), pitch, &range, &mut |r, c| {
+            let off = off + (r.start * pitch + c.start - start);
+            rects.push(Rect { row: r.start, rows: r.end - r.start, col: c.start, cols: c.end - c.start, val, off, step: pitch });
+        });
+        self.rects.extend(rects);
+    }
+
+    /// Adds a rectangle that may reach over the end of its rows.
+    fn push(&mut self, rect: Rect) {
+        split(rect, self.pitch, |r| self.rects.push(r));
+    }
+
+    /// Takes a rectangle away.
+    fn erase(&mut self, hole: &Rect) {
+        let (rows, cols) = hole.bounds();
+        let meets = |r: &Rect| r.row < rows.end && rows.start < r.row + r.rows && r.col < cols.end && cols.start < r.col + r.cols;
+        let mut i = 0;
+        while i < self.rects.len() {
+            let rect = self.rects[i];
+            if !meets(&rect) {
+                i += 1;
+                continue;
+            }
+            self.rects.swap_remove(i);
+            let (r, c) = rect.bounds();
+            let middle = r.start.max(rows.start)..r.end.min(rows.end);
+            let mut keep = |rows: Range<u64>, cols: Range<u64>| {
+                if !rows.is_empty() && !cols.is_empty() {
+                    self.rects.push(rect.sub(&rows, &cols));
+                }
+            };
+            keep(r.start..middle.start, c.clone());
+            keep(middle.end..r.end, c.clone());
+            keep(middle.clone(), c.start..cols.start.max(c.start));
+            keep(middle, cols.end.min(c.end)..c.end);
+        }
+    }
+}
+
+/// A rectangle in parts that do not reach over the end of their rows.
+fn split(rect: Rect, pitch: u64, mut f: impl FnMut(Rect)) {
+    let rect = Rect { row: rect.row + rect.col / pitch, col: rect.col % pitch, ..rect };
+    let cols = rect.cols.min(pitch - rect.col);
+    f(Rect { cols, ..rect });
+    if cols < rect.cols {
+        f(Rect { row: rect.row + 1, col: 0, cols: rect.cols - cols, off: rect.off + cols, ..rect });
+    }
 }
 
 /// What lies in a memory.
 #[derive(Clone, Debug, Default)]
-pub struct Map(BTreeMap<u64, Seg>);
+pub struct Map(BTreeMap<u64, Block>);
 
 impl Map {
-    fn cut(&mut self, at: u64) {
-        let Some((start, seg)) = self.0.range_mut(..at).next_back() else { return };
-        if seg.end > at {
-            let rest = Seg { off: seg.off + (at - start), ..*seg };
-            seg.end = at;
-            self.0.insert(at, rest);
+    /// Puts bytes where the patch shows them. `alive` says of values whether they are still wanted where they are.
+    pub fn set(&mut self, patch: &Patch, alive: &dyn Fn(Val) -> bool) {
+        let comb = patch.comb(AT);
+        let span = comb.span();
+        if span.is_empty() {
+            return;
+        }
+        let old = self.overlapping(&span);
+        let off = patch.start[OFF];
+        if patch.rows == 1 {
+            for (start, block) in old {
+                self.keep_outside(start, &block, &span);
+            }
+            self.0.insert(span.start, Block::flat(span, patch.val, off));
+            return;
+        }
+        let pitch = comb.pitch;
+        let like = |b: &&(u64, Block)| b.1.pitch == pitch;
+        let base = old.iter().filter(like).map(|b| b.1.base).fold(comb.at, u64::min);
+        let mut start = span.start;
+        let mut new = Block { end: span.end, base, pitch, lost: false, rects: SmallVec::new() };
+        for (from, block) in old {
+            if block.pitch == pitch {
+                // Rows far from the new ones stay apart.
+                let row = |at: u64| block.base + at.saturating_sub(block.base) / pitch * pitch;
+                let low = if from + 2 * pitch < span.start { row(span.start - pitch).max(from) } else { from };
+                let high = if block.end > span.end + 2 * pitch { row(span.end + 2 * pitch).min(block.end) } else { block.end };
+                self.keep_outside(from, &block, &(low..high));
+                new.take(&block.within(&(low..high)));
+                (start, new.end) = (start.min(low), new.end.max(high));
+                new.lost |= block.lost;
+                continue;
+            }
+            self.keep_outside(from, &block, &span);
+            let mut inside = block.within(&span);
+            if inside.pitch != ENDLESS {
+                let before = inside.rects.len();
+                inside.rects.retain(|r| alive(r.val));
+                new.lost |= block.lost || inside.rects.len() < before;
+            }
+            new.lost |= !new.take(&inside);
+        }
+        let rect = Rect { row: 0, rows: patch.rows, col: comb.at - base, cols: patch.len, val: patch.val, off, step: patch.pitch[OFF] };
+        let mut parts: SmallVec<[Rect; 2]> = SmallVec::new();
+        split(rect, pitch, |r| parts.push(r));
+        parts.iter().for_each(|r| new.erase(r));
+        new.rects.extend(parts);
+        self.0.insert(start, new);
+    }
+
+    /// Takes the blocks out that have bytes in a range.
+    fn overlapping(&mut self, span: &Range<u64>) -> Vec<(u64, Block)> {
+        let before = self.0.range(..=span.start).next_back().filter(|(_, b)| b.end > span.start).map(|(k, _)| *k);
+        let from = before.unwrap_or(span.start);
+        let keys: SmallVec<[u64; 8]> = self.0.range(from..span.end).map(|(k, _)| *k).collect();
+        keys.into_iter().filter_map(|k| self.0.remove(&k).map(|b| (k, b))).collect()
+    }
+
+    fn keep_outside(&mut self, start: u64, block: &Block, range: &Range<u64>) {
+        if start < range.start {
+            self.0.insert(start, block.within(&(start..range.start)));
+        }
+        if range.end < block.end {
+            self.0.insert(range.end, block.within(&(range.end..block.end)));
         }
     }
 
-    /// Puts the bytes of a value from `off` on into a range.
-    pub fn set(&mut self, range: Range<u64>, val: Val, off: u64) {
-        if range.is_empty() {
-            return;
+    /// Shows all that lies in a rectangle and is known; `AT` counts its bytes. Returns whether something was forgotten there.
+    fn known(&self, comb: &Comb, f: &mut dyn FnMut(Patch)) -> bool {
+        let span = comb.span();
+        let mut lost = false;
+        if span.is_empty() {
+            return lost;
         }
-        self.cut(range.start);
-        self.cut(range.end);
-        let seg = Seg { end: range.end, val, off };
-        let mut old = self.0.range_mut(range.clone());
-        if let Some((start, first)) = old.next()
-            && *start == range.start
-        {
-            let mut rest = first.end;
-            *first = seg;
-            while rest < range.end {
-                let Some(next) = self.0.range(range.start + 1..range.end).next().map(|(k, _)| *k) else { break };
-                rest = self.0.remove(&next).map_or(range.end, |s| s.end);
+        let before = self.0.range(..=span.start).next_back().filter(|(_, b)| b.end > span.start);
+        let rest = self.0.range((std::ops::Bound::Excluded(span.start), std::ops::Bound::Excluded(span.end)));
+        for (start, block) in before.into_iter().chain(rest) {
+            lost |= block.lost;
+            if comb.rows == 1 {
+                row_of(block, &span, 0, f);
+            } else if block.pitch == ENDLESS {
+                let Some(rect) = block.rects.first() else { continue };
+                let from = block.base + rect.col;
+                let range = from.saturating_sub(comb.at)..(from + rect.cols).saturating_sub(comb.at);
+                clip(&(0..comb.rows), &(0..comb.len), comb.pitch, &range, &mut |r, c| {
+                    let off = rect.off + (comb.at + r.start * comb.pitch + c.start - from);
+                    let at = r.start * comb.len + c.start;
+                    let size = (r.end - r.start, c.end - c.start);
+                    f(Patch::new(rect.val, size, (at, comb.len), (off, comb.pitch)));
+                });
+            } else if block.pitch == comb.pitch {
+                grid_of(block, comb, f);
+            } else {
+                let first = start.saturating_sub(comb.at) / comb.pitch;
+                let last = ((block.end - 1).saturating_sub(comb.at) / comb.pitch).min(comb.rows - 1);
+                for r in first..=last {
+                    let at = comb.at + r * comb.pitch;
+                    row_of(block, &(at.max(*start)..(at + comb.len).min(block.end)), r * comb.len + at.max(*start) - at, f);
+                }
             }
-            return;
         }
-        drop(old);
-        while let Some(next) = self.0.range(range.clone()).next().map(|(k, _)| *k) {
-            self.0.remove(&next);
-        }
-        self.0.insert(range.start, seg);
+        lost
     }
 
-    /// Shows all pieces of a range with where they are.
-    pub fn each(&self, range: Range<u64>, mut f: impl FnMut(u64, Piece)) {
-        if range.is_empty() {
-            return;
+    /// Shows all that lies in a rectangle; `AT` counts its bytes.
+    pub fn look(&self, comb: &Comb, f: &mut dyn FnMut(Patch)) {
+        let (mut seen, mut list): (u64, Content) = (0, Content::new());
+        let lost = self.known(comb, &mut |p| {
+            seen += p.bytes();
+            list.push(p);
+        });
+        if seen < comb.rows * comb.len {
+            // What is not known is named by its addresses.
+            let (val, dense) = (if lost { LOST } else { 0 }, if comb.rows > 1 { comb.len } else { 0 });
+            let whole = Patch { val, rows: comb.rows, len: comb.len, start: [0, comb.at, 0], pitch: [dense, comb.pitch, dense] };
+            rest_of(&whole, &list).into_iter().for_each(&mut *f);
         }
-        let mut at = range.start;
-        let before = self.0.range(..=range.start).next_back().filter(|(_, s)| s.end > range.start);
-        let rest = self.0.range((std::ops::Bound::Excluded(range.start), std::ops::Bound::Excluded(range.end)));
-        for (start, seg) in before.into_iter().chain(rest) {
-            let (from, to) = ((*start).max(range.start), seg.end.min(range.end));
-            if from > at {
-                f(at, Piece { val: 0, off: at, len: from - at });
-            }
-            f(from, Piece { val: seg.val, off: seg.off + (from - start), len: to - from });
-            at = to;
-        }
-        if at < range.end {
-            f(at, Piece { val: 0, off: at, len: range.end - at });
-        }
+        list.into_iter().for_each(f);
     }
 
     /// What lies in some runs.
     pub fn content(&self, runs: &Runs) -> Content {
         let mut content = Content::new();
-        for run in runs.iter() {
-            self.each(run, |_, piece| append(&mut content, piece));
+        for (before, comb) in runs.combs() {
+            self.look(&comb, &mut |mut p| {
+                p.start[AT] += before;
+                content.push(p.stays());
+            });
         }
+        canonical(&mut content);
         content
+    }
+
+    /// Which parts of a patch lie where it shows them, and which do not.
+    pub fn compare(&self, patch: &Patch) -> (SmallVec<[Patch; 2]>, Vec<Patch>) {
+        let (mut same, mut taken): (SmallVec<[Patch; 2]>, Content) = (SmallVec::new(), Content::new());
+        let mut seen = 0;
+        self.look(&patch.comb(AT), &mut |p| {
+            if p.val != patch.val || p.val == LOST {
+                return;
+            }
+            patch.parts(&p, &mut |part, there| {
+                if part.start[OFF] == there.start[OFF] && (there.rows == 1 || part.pitch[OFF] == there.pitch[OFF]) {
+                    seen += part.bytes();
+                    same.push(part.normal());
+                    taken.push(there);
+                }
+            });
+        });
+        let rest = if seen == patch.bytes() { Vec::new() } else { rest_of(patch, &taken) };
+        (same, rest)
     }
 
     /// Whether just this lies in some runs.
     pub fn holds(&self, runs: &Runs, content: &Content) -> bool {
-        let (mut k, mut used) = (0, 0u64);
-        for run in runs.iter() {
-            let mut same = true;
-            self.each(run, |_, piece| {
-                let want = content.get(k);
-                let fits = |w: &Piece| w.val == piece.val && w.off + used == piece.off && used + piece.len <= w.len;
-                same &= want.is_some_and(fits);
-                used += piece.len;
-                if want.is_some_and(|w| w.len == used) {
-                    (k, used) = (k + 1, 0);
-                }
-            });
-            if !same {
-                return false;
-            }
-        }
-        k == content.len()
+        let mut places = Vec::new();
+        let bytes: u64 = content.iter().map(Patch::bytes).sum();
+        content.iter().for_each(|p| runs.place(p, &mut places));
+        bytes == runs.bytes() && places.iter().all(|p| self.compare(p).1.is_empty())
     }
 
-    /// How many bytes of this piece lie at an address.
-    pub fn held(&self, at: u64, piece: Piece) -> u64 {
-        let (mut found, mut open) = (0, true);
-        self.each(at..at + piece.len, |_, p| {
-            open &= p.val == piece.val && p.off == piece.off + found;
-            if open {
-                found += p.len;
-            }
+    /// Which parts of a patch lie where nothing was put.
+    pub fn free(&self, patch: &Patch) -> Vec<Patch> {
+        let mut taken = Content::new();
+        self.known(&patch.comb(AT), &mut |p| taken.push(p));
+        if taken.is_empty() { vec![*patch] } else { rest_of(patch, &taken) }
+    }
+
+    /// Which parts of a patch lie where something was put.
+    pub fn taken(&self, patch: &Patch) -> Vec<Patch> {
+        let mut taken = Vec::new();
+        self.known(&patch.comb(AT), &mut |p| patch.parts(&p, &mut |part, _| taken.push(part.normal())));
+        taken
+    }
+}
+
+/// What lies in a range of a block; the range begins with byte `before` of what is looked at.
+fn row_of(block: &Block, range: &Range<u64>, before: u64, f: &mut dyn FnMut(Patch)) {
+    let local = range.start.saturating_sub(block.base)..range.end.saturating_sub(block.base);
+    for rect in &block.rects {
+        let (rows, cols) = rect.bounds();
+        clip(&rows, &cols, block.pitch, &local, &mut |r, c| {
+            let at = before + (block.base + r.start * block.pitch + c.start - range.start);
+            let part = rect.sub(&r, &c);
+            f(Patch::new(rect.val, (part.rows, part.cols), (at, block.pitch), (part.off, rect.step)));
         });
-        found
+    }
+}
+
+/// What lies in a rectangle of the pitch of a block.
+fn grid_of(block: &Block, comb: &Comb, f: &mut dyn FnMut(Patch)) {
+    let pitch = i128::from(block.pitch);
+    let ahead = i128::from(comb.at) - i128::from(block.base);
+    let (row, col) = (ahead.div_euclid(pitch), ahead.rem_euclid(pitch) as u64);
+    let first = col..(col + comb.len).min(block.pitch);
+    let second = 0..(col + comb.len).saturating_sub(block.pitch);
+    for (row, cols, before) in [(row, first, 0), (row + 1, second, block.pitch - col)] {
+        if cols.is_empty() {
+            continue;
+        }
+        for rect in &block.rects {
+            let low = row.max(i128::from(rect.row));
+            let high = (row + i128::from(comb.rows)).min(i128::from(rect.row + rect.rows));
+            let own = cols.start.max(rect.col)..cols.end.min(rect.col + rect.cols);
+            if low >= high || own.is_empty() {
+                continue;
+            }
+            let part = rect.sub(&(low as u64..high as u64), &own);
+            let at = (low - row) as u64 * comb.len + before + (own.start - cols.start);
+            f(Patch::new(rect.val, (part.rows, part.cols), (at, comb.len), (part.off, rect.step)));
+        }
+    }
+}
+
+/// The parts of a patch that others do not cover, which say in `AT` which of its bytes they are.
+fn rest_of(whole: &Patch, taken: &[Patch]) -> Vec<Patch> {
+    let mut map = Map::default();
+    let all = |_: Val| true;
+    map.set(&Patch::new(1, (1, whole.bytes()), (0, 0), (0, 0)), &all);
+    for t in taken {
+        map.set(&Patch::new(2, (t.rows, t.len), (t.start[AT], t.pitch[AT]), (0, t.len)), &all);
+    }
+    if map.0.values().any(|b| b.lost) {
+        return vec![*whole];
+    }
+    let mut rest = Vec::new();
+    for block in map.0.values() {
+        for rect in block.rects.iter().filter(|r| r.val == 1) {
+            let at = block.base + rect.row * block.pitch + rect.col;
+            let own = Patch::new(0, (rect.rows, rect.cols), (at, block.pitch), (at, block.pitch));
+            whole.parts(&own, &mut |part, _| rest.push(part.normal()));
+        }
+    }
+    rest
+}
+
+/// Puts neighbors together, so that the same bytes are the same pieces however they came there.
+fn canonical(content: &mut Content) {
+    if content.len() < 2 {
+        return;
+    }
+    loop {
+        let before = content.len();
+        // Rows above each other.
+        content.sort_unstable_by_key(|p| {
+            (p.val, p.len, p.pitch[AT], p.pitch[OFF], p.start[AT].checked_rem(p.pitch[AT]).unwrap_or(0), p.start[AT])
+        });
+        join(content, |a, b| {
+            let down = |k: usize| a.start[k] + a.rows * a.pitch[k] == b.start[k];
+            let like = a.rows > 1 && b.rows > 1 && (a.val, a.len, a.pitch[AT], a.pitch[OFF]) == (b.val, b.len, b.pitch[AT], b.pitch[OFF]);
+            (like && down(AT) && down(OFF)).then(|| Patch { rows: a.rows + b.rows, ..*a }.normal())
+        });
+        if content.len() <= FEW {
+            lone_rows(content);
+        }
+        // Columns beside each other.
+        content.sort_unstable_by_key(|p| (p.rows, p.pitch[AT], p.start[AT]));
+        join(content, |a, b| {
+            let right = |k: usize| a.start[k] + a.len == b.start[k];
+            let like = (a.val, a.rows, a.pitch[AT], a.pitch[OFF]) == (b.val, b.rows, b.pitch[AT], b.pitch[OFF]);
+            (like && right(AT) && right(OFF)).then(|| Patch { len: a.len + b.len, ..*a }.normal())
+        });
+        if content.len() == before {
+            break;
+        }
+    }
+    content.sort_unstable_by_key(|p| p.start[AT]);
+}
+
+/// Joins those that follow each other.
+fn join(content: &mut Content, both: impl Fn(&Patch, &Patch) -> Option<Patch>) {
+    let mut joined = Content::new();
+    for p in content.iter() {
+        match joined.last_mut().and_then(|last| both(last, p).map(|j| (last, j))) {
+            Some((last, j)) => *last = j,
+            None => joined.push(*p),
+        }
+    }
+    *content = joined;
+}
+
+/// Joins single rows to the rows that they lie above or below.
+fn lone_rows(content: &mut Content) {
+    let mut i = 0;
+    while i < content.len() {
+        let one = content[i];
+        let grows = |p: &Patch| {
+            let above = |k: usize| one.start[k] + p.pitch[k] == p.start[k];
+            let below = |k: usize| p.start[k] + p.rows * p.pitch[k] == one.start[k];
+            let like = p.rows > 1 && p.val == one.val && p.len == one.len;
+            match like {
+                true if above(AT) && above(OFF) => Some(Patch { rows: p.rows + 1, start: one.start, ..*p }.normal()),
+                true if below(AT) && below(OFF) => Some(Patch { rows: p.rows + 1, ..*p }.normal()),
+                _ => None,
+            }
+        };
+        let found = if one.rows == 1 { content.iter().position(|p| grows(p).is_some()) } else { None };
+        match found.and_then(|k| grows(&content[k]).map(|p| (k, p))) {
+            Some((k, p)) => {
+                content[k] = p;
+                content.remove(i);
+                i = 0;
+            }
+            None => i += 1,
+        }
+    }
+}
+
+/// Ranges of addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Ranges(BTreeMap<u64, u64>);
+
+impl Ranges {
+    pub fn add(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let mut all = range.clone();
+        while let Some((start, end)) = self.0.range(..=all.end).next_back().map(|(s, e)| (*s, *e)).filter(|(_, e)| *e >= all.start) {
+            self.0.remove(&start);
+            all = all.start.min(start)..all.end.max(end);
+        }
+        self.0.insert(all.start, all.end);
     }
 
-    /// Whether all of a range is known.
-    pub fn covers(&self, range: Range<u64>) -> bool {
-        let mut all = true;
-        self.each(range, |_, p| all &= p.val != 0);
-        all
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.iter().map(|(s, e)| *s..*e)
+    }
+
+    /// Whether all of a range is in it.
+    pub fn covers(&self, range: &Range<u64>) -> bool {
+        range.is_empty() || self.0.range(..=range.start).next_back().is_some_and(|(_, end)| *end >= range.end)
+    }
+
+    /// Whether some of a range is in it.
+    pub fn meets(&self, range: &Range<u64>) -> bool {
+        !range.is_empty() && self.0.range(..range.end).next_back().is_some_and(|(_, end)| *end > range.start)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use girih_ir::types::{DType, Dims};
-
-    #[test]
-    fn regions_are_runs() {
-        let region = |dims: &[usize], strides: &[i64]| Region {
-            offset: 64,
-            dtype: DType::F32,
-            dims: Dims::from_slice(dims),
-            strides: strides.iter().copied().collect(),
-        };
-        let list = |r: &Region| Runs::of(r).map(|r| r.iter().collect::<Vec<_>>());
-        assert_eq!(list(&region(&[2, 3, 4], &[12, 4, 1])), Some(vec![64..160]));
-        assert_eq!(list(&region(&[3, 2], &[1, 3])), Some(vec![64..88]), "a transposed region fills its bytes");
-        assert_eq!(list(&region(&[2, 3], &[8, 1])), Some(vec![64..76, 96..108]));
-        assert_eq!(list(&region(&[2, 2, 2], &[100, 4, 1])), Some(vec![64..72, 80..88, 464..472, 480..488]));
-        assert_eq!(list(&region(&[5, 3], &[0, 1])), Some(vec![64..76]), "what is repeated is there once");
-        assert_eq!(list(&region(&[3, 3], &[1, 1])), None);
-    }
-
-    #[test]
-    fn maps_keep_what_was_put_last() {
-        let mut map = Map::default();
-        map.set(0..100, 1, 0);
-        map.set(40..60, 2, 10);
-        map.set(50..55, 3, 0);
-        let piece = |val, off, len| Piece { val, off, len };
-        let all = Runs::one(0..110);
-        let want: Content =
-            [piece(1, 0, 40), piece(2, 10, 10), piece(3, 0, 5), piece(2, 25, 5), piece(1, 60, 40), piece(0, 100, 10)].into_iter().collect();
-        assert_eq!(map.content(&all), want);
-        assert!(map.holds(&all, &want) && !map.holds(&Runs::one(0..100), &want));
-        assert_eq!((map.held(30, piece(1, 30, 20)), map.held(30, piece(1, 31, 20)), map.held(105, piece(0, 105, 5))), (10, 0, 5));
-        map.set(45..70, 4, 0);
-        assert_eq!(map.content(&Runs::one(40..80)).as_slice(), [piece(2, 10, 5), piece(4, 0, 25), piece(1, 70, 10)]);
-        map.set(0..100, 5, 0);
-        assert_eq!(map.content(&Runs::one(0..100)).as_slice(), [piece(5, 0, 100)]);
-        assert!(map.covers(0..100) && !map.covers(0..101));
-        assert!(map.covers(300..300) && map.content(&Runs::one(40..40)).is_empty(), "there is nothing in no bytes");
-    }
-}
+mod tests;

@@ -5,7 +5,8 @@
 //! die still believes to have elsewhere, and that lie nowhere else, they are brought there.
 
 use super::Weaver;
-use super::contents::{Content, Piece, Runs, Val};
+use super::contents::{Content, ENDLESS, Map, clip};
+use super::runs::{AT, Comb, LOST, OFF, Patch, Runs, TO, Val};
 use girih_ir::fused::{Expr, FusedProgram};
 use girih_ir::program::{FusedId, Instr, Region};
 use girih_ir::scalar::Monoid;
@@ -14,7 +15,7 @@ use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A place that was given bytes of a value.
+/// A place that a die was given bytes of a value at.
 #[derive(Clone, Debug)]
 struct Spot {
     runs: Runs,
@@ -23,12 +24,114 @@ struct Spot {
     until: u32,
 }
 
+/// A place that bytes of a value were written to, and that may have them still.
+#[derive(Clone, Debug)]
+struct Holder {
+    runs: Runs,
+    /// Which rows of the image are there.
+    image: Comb,
+}
+
+impl Holder {
+    /// Where byte `off` of the image is.
+    fn address(&self, off: u64) -> Option<u64> {
+        let at = off.checked_sub(self.image.at)?;
+        if self.image.rows == 1 {
+            return self.runs.byte(at);
+        }
+        let (row, col) = (at / self.image.pitch, at % self.image.pitch);
+        if row < self.image.rows && col < self.image.len { self.runs.byte(row * self.image.len + col) } else { None }
+    }
+
+    /// What of a patch is there, with its addresses as `AT`, and what is not.
+    fn clip(&self, patch: &Patch, out: &mut Vec<Patch>, rest: &mut Vec<Patch>) {
+        let Comb { at: first, rows, len, pitch } = self.image;
+        let (off, step) = (patch.start[OFF], patch.pitch[OFF]);
+        if rows == 1 {
+            let (grid, end) = (if patch.rows > 1 { step } else { ENDLESS }, (first + len).saturating_sub(off));
+            let first_own = first.saturating_sub(off);
+            let part = |range: Range<u64>, to: &mut Vec<Patch>| {
+                clip(&(0..patch.rows), &(0..patch.len), grid, &range, &mut |r, c| to.push(raw(patch, r, c)));
+            };
+            part(0..first_own, rest);
+            part(end.max(first_own)..ENDLESS, rest);
+            let known = out.len();
+            part(first_own..end.max(first_own), out);
+            for p in &mut out[known..] {
+                // Counted in the holder.
+                (p.start[AT], p.pitch[AT]) = (p.start[OFF] - first, p.pitch[OFF]);
+            }
+            return;
+        }
+        if patch.rows > 1 && step != pitch {
+            return (0..patch.rows).for_each(|r| self.clip(&raw(patch, r..r + 1, 0..patch.len), out, rest));
+        }
+        if patch.rows == 1 && patch.len > pitch {
+            // In rows of the image, the first and the last of which may be cut.
+            let head = (pitch - (off + pitch - first % pitch) % pitch) % pitch;
+            let head = head.min(patch.len);
+            let full = (patch.len - head) / pitch;
+            let mut piece = |range: Range<u64>, rows: u64| {
+                if !range.is_empty() {
+                    let mut p = patch.cut(0..1, range.clone());
+                    if rows > 1 {
+                        (p.rows, p.len, p.pitch) = (rows, pitch, [pitch; 3]);
+                    }
+                    self.clip_rows(&p, out, rest);
+                }
+            };
+            piece(0..head, 1);
+            piece(head..head + full * pitch, full);
+            piece(head + full * pitch..patch.len, 1);
+            return;
+        }
+        self.clip_rows(patch, out, rest);
+    }
+
+    /// The same for rows of the distance of those of the image.
+    fn clip_rows(&self, patch: &Patch, out: &mut Vec<Patch>, rest: &mut Vec<Patch>) {
+        let Comb { at: first, rows, len, pitch } = self.image;
+        let ahead = i128::from(patch.start[OFF]) - i128::from(first);
+        let (row, col) = (ahead.div_euclid(i128::from(pitch)), ahead.rem_euclid(i128::from(pitch)) as u64);
+        let low = (-row).clamp(0, i128::from(patch.rows)) as u64;
+        let high = (i128::from(rows) - row).clamp(0, i128::from(patch.rows)) as u64;
+        if col + patch.len > pitch {
+            let border = pitch - col;
+            self.clip_rows(&raw(patch, 0..patch.rows, 0..border), out, rest);
+            return self.clip_rows(&raw(patch, 0..patch.rows, border..patch.len), out, rest);
+        }
+        if low >= high || col >= len {
+            return rest.push(*patch);
+        }
+        let cols = patch.len.min(len - col);
+        let part = |r: Range<u64>, c: Range<u64>, to: &mut Vec<Patch>| {
+            if !r.is_empty() && !c.is_empty() {
+                to.push(raw(patch, r, c));
+            }
+        };
+        part(0..low, 0..patch.len, rest);
+        part(high..patch.rows, 0..patch.len, rest);
+        part(low..high, cols..patch.len, rest);
+        let mut inside = raw(patch, low..high, 0..cols);
+        inside.start[AT] = (row + i128::from(low)) as u64 * len + col;
+        inside.pitch[AT] = if inside.rows > 1 { len } else { 0 };
+        out.push(inside);
+    }
+}
+
+/// Some columns of some rows; rows that follow each other stay rows.
+fn raw(patch: &Patch, rows: Range<u64>, cols: Range<u64>) -> Patch {
+    let start = std::array::from_fn(|k| patch.start[k] + rows.start * patch.pitch[k] + cols.start);
+    let rows = rows.end - rows.start;
+    Patch { rows, len: cols.end - cols.start, start, pitch: if rows > 1 { patch.pitch } else { [0; 3] }, ..*patch }
+}
+
 /// What is known of a value.
 #[derive(Clone, Debug, Default)]
 pub struct Value {
     len: u64,
     /// Places that it was written to, and that may have it still.
-    holders: Vec<(Runs, u64)>,
+    holders: Vec<Holder>,
     /// Places where dies believe to have it, or believed.
     refs: Vec<Spot>,
 }
@@ -56,14 +159,6 @@ pub struct Member {
     pub pops: Vec<(usize, usize)>,
 }
 
-/// Bytes to be copied.
-#[derive(Clone, Copy, Debug)]
-struct Move {
-    to: u64,
-    from: u64,
-    piece: Piece,
-}
-
 /// Evictions that make room for evictions, at most.
 const DEPTH: usize = 4;
 /// Places that are looked at for an operand, at most.
@@ -76,31 +171,44 @@ impl Weaver<'_> {
     }
 
     /// A die has this value in these runs now, in its own view.
-    pub fn put(&mut self, runs: &Runs, val: Val, (die, until): (usize, u32)) {
+    pub fn put(&mut self, runs: &Runs, val: Val, at: (usize, u32)) {
         let value = &mut self.values[val as usize];
         value.len = value.len.max(runs.bytes());
-        self.put_part(runs, val, 0, (die, until));
+        self.refer(runs, val, at);
+        for (before, comb) in runs.combs() {
+            self.believe(&image_at(val, before, &comb), at.0);
+        }
     }
 
-    fn put_part(&mut self, runs: &Runs, val: Val, mut off: u64, (die, until): (usize, u32)) {
-        self.values[val as usize].refs.push(Spot { runs: runs.clone(), die, until });
-        for run in runs.iter() {
-            let len = run.end - run.start;
-            self.logical.set(run, val, off);
-            off += len;
+    fn refer(&mut self, runs: &Runs, val: Val, (die, until): (usize, u32)) {
+        if let Some(value) = self.values.get_mut(val as usize) {
+            value.refs.push(Spot { runs: runs.clone(), die, until });
         }
+    }
+
+    /// In the view of a die, the patch lies where it is shown.
+    fn believe(&mut self, patch: &Patch, die: usize) {
+        let (values, cursors) = (&self.values, &self.cursors);
+        let wanted = |s: &Spot| s.die == die && s.until as usize >= cursors[die].pc;
+        let alive = |val: Val| values.get(val as usize).is_some_and(|v| v.refs.iter().any(wanted));
+        self.logical.set(patch, &alive);
+    }
+
+    /// The patch really lies where it is shown.
+    fn really(&mut self, patch: &Patch) {
+        let (values, cursors) = (&self.values, &self.cursors);
+        let wanted = |s: &Spot| s.until as usize >= cursors[s.die].pc;
+        let alive = |val: Val| values.get(val as usize).is_some_and(|v| v.refs.iter().any(wanted));
+        self.physical.set(patch, &alive);
     }
 
     /// A value lies in these runs now.
     pub fn place(&mut self, runs: &Runs, val: Val) {
         let value = &mut self.values[val as usize];
         value.len = value.len.max(runs.bytes());
-        value.holders.push((runs.clone(), 0));
-        let mut off = 0;
-        for run in runs.iter() {
-            let len = run.end - run.start;
-            self.physical.set(run, val, off);
-            off += len;
+        value.holders.push(Holder { runs: runs.clone(), image: flat(0, runs.bytes()) });
+        for (before, comb) in runs.combs() {
+            self.really(&image_at(val, before, &comb));
         }
         self.note_written(runs);
     }
@@ -111,30 +219,13 @@ impl Weaver<'_> {
         if from.bytes() != to.bytes() {
             return None;
         }
-        if let [piece] = content[..] {
-            self.put_part(to, piece.val, piece.off, at);
-            return Some(());
-        }
         let mut vals: Vec<Val> = content.iter().map(|p| p.val).collect();
         vals.sort_unstable();
         vals.dedup();
-        for val in vals {
-            self.values[val as usize].refs.push(Spot { runs: to.clone(), die: at.0, until: at.1 });
-        }
-        let mut pieces = content.iter().copied();
-        let mut rest = Piece { val: 0, off: 0, len: 0 };
-        for run in to.iter() {
-            let mut start = run.start;
-            while start < run.end {
-                if rest.len == 0 {
-                    rest = pieces.next()?;
-                }
-                let len = rest.len.min(run.end - start);
-                self.logical.set(start..start + len, rest.val, rest.off);
-                rest = Piece { off: rest.off + len, len: rest.len - len, ..rest };
-                start += len;
-            }
-        }
+        vals.into_iter().for_each(|val| self.refer(to, val, at));
+        let mut places = Vec::new();
+        content.iter().for_each(|p| to.place(p, &mut places));
+        places.iter().for_each(|p| self.believe(p, at.0));
         Some(())
     }
 
@@ -153,8 +244,9 @@ impl Weaver<'_> {
     pub fn number(&mut self, content: &Content) -> Val {
         if let [piece] = content[..]
             && piece.val != 0
-            && piece.off == 0
-            && piece.len == self.values[piece.val as usize].len
+            && piece.rows == 1
+            && piece.start[OFF] == 0
+            && self.values.get(piece.val as usize).is_some_and(|v| v.len == piece.len)
         {
             return piece.val;
         }
@@ -166,12 +258,18 @@ impl Weaver<'_> {
         val
     }
 
-    /// The instruction with values in place of addresses, and what it reads.
+    /// What dies believe to lie in some runs; `None` when that was forgotten.
+    pub fn believed(&self, runs: &Runs) -> Option<Content> {
+        let content = self.logical.content(runs);
+        content.iter().all(|p| p.val != LOST).then_some(content)
+    }
+
+    /// The instruction with values in place of addresses, and what it reads; `None` when that was forgotten.
     fn key(&mut self, instr: &Instr) -> Option<(Instr, Vec<(Runs, Content)>)> {
         let mut reads = Vec::new();
         for region in instr.reads() {
             let runs = Runs::around(region)?;
-            let content = self.logical.content(&runs);
+            let content = self.believed(&runs)?;
             reads.push((runs, content));
         }
         let mut key = instr.clone();
@@ -195,7 +293,10 @@ impl Weaver<'_> {
         }
         for (key, reads, list) in groups {
             let known = self.table.get(&key).cloned().filter(|_| !matches!(key, Instr::Store { .. }));
-            let at_hand = |w: &Self, v: &Val| w.find(Piece { val: *v, off: 0, len: w.values[*v as usize].len }, &|_| false).is_some();
+            let at_hand = |w: &Self, v: &Val| {
+                let whole = Patch::new(*v, (1, w.values[*v as usize].len), (0, 0), (0, 0));
+                w.find(&whole, &Map::default()).is_some()
+            };
             let vals = match &known {
                 Some(vals) => vals.clone(),
                 None => key.writes().iter().map(|_| self.fresh()).collect(),
@@ -285,12 +386,12 @@ impl Weaver<'_> {
         let first = *content.first()?;
         let number = self.number(content);
         let whole = (number != first.val).then_some((number, 0));
-        for (val, off) in whole.into_iter().chain([(first.val, first.off)]).filter(|v| v.0 != 0) {
+        for (val, off) in whole.into_iter().chain([(first.val, first.start[OFF])]).filter(|v| v.0 != 0) {
             let mut tried = 0;
-            for (holder, start) in &self.values[val as usize].holders {
-                let Some(at) = address(holder, *start, off).map(|(at, _)| at) else { continue };
+            for holder in &self.values.get(val as usize)?.holders {
+                let Some(at) = holder.address(off) else { continue };
                 let shift = at as i64 - runs.start as i64;
-                let here = || self.physical.held(at, Piece { len: 1, ..first }) == 1;
+                let here = || self.physical.compare(&Patch::new(first.val, (1, 1), (at, 0), (first.start[OFF], 0))).1.is_empty();
                 if shift % size != 0 || !here() {
                     continue;
                 }
@@ -306,89 +407,94 @@ impl Weaver<'_> {
         self.physical.holds(runs, content).then_some(0)
     }
 
-    /// Addresses where these bytes lie, none of them banned.
-    fn find(&self, piece: Piece, banned: &dyn Fn(Range<u64>) -> bool) -> Option<SmallVec<[(u64, u64); 2]>> {
-        let mut found = SmallVec::new();
-        if piece.len == 0 {
-            return Some(found);
+    /// Where the bytes of a patch lie, as parts with their addresses as `AT`, none of them banned.
+    fn find(&self, patch: &Patch, banned: &Map) -> Option<Vec<Patch>> {
+        let (mut found, mut missing) = (Vec::new(), vec![*patch]);
+        let check = |places: Vec<Patch>, found: &mut Vec<Patch>, missing: &mut Vec<Patch>| {
+            for place in places {
+                let (same, other) = self.physical.compare(&place);
+                missing.extend(other);
+                for part in same {
+                    let free = banned.free(&part);
+                    if free[..] == [part] {
+                        found.push(part);
+                        continue;
+                    }
+                    let taken: u64 = part.bytes() - free.iter().map(Patch::bytes).sum::<u64>();
+                    found.extend(free);
+                    if taken > 0 {
+                        // Whatever is banned is looked for elsewhere.
+                        banned.taken(&part).into_iter().for_each(|p| missing.push(p));
+                    }
+                }
+            }
+        };
+        if patch.val == 0 {
+            let mut place = *patch;
+            (place.start[AT], place.pitch[AT]) = (place.start[OFF], place.pitch[OFF]);
+            missing.clear();
+            check(vec![place], &mut found, &mut missing);
+            return missing.is_empty().then_some(found);
         }
-        if piece.val == 0 {
-            found.push((piece.off, piece.len));
-            let free = !banned(piece.off..piece.off + piece.len);
-            return (free && self.physical.held(piece.off, piece) == piece.len).then_some(found);
+        for holder in &self.values.get(patch.val as usize)?.holders {
+            let (mut inside, mut rest, mut places) = (Vec::new(), Vec::new(), Vec::new());
+            missing.iter().for_each(|m| holder.clip(m, &mut inside, &mut rest));
+            inside.iter().for_each(|p| holder.runs.place(p, &mut places));
+            missing = rest;
+            check(places, &mut found, &mut missing);
+            if missing.is_empty() {
+                return Some(found);
+            }
         }
-        let mut done = 0;
-        while done < piece.len {
-            let rest = Piece { off: piece.off + done, len: piece.len - done, ..piece };
-            let holds = |(runs, start): &(Runs, u64)| {
-                let (at, room) = address(runs, *start, rest.off)?;
-                let len = room.min(rest.len);
-                let held = self.physical.held(at, Piece { len, ..rest });
-                (held > 0 && !banned(at..at + held)).then_some((at, held))
-            };
-            let (at, len) = self.values[piece.val as usize].holders.iter().find_map(holds)?;
-            found.push((at, len));
-            done += len;
-        }
-        Some(found)
+        patch.bytes().eq(&0).then_some(found)
     }
 
     /// Brings bytes to where a die believes to have them.
     pub fn bring(&mut self, runs: &Runs, content: &Content, origin: Origin) -> Option<()> {
-        let mut missing: Vec<(u64, Piece)> = Vec::new();
-        let mut pieces = content.iter().copied();
-        let mut rest = Piece { val: 0, off: 0, len: 0 };
-        for run in runs.iter() {
-            let mut at = run.start;
-            while at < run.end {
-                if rest.len == 0 {
-                    rest = pieces.next()?;
-                }
-                let part = Piece { len: rest.len.min(run.end - at), ..rest };
-                if self.physical.held(at, part) < part.len {
-                    missing.push((at, part));
-                }
-                rest = Piece { off: rest.off + part.len, len: rest.len - part.len, ..rest };
-                at += part.len;
-            }
+        let (mut places, mut there, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        content.iter().for_each(|p| runs.place(p, &mut places));
+        for place in &places {
+            let (same, other) = self.physical.compare(&place.stays());
+            there.extend(same);
+            missing.extend(other);
         }
         let avoid = [runs.span()];
-        for (at, part) in &missing {
-            self.clear(&Runs::one(*at..*at + part.len), &avoid, (origin, 0))?;
+        for part in &missing {
+            self.clear(&runs_at(part, TO), &avoid, (origin, 0))?;
         }
-        let into = |r: Range<u64>| {
-            let k = missing.partition_point(|(at, part)| at + part.len <= r.start);
-            missing.get(k).is_some_and(|(at, _)| *at < r.end)
-        };
+        let into = banned(missing.iter().map(|m| m.comb(TO)));
         let mut moves = Vec::new();
-        for (at, part) in &missing {
-            let mut done = 0;
-            for (from, len) in self.find(*part, &into)? {
-                moves.push(Move { to: at + done, from, piece: Piece { off: part.off + done, len, ..*part } });
-                done += len;
-            }
+        for part in &missing {
+            moves.extend(self.find(part, &into)?);
+        }
+        let span = runs.span();
+        if runs.bytes() == span.end - span.start && !missing.is_empty() {
+            // Nothing else is left there.
+            self.physical.set(&Patch::new(LOST, (1, runs.bytes()), (span.start, 0), (0, 0)), &|_| false);
+            there.iter().for_each(|p| self.physical.set(p, &|_| true));
         }
         self.relocate(&moves, origin);
         let number = self.number(content);
-        if content.len() > 1 {
-            self.values[number as usize].holders.push((runs.clone(), 0));
+        if content.len() > 1 || content.iter().any(|p| p.rows > 1) {
+            self.values[number as usize].holders.push(Holder { runs: runs.clone(), image: flat(0, runs.bytes()) });
         }
         Some(())
     }
 
     /// Copies bytes.
-    fn relocate(&mut self, moves: &[Move], origin: Origin) {
-        for (instr, _, holders) in copies(moves) {
+    fn relocate(&mut self, moves: &[Patch], origin: Origin) {
+        for (instr, holders) in copies(moves) {
             self.push(instr, origin);
-            for (val, runs, off) in holders.into_iter().filter(|h| h.0 != 0) {
-                self.values[val as usize].holders.push((runs, off));
+            for (val, holder) in holders.into_iter().filter(|h| h.0 != 0) {
+                self.values[val as usize].holders.push(holder);
             }
         }
         for m in moves {
-            let range = m.to..m.to + m.piece.len;
-            self.physical.set(range.clone(), m.piece.val, m.piece.off);
+            let mut there = *m;
+            (there.start[AT], there.pitch[AT]) = (m.start[TO], m.pitch[TO]);
+            self.really(&there.normal());
             if !self.quiet {
-                self.note_written(&Runs::one(range));
+                self.note_written(&runs_at(m, TO));
             }
         }
     }
@@ -399,49 +505,35 @@ impl Weaver<'_> {
         if depth > DEPTH {
             return None;
         }
-        let mut there: Vec<Piece> = Vec::new();
-        for run in runs.iter() {
-            self.physical.each(run, |_, piece| {
-                if piece.val != 0 {
-                    there.push(piece);
-                }
-            });
+        let mut vals: Vec<Val> = Vec::new();
+        for (_, comb) in runs.combs() {
+            self.physical.look(&comb, &mut |p| vals.push(p.val));
         }
-        there.sort_unstable_by_key(|p| (p.val, p.off));
-        let mut images: Vec<Piece> = Vec::new();
-        for piece in there {
-            match images.last_mut() {
-                Some(last) if last.val == piece.val && piece.off <= last.off + last.len => {
-                    last.len = last.len.max(piece.off + piece.len - last.off);
-                }
-                _ => images.push(piece),
-            }
-        }
-        let (own, span): (Vec<Range<u64>>, _) = (runs.iter().collect(), runs.span());
-        let banned = |r: Range<u64>| own.get(own.partition_point(|o| o.end <= r.start)).is_some_and(|o| o.start < r.end);
-        let mut from = 0;
-        while from < images.len() {
-            let end = from + images[from..].iter().take_while(|p| p.val == images[from].val).count();
-            while let Some(wanted) = self.wanted(&images[from..end], &banned) {
-                let mut moves = Vec::new();
-                for (to, part) in wanted {
-                    let bad = |r: &Range<u64>| r.start < to + part.len && to < r.end;
-                    let aside = avoid.iter().any(bad) || depth == DEPTH || self.unstable(to..to + part.len);
-                    let to = if aside { self.aside(part.len) } else { to };
-                    if !aside {
+        vals.sort_unstable();
+        vals.dedup();
+        let (own, span) = (banned(runs.combs().map(|c| c.1)), runs.span());
+        for val in vals.into_iter().filter(|v| *v != 0 && *v != LOST) {
+            while let Some(wanted) = self.wanted(val, &own) {
+                let (mut moves, mut parts) = (Vec::new(), Vec::new());
+                for mut part in wanted {
+                    let there = part.comb(TO).span();
+                    let bad = |r: &Range<u64>| r.start < there.end && there.start < r.end;
+                    if avoid.iter().any(bad) || depth == DEPTH || self.unstable(there.clone()) {
+                        let aside = self.aside(part.bytes());
+                        (part.start[TO], part.pitch[TO]) = (aside, if part.rows > 1 { part.len } else { 0 });
+                    } else {
                         let mut kept: Vec<Range<u64>> = avoid.to_vec();
                         kept.push(span.clone());
-                        self.clear(&Runs::one(to..to + part.len), &kept, (origin, depth + 1))?;
+                        self.clear(&runs_at(&part, TO), &kept, (origin, depth + 1))?;
                     }
-                    let mut done = 0;
-                    for (from, len) in self.find(part, &|_| false)? {
-                        moves.push(Move { to: to + done, from, piece: Piece { off: part.off + done, len, ..part } });
-                        done += len;
-                    }
+                    parts.push(part);
+                }
+                let into = banned(parts.iter().map(|p| p.comb(TO)));
+                for part in &parts {
+                    moves.extend(self.find(part, &into)?);
                 }
                 self.relocate(&moves, origin);
             }
-            from = end;
         }
         Some(())
     }
@@ -453,29 +545,22 @@ impl Weaver<'_> {
         at
     }
 
-    /// The first place that wants bytes of a value, some parts of its image, which lie nowhere but where it is banned, with the bytes.
-    fn wanted(&mut self, parts: &[Piece], banned: &dyn Fn(Range<u64>) -> bool) -> Option<Vec<(u64, Piece)>> {
-        let val = parts.first()?.val;
-        let mut refs = std::mem::take(&mut self.values[val as usize].refs);
+    /// What the first place wants of a value that lies nowhere but where it is banned, to be brought there.
+    fn wanted(&mut self, val: Val, banned: &Map) -> Option<Vec<Patch>> {
+        let mut refs = std::mem::take(&mut self.values.get_mut(val as usize)?.refs);
         refs.retain(|spot| spot.until as usize >= self.cursors[spot.die].pc);
         let mut found = None;
         for spot in &refs {
             let mut wants = Vec::new();
-            for run in spot.runs.iter() {
-                self.logical.each(run, |at, p| {
-                    if p.val != val {
-                        return;
-                    }
-                    let first = parts.partition_point(|part| part.off + part.len <= p.off);
-                    for part in parts[first..].iter().take_while(|part| part.off < p.off + p.len) {
-                        let (from, to) = (p.off.max(part.off), (p.off + p.len).min(part.off + part.len));
-                        let (at, p) = (at + (from - p.off), Piece { val, off: from, len: to - from });
-                        let missing = || self.physical.held(at, p) < p.len || banned(at..at + p.len);
-                        if missing() && self.find(p, banned).is_none() {
-                            wants.push((at, p));
-                        }
-                    }
-                });
+            for piece in self.logical.content(&spot.runs).iter().filter(|p| p.val == val) {
+                if self.find(piece, banned).is_some() {
+                    continue;
+                }
+                let mut places = Vec::new();
+                spot.runs.place(piece, &mut places);
+                for place in places.iter().map(|p| p.stays()) {
+                    wants.extend(self.unfound(&place, banned));
+                }
             }
             if !wants.is_empty() {
                 found = Some(wants);
@@ -485,35 +570,71 @@ impl Weaver<'_> {
         self.values[val as usize].refs = refs;
         found
     }
+
+    /// The parts of a patch that lie nowhere but where it is banned.
+    fn unfound(&self, patch: &Patch, banned: &Map) -> Vec<Patch> {
+        let mut missing = vec![*patch];
+        let Some(value) = self.values.get(patch.val as usize) else { return missing };
+        for holder in &value.holders {
+            let (mut inside, mut rest, mut places) = (Vec::new(), Vec::new(), Vec::new());
+            missing.iter().for_each(|m| holder.clip(m, &mut inside, &mut rest));
+            inside.iter().for_each(|p| holder.runs.place(p, &mut places));
+            missing = rest;
+            for place in places {
+                let (same, other) = self.physical.compare(&place);
+                missing.extend(other);
+                same.iter().for_each(|part| missing.extend(banned.taken(part)));
+            }
+            if missing.is_empty() {
+                break;
+            }
+        }
+        missing
+    }
 }
 
-/// The address of a place of an image, which begins with `start` in some runs, and how many bytes follow there.
-fn address(runs: &Runs, start: u64, off: u64) -> Option<(u64, u64)> {
-    let at = off.checked_sub(start)?;
-    if at >= runs.bytes() {
-        return None;
-    }
-    let rest = at % runs.len;
-    Some((runs.at(at / runs.len) + rest, runs.len - rest))
+fn flat(at: u64, len: u64) -> Comb {
+    Comb { at, rows: 1, len, pitch: 0 }
+}
+
+/// Rows of a value, the first of which is byte `off` of its image, where they are.
+fn image_at(val: Val, off: u64, comb: &Comb) -> Patch {
+    Patch::new(val, (comb.rows, comb.len), (comb.at, comb.pitch), (off, comb.len))
+}
+
+fn runs_at(patch: &Patch, k: usize) -> Runs {
+    Runs::walk(patch.start[k], patch.len, std::iter::once((patch.rows, patch.pitch[k])))
+}
+
+/// Places that are not to be used.
+fn banned(combs: impl Iterator<Item = Comb>) -> Map {
+    let mut map = Map::default();
+    combs.for_each(|c| map.set(&Patch::new(1, (c.rows, c.len), (c.at, c.pitch), (0, c.len)), &|_| true));
+    map
 }
 
 /// Copies that walk by fixed distances: to, from, bytes, and extents with distances, outermost first.
 type Walk = (u64, u64, u64, SmallVec<[(u64, i64, i64); 3]>);
 
-/// Values with places that hold their images from some byte on.
-type Holders = Vec<(Val, Runs, u64)>;
+/// Places that hold parts of images.
+type Holders = Vec<(Val, Holder)>;
 
-/// Copy instructions for some moves, each with the number of its moves, and with the places that hold parts of images then.
-fn copies(moves: &[Move]) -> Vec<(Instr, usize, Holders)> {
-    let mut order: Vec<(Val, usize)> = moves.iter().enumerate().map(|(i, m)| (m.piece.val, i)).collect();
-    order.sort_unstable();
-    let mut walks: Vec<Walk> = order.iter().map(|(_, i)| (moves[*i].to, moves[*i].from, moves[*i].piece.len, SmallVec::new())).collect();
-    for _ in 0..3 {
-        let mut joined: Vec<Walk> = Vec::new();
+/// Copy instructions for some moves, with the places that hold parts of images then.
+fn copies(moves: &[Patch]) -> Vec<(Instr, Holders)> {
+    let mut order: Vec<&Patch> = moves.iter().collect();
+    order.sort_by_key(|m| (m.val, m.start[TO]));
+    // Each walk with the number of its moves.
+    let walk = |m: &&Patch| -> (Walk, usize) {
+        let rows = (m.rows > 1).then_some((m.rows, m.pitch[TO] as i64, m.pitch[AT] as i64));
+        ((m.start[TO], m.start[AT], m.len, rows.into_iter().collect()), 1)
+    };
+    let mut walks: Vec<(Walk, usize)> = order.iter().map(walk).collect();
+    for _ in 0..2 {
+        let mut joined: Vec<(Walk, usize)> = Vec::new();
         let mut i = 0;
         while i < walks.len() {
             let step = |k: usize| {
-                let (a, b) = (&walks[k - 1], walks.get(k)?);
+                let (a, b) = (&walks[k - 1].0, &walks.get(k)?.0);
                 ((a.2, &a.3) == (b.2, &b.3)).then_some((b.0 as i64 - a.0 as i64, b.1 as i64 - a.1 as i64))
             };
             let by = step(i + 1).filter(|(to, _)| *to > 0);
@@ -523,8 +644,9 @@ fn copies(moves: &[Move]) -> Vec<(Instr, usize, Holders)> {
             }
             let mut walk = walks[i].clone();
             if let (Some((to, from)), true) = (by, n > 1) {
-                walk.3.insert(0, (n as u64, to, from));
+                walk.0.3.insert(0, (n as u64, to, from));
             }
+            walk.1 = walks[i..i + n].iter().map(|w| w.1).sum();
             joined.push(walk);
             i += n;
         }
@@ -534,18 +656,20 @@ fn copies(moves: &[Move]) -> Vec<(Instr, usize, Holders)> {
         walks = joined;
     }
     let mut first = 0;
-    let made = walks.into_iter().map(|w| {
-        let count: usize = w.3.iter().map(|l| l.0 as usize).product();
+    let made = walks.into_iter().map(|(w, count)| {
         let own = &order[first..first + count];
         first += count;
-        let piece = |k: &(Val, usize)| moves[k.1].piece;
-        let follows =
-            own.windows(2).all(|p| piece(&p[1]).val == piece(&p[0]).val && piece(&p[1]).off == piece(&p[0]).off + piece(&p[0]).len);
-        let head = piece(&own[0]);
+        let dense = |p: &Patch| p.rows == 1 || p.pitch[OFF] == p.len;
+        let follows = own.windows(2).all(|p| p[1].val == p[0].val && p[1].start[OFF] == p[0].start[OFF] + p[0].bytes());
         let runs = Runs::walk(w.0, w.2, w.3.iter().rev().map(|l| (l.0, l.1 as u64)));
-        let each = || own.iter().map(|k| (k.0, Runs::one(moves[k.1].to..moves[k.1].to + piece(k).len), piece(k).off)).collect();
-        let holders: Holders = if follows { vec![(head.val, runs, head.off)] } else { each() };
-        (copy_of(&w), count, holders)
+        let ascending = w.3.iter().rev().try_fold(w.2, |span, l| (l.1 as u64 >= span).then_some(l.1 as u64 * (l.0 - 1) + span)).is_some();
+        let holders: Holders = match own {
+            [head, ..] if ascending && follows && own.iter().all(|p| dense(p)) => {
+                vec![(head.val, Holder { image: flat(head.start[OFF], runs.bytes()), runs })]
+            }
+            _ => own.iter().map(|p| (p.val, Holder { runs: runs_at(p, TO), image: p.comb(OFF) })).collect(),
+        };
+        (copy_of(&w), holders)
     });
     made.collect()
 }
@@ -568,12 +692,16 @@ mod tests {
 
     #[test]
     fn moves_become_few_copies() {
-        let one = |to: u64, from: u64| Move { to, from, piece: Piece { val: 1, off: 0, len: 8 } };
-        let moves: Vec<Move> = (0..3).flat_map(|i| (0..4).map(move |j| one(1000 * i + 32 * j, 100_000 + 8 * (4 * i + j)))).collect();
+        let one = |to: u64, from: u64| {
+            let mut p = Patch::new(1, (1, 8), (from, 0), (0, 0));
+            p.start[TO] = to;
+            p
+        };
+        let moves: Vec<Patch> = (0..3).flat_map(|i| (0..4).map(move |j| one(1000 * i + 32 * j, 100_000 + 8 * (4 * i + j)))).collect();
         let list = copies(&moves);
-        let [(Instr::Copy { out, input }, 12, _)] = &list[..] else { panic!("{list:?}") };
+        let [(Instr::Copy { out, input }, _)] = &list[..] else { panic!("{list:?}") };
         assert_eq!((out.offset, &out.dims[..], &out.strides[..]), (0, &[3, 4, 2][..], &[250, 8, 1][..]));
         assert_eq!((input.offset, &input.strides[..]), (100_000, &[8, 2, 1][..]));
-        assert_eq!(copies(&[one(0, 100), one(50, 110), one(60, 300)]).iter().map(|c| c.1).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(copies(&[one(0, 100), one(50, 110), one(60, 300)]).len(), 2);
     }
 }

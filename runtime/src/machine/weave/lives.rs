@@ -3,8 +3,9 @@
 //! Asynchronous instructions read until the `wait` that covers them. What comes into an iteration of a loop from outside of it, or from the
 //! iteration before, is read until the loop ends.
 
-use super::contents::{Map, Runs};
+use super::contents::Map;
 use super::regions::same_order;
+use super::runs::{LOST, Patch, Runs};
 use crate::machine::loops::Loops;
 use crate::machine::queues;
 use girih_ir::program::{Instr, Region};
@@ -34,10 +35,16 @@ struct Pass<'s> {
     first: Vec<u32>,
     /// Open loops: first and last position.
     open: Vec<(u32, u32)>,
+    /// Whether what lies between the rows of what is written is told apart, which takes longer.
+    careful: bool,
 }
 
 /// Follows a stream. `state`: the regions that hold something before it and after it.
 pub fn lives(stream: &[Instr], loops: &Loops, entries: &[Option<queues::Entry>], state: &[Region]) -> Option<Lives> {
+    follow(stream, loops, entries, state, false).or_else(|| follow(stream, loops, entries, state, true))
+}
+
+fn follow(stream: &[Instr], loops: &Loops, entries: &[Option<queues::Entry>], state: &[Region], careful: bool) -> Option<Lives> {
     let mut pass = Pass {
         stream,
         loops,
@@ -46,6 +53,7 @@ pub fn lives(stream: &[Instr], loops: &Loops, entries: &[Option<queues::Entry>],
         records: vec![(0, NEVER)],
         first: Vec::new(),
         open: Vec::new(),
+        careful,
     };
     for region in state {
         pass.records.push((0, NEVER));
@@ -143,8 +151,9 @@ impl Pass<'_> {
     }
 
     fn put(&mut self, region: &Region, record: u32) -> Option<()> {
-        for run in Runs::of(region)?.iter() {
-            self.map.set(run, record, 0);
+        for (_, comb) in Runs::of(region)?.combs() {
+            let patch = Patch::new(record, (comb.rows, comb.len), (comb.at, comb.pitch), (comb.at, comb.pitch));
+            self.map.set(&patch, &|_| self.careful);
         }
         Some(())
     }
@@ -152,16 +161,21 @@ impl Pass<'_> {
     fn look(&mut self, region: &Region, at: u32) -> Option<()> {
         let (records, open) = (&mut self.records, &self.open);
         let mut last = u32::MAX;
-        self.map.each(region.extent()?, |_, piece| {
-            if piece.val == 0 || piece.val == last {
+        let mut lost = false;
+        let mut mark = |piece: Patch| {
+            lost |= piece.val == LOST;
+            if piece.val == 0 || piece.val == LOST || piece.val == last {
                 return;
             }
             last = piece.val;
             let record = &mut records[piece.val as usize];
             let carried = open.iter().find(|(start, _)| record.0 < *start || record.0 >= at || record.0 == 0);
             record.1 = record.1.max(carried.map_or(at, |(_, end)| at.max(*end)));
-        });
-        Some(())
+        };
+        for (_, comb) in Runs::around(region)?.combs() {
+            self.map.look(&comb, &mut mark);
+        }
+        (!lost).then_some(())
     }
 }
 

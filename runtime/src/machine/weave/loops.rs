@@ -4,9 +4,10 @@
 //! dies carry are taken for equal when they begin equal. If that turns out wrong at the end of the iteration, or if bytes were moved to
 //! places that the head had counted on, the loop is followed again without the assumption.
 
-use super::contents::{Content, Map, Runs, Val};
+use super::contents::{Content, Map, Ranges};
 use super::cursor::{Cursor, Next};
 use super::emit::{Origin, Value};
+use super::runs::{LOST, Runs, Val};
 use super::{ATTEMPTS, Weaver};
 use girih_ir::program::{Claim, Instr, Region};
 use std::ops::Range;
@@ -39,7 +40,7 @@ pub struct Frame {
     /// Number of the group in which each carry may be equal to others.
     groups: Vec<usize>,
     /// Ranges that an iteration changes.
-    changed: Map,
+    changed: Ranges,
     /// Ranges that it turned out to change besides.
     extra: Vec<Range<u64>>,
     /// Operands from before the loop that an iteration wants together: they are brought together before it.
@@ -78,7 +79,7 @@ impl Weaver<'_> {
     pub fn note_written(&mut self, runs: &Runs) {
         for frame in &mut self.frames {
             for run in runs.iter().filter(|r| r.start < frame.top) {
-                if !frame.changed.covers(run.clone()) {
+                if !frame.changed.covers(&run) {
                     frame.extra.push(run);
                 }
             }
@@ -88,7 +89,7 @@ impl Weaver<'_> {
     /// An operand is about to be brought together. In a loop that could have been done before, if all of it is from before.
     pub fn note_brought(&mut self, runs: &Runs, content: &Content) -> bool {
         let Some(frame) = self.frames.last_mut() else { return false };
-        let old = content.iter().all(|p| p.val < frame.first && p.val != 0);
+        let old = content.iter().all(|p| p.val < frame.first && p.val != 0 && p.val != LOST);
         let new = old && !frame.hoists.iter().any(|h| h.0 == *runs && h.1 == *content);
         if new {
             frame.hoists.push((runs.clone(), content.clone()));
@@ -100,9 +101,7 @@ impl Weaver<'_> {
     /// Brings together before a loop what its iterations would.
     fn hoist(&mut self, frame: &Frame, from: Origin) -> Option<()> {
         for (runs, content) in &frame.hoists {
-            let mut touched = false;
-            frame.changed.each(runs.span(), |_, p| touched |= p.val != 0);
-            let stays = !touched && self.logical.holds(runs, content);
+            let stays = !frame.changed.meets(&runs.span()) && self.logical.holds(runs, content);
             let to = if stays { runs.clone() } else { runs.shifted(self.aside_of(runs)?)? };
             self.bring(&to, content, from)?;
         }
@@ -119,12 +118,7 @@ impl Weaver<'_> {
 
     /// Whether bytes there do not outlive the iteration of an open loop.
     pub fn unstable(&self, range: Range<u64>) -> bool {
-        let touched = |frame: &Frame| {
-            let mut any = false;
-            frame.changed.each(range.clone(), |_, p| any |= p.val != 0);
-            any
-        };
-        self.frames.iter().any(touched)
+        self.frames.iter().any(|frame| frame.changed.meets(&range))
     }
 
     /// Goes past the fences that all dies of a loop have come to. `false` when there are none.
@@ -182,7 +176,7 @@ impl Weaver<'_> {
         let mut numbers: Vec<(Val, Runs)> = Vec::new();
         let mut groups = Vec::new();
         for c in &carries {
-            let content = self.logical.content(&c.runs);
+            let content = self.believed(&c.runs)?;
             let number = self.number(&content);
             let shape = c.runs.shape();
             let at = numbers.iter().position(|n| *n == (number, shape.clone()));
@@ -200,7 +194,7 @@ impl Weaver<'_> {
             carries,
             classes: Vec::new(),
             groups,
-            changed: Map::default(),
+            changed: Ranges::default(),
             extra: Vec::new(),
             hoists: Vec::new(),
             again: false,
@@ -254,11 +248,11 @@ impl Weaver<'_> {
         let ends: Vec<u32> = (0..self.codes.len())
             .map(|d| self.codes[d].loops.partner(self.cursors[d].pc).filter(|_| frame.dies.contains(&d)).unwrap_or(0) as u32)
             .collect();
-        frame.changed = Map::default();
+        frame.changed = Ranges::default();
         for (_, runs) in written.iter().chain(frame.carries.iter().map(|c| (c.die, c.runs.clone())).collect::<Vec<_>>().iter()) {
-            runs.iter().for_each(|run| frame.changed.set(run, 1, 0));
+            runs.iter().for_each(|run| frame.changed.add(run));
         }
-        frame.extra.iter().for_each(|run| frame.changed.set(run.clone(), 1, 0));
+        frame.extra.iter().for_each(|run| frame.changed.add(run.clone()));
         self.hoist(&frame, from)?;
         let mut made: Vec<(Runs, Val)> = Vec::new();
         for (die, runs) in &written {
@@ -276,15 +270,7 @@ impl Weaver<'_> {
             carried.push(val);
         }
         // What lies there and is wanted elsewhere goes away; then what lies there is new, too.
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        frame.changed.each(0..frame.top, |at, p| {
-            if p.val != 0 {
-                match ranges.last_mut() {
-                    Some(last) if last.end == at => last.end = at + p.len,
-                    _ => ranges.push(at..at + p.len),
-                }
-            }
-        });
+        let ranges: Vec<Range<u64>> = frame.changed.iter().filter(|r| r.start < frame.top).collect();
         let everywhere = 0..u64::MAX;
         for range in &ranges {
             self.clear(&Runs::one(range.clone()), std::slice::from_ref(&everywhere), (from, 0))?;
@@ -337,7 +323,7 @@ impl Weaver<'_> {
             let instr = self.codes[*d].instr(self.cursors[*d].pc);
             let Instr::ExitUnless { predicate } = &instr else { return None };
             let runs = Runs::of(predicate)?;
-            let content = self.logical.content(&runs);
+            let content = self.believed(&runs)?;
             match &same {
                 None => {
                     if !self.physical.holds(&runs, &content) {
@@ -360,12 +346,12 @@ impl Weaver<'_> {
     /// All dies of the innermost loop are at its end.
     fn close(&mut self) -> Option<()> {
         let mut frame = self.frames.pop()?;
-        let content = |w: &Self, c: usize| w.logical.content(&frame.carries[c].runs);
+        let content = |w: &Self, c: usize| w.believed(&frame.carries[c].runs);
         let mut split = false;
         for class in &frame.classes {
-            let mut kinds = vec![(content(self, class[0]), frame.groups[class[0]])];
+            let mut kinds = vec![(content(self, class[0])?, frame.groups[class[0]])];
             for c in &class[1..] {
-                let own = content(self, *c);
+                let own = content(self, *c)?;
                 let group = match kinds.iter().find(|k| k.0 == own) {
                     Some(k) => k.1,
                     None => {
@@ -390,7 +376,7 @@ impl Weaver<'_> {
         }
         settled.then_some(())?;
         let mut frame = self.frames.pop()?;
-        let more = frame.extra.iter().any(|r| !frame.changed.covers(r.clone()));
+        let more = frame.extra.iter().any(|r| !frame.changed.covers(r));
         if split || more || frame.again {
             frame.again = false;
             frame.attempts += 1;
@@ -424,7 +410,7 @@ impl Weaver<'_> {
         };
         let mut quiet = true;
         for runs in heads {
-            let content = self.logical.content(&runs);
+            let content = self.believed(&runs)?;
             if !self.physical.holds(&runs, &content) {
                 quiet = false;
                 self.bring(&runs, &content, from)?;
