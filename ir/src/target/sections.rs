@@ -163,7 +163,6 @@ pub struct Package {
     /// Links that cross from one package to the next, if those differ.
     pub crossing: Option<Crossing>,
     /// Of one package of several that run replicas: its links to the next ones, where some of those are dead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub borders: Option<Borders>,
 }
 
