@@ -42,6 +42,9 @@ const MOST_PIECES: u64 = 40_000;
 /// Runs of bytes that they may have where there are loops.
 const MOST_RUNS: u64 = 1 << 19;
 
+/// Rectangles that may be looked at: what lies in so many pieces is faster left to the dies.
+const MOST_LOOKS: u64 = 200_000_000;
+
 /// A program of one die that does what all dies do.
 pub struct Woven {
     /// Its one die has the memories of all one after the other; of state that several dies have, it has the shard that is kept up.
@@ -214,6 +217,7 @@ impl<'p> Weaver<'p> {
                 }
                 moved |= self.transfer()?;
             }
+            self.within_reason()?;
             let queued = self.queued()?;
             if !queued.is_empty() {
                 self.together(queued)?;
@@ -235,6 +239,11 @@ impl<'p> Weaver<'p> {
             }
             return next.iter().zip(&self.active).all(|(n, a)| !a || *n == Next::Finished).then_some(());
         }
+    }
+
+    /// Something, unless following the dies takes too long.
+    fn within_reason(&self) -> Option<()> {
+        (self.logical.looks() + self.physical.looks() <= MOST_LOOKS).then_some(())
     }
 
     /// The dies that take part.

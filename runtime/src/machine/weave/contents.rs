@@ -9,6 +9,7 @@
 
 use super::runs::{AT, Comb, LOST, OFF, Patch, Runs, Val};
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -186,9 +187,9 @@ fn split(rect: Rect, pitch: u64, mut f: impl FnMut(Rect)) {
     }
 }
 
-/// What lies in a memory.
+/// What lies in a memory, and how many rectangles were looked at to say so.
 #[derive(Clone, Debug, Default)]
-pub struct Map(BTreeMap<u64, Block>);
+pub struct Map(BTreeMap<u64, Block>, Cell<u64>);
 
 impl Map {
     /// Puts bytes where the patch shows them. `alive` says of values whether they are still wanted where they are.
@@ -269,6 +270,8 @@ impl Map {
         let rest = self.0.range((std::ops::Bound::Excluded(span.start), std::ops::Bound::Excluded(span.end)));
         for (start, block) in before.into_iter().chain(rest) {
             lost |= block.lost;
+            let rows = if comb.rows == 1 || block.pitch == comb.pitch { 1 } else { comb.rows };
+            self.1.set(self.1.get() + 1 + rows * block.rects.len() as u64);
             if comb.rows == 1 {
                 row_of(block, &span, 0, f);
             } else if block.pitch == ENDLESS {
@@ -293,6 +296,11 @@ impl Map {
             }
         }
         lost
+    }
+
+    /// How many rectangles were looked at so far.
+    pub fn looks(&self) -> u64 {
+        self.1.get()
     }
 
     /// Shows all that lies in a rectangle; `AT` counts its bytes.

@@ -514,6 +514,7 @@ impl Weaver<'_> {
         let (own, span) = (banned(runs.combs().map(|c| c.1)), runs.span());
         for val in vals.into_iter().filter(|v| *v != 0 && *v != LOST) {
             while let Some(wanted) = self.wanted(val, &own) {
+                self.within_reason()?;
                 let (mut moves, mut parts) = (Vec::new(), Vec::new());
                 for mut part in wanted {
                     let there = part.comb(TO).span();
@@ -551,6 +552,9 @@ impl Weaver<'_> {
         refs.retain(|spot| spot.until as usize >= self.cursors[spot.die].pc);
         let mut found = None;
         for spot in &refs {
+            if self.within_reason().is_none() {
+                break;
+            }
             let mut wants = Vec::new();
             for piece in self.logical.content(&spot.runs).iter().filter(|p| p.val == val) {
                 if self.find(piece, banned).is_some() {
