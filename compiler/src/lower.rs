@@ -9,7 +9,7 @@ use crate::place::{Task, TaskKind, View};
 use crate::sharded::ShardedGraph;
 use emit::DieEmitter;
 use girih_ir::axes::box_dims;
-use girih_ir::fused::FusedProgram;
+use girih_ir::fused::{Expr, FusedProgram};
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::literal::Literal;
@@ -20,6 +20,7 @@ use girih_ir::program::{
 };
 use girih_ir::step::{StatePair, TrainStep};
 use girih_ir::target::Target;
+use girih_ir::types::Dims;
 use indexmap::{IndexMap, IndexSet};
 use rayon::prelude::*;
 use rustc_hash::FxHashMap;
@@ -114,7 +115,7 @@ fn streamed(sharded: &ShardedGraph, holds: impl Fn(&StatePair) -> bool) -> Optio
 #[derive(Clone, Copy)]
 struct Entry {
     claim: ClaimId,
-    /// Its channel or host tensor.
+    /// Its channel, host tensor, or the program that rounds.
     other: u32,
 }
 
@@ -168,7 +169,14 @@ fn enter(plan: &MemoryPlan, tables: &mut Tables) -> Vec<Entry> {
                 Claim::Compute { node: *node, ranges: ranges.clone() }
             }
             TaskKind::LoopBegin(end) | TaskKind::LoopExit(end) | TaskKind::LoopEnd(end) => loop_claim(plan, graph, *end, task, &mut loops),
-            TaskKind::Copy => movement(&task.reads[0]),
+            TaskKind::Copy => {
+                let [from, to] = [&task.reads[0], &task.writes[0]].map(|v| placed.buffers[v.buffer.index()].dtype);
+                if from != to {
+                    let body = vec![Expr::Input(0), Expr::Convert(to, 0)];
+                    other = tables.fused.insert_full(Arc::new(FusedProgram { inputs: vec![from], body, outputs: vec![1] })).0 as u32;
+                }
+                movement(&task.reads[0])
+            }
             TaskKind::Load(input) => {
                 let source = &graph.inputs[*input as usize];
                 other = match streamed(&placed.sharded, |s| s.input == *input as usize) {
@@ -231,7 +239,14 @@ fn instruction(
         }
         TaskKind::LoopExit(_) => Instr::ExitUnless { predicate: region(&task.reads[0]) },
         TaskKind::LoopEnd(_) => Instr::EndLoop,
-        TaskKind::Copy => Instr::Copy { out: region(&task.writes[0]), input: region(&task.reads[0]) },
+        TaskKind::Copy => {
+            let (out, input) = (region(&task.writes[0]), region(&task.reads[0]));
+            if out.dtype == input.dtype {
+                return Ok(Instr::Copy { out, input });
+            }
+            let (loops, origin) = (out.dims.clone(), Dims::from_elem(0, out.dims.len()));
+            Instr::Map { program: FusedId(entry.other), loops, cols: 0, origin, ins: vec![input], outs: vec![out] }
+        }
         TaskKind::Load(_) => {
             let view = &task.writes[0];
             Instr::Load { host: HostId(entry.other), part: view.part.clone(), out: region(view) }

@@ -8,11 +8,12 @@ mod overlap;
 pub use order::reorder;
 pub use overlap::overlap;
 
-use crate::place::{PlacedGraph, Storage, Task, TaskKind};
+use crate::place::{PlacedGraph, Storage, Task, TaskKind, View};
 use crate::sharded::splats;
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
+use rustc_hash::FxHashMap;
 
 /// A placed graph with the order in which its tasks are issued.
 #[derive(Clone, PartialEq, Debug)]
@@ -65,6 +66,10 @@ struct Scheduler<'a> {
     /// The position at which the bytes of a root buffer are complete.
     ready: Vec<u32>,
     message_ready: Vec<u32>,
+    /// The position of each task so far.
+    position: Vec<u32>,
+    /// By root buffer: the task that rounds a sum into it, until somebody reads it.
+    rounding: FxHashMap<usize, usize>,
     /// The position of the last node placed, and that node.
     now: u32,
     node: Option<ValueId>,
@@ -82,6 +87,8 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
     let mut s = Scheduler {
         ready: vec![0; placed.buffers.len()],
         message_ready: vec![0; placed.messages.len()],
+        position: Vec::with_capacity(placed.tasks.len()),
+        rounding: FxHashMap::default(),
         now: 0,
         node: None,
         begun: vec![vec![false; placed.dies.len()]; nest.loops.len()],
@@ -90,7 +97,11 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
         nest,
         bounds,
     };
-    let position: Vec<u32> = (0..placed.tasks.len()).map(|i| s.place(i)).collect();
+    for i in 0..placed.tasks.len() {
+        let at = s.place(i);
+        s.position.push(at);
+    }
+    let position = s.position;
     let mut order: Vec<u32> = (0..placed.tasks.len() as u32).collect();
     order.sort_by_key(|t| (position[*t as usize], *t));
     Schedule { placed, order }
@@ -144,6 +155,10 @@ impl Scheduler<'_> {
                 Some(Home::State) => LAST,
                 Some(Home::Slot(l)) if self.begun[l][task.die as usize] => self.bounds[l].next_slots(),
                 Some(Home::Slot(l)) => self.bounds[l].slots(),
+                None if self.rounds(task) => {
+                    self.rounding.insert(root(task.writes[0].buffer), i);
+                    inputs.max(outputs)
+                }
                 None => inputs.max(outputs).max(self.ahead(inputs)),
             },
             TaskKind::Recv(..) if matches!(self.home(task), Some(Home::State)) => LAST,
@@ -156,6 +171,13 @@ impl Scheduler<'_> {
             }
             TaskKind::Recv(m, _) => self.message_ready[*m as usize],
         };
+        for v in task.reads.iter().filter(|v| v.buffer.0 != u32::MAX) {
+            let root = self.placed.root(v.buffer).index();
+            if let Some(t) = self.rounding.remove(&root) {
+                self.position[t] = self.delayed(self.position[t], at);
+                self.ready[root] = self.position[t];
+            }
+        }
         for v in &task.writes {
             let root = self.placed.root(v.buffer).index();
             self.ready[root] = self.ready[root].max(at);
@@ -168,6 +190,20 @@ impl Scheduler<'_> {
             }
         }
         at
+    }
+
+    /// Whether a copy rounds a sum.
+    fn rounds(&self, task: &Task) -> bool {
+        let dtype = |views: &[View]| views.first().and_then(|v| self.placed.buffers.get(v.buffer.index())).map(|b| b.dtype);
+        dtype(&task.reads).zip(dtype(&task.writes)).is_some_and(|(from, to)| from != to)
+    }
+
+    /// When a sum is rounded that is issued at `from` and read at `to`: as late as that, so that nobody waits for the other parts before it has to,
+    /// but not so late that it is kept for long, and in no other loop.
+    fn delayed(&self, from: u32, to: u32) -> u32 {
+        let at = to.min(from + PREFETCH * STEP);
+        let borders = self.bounds.iter().flat_map(|b| [b.invariants(), at_node(b.end)]);
+        if borders.into_iter().any(|b| from < b && b <= at) { from } else { at }
     }
 
     /// Right before the task that reads what task `i` makes.

@@ -3,11 +3,12 @@
 //! How each value lies over the dies follows from the node that makes it; what each consumer needs follows from the consumer.
 //! Where the two differ, `place` moves data. **Invariant:** nothing here knows a physical die.
 
-use girih_ir::axes::{Axes, Box, LoopKind, box_is_empty};
+use girih_ir::axes::{Axes, Box, LoopKind, box_dims, box_is_empty};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
+use girih_ir::scalar::Monoid;
 use girih_ir::step::TrainStep;
-use girih_ir::types::Type;
+use girih_ir::types::{DType, Type, element_count};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::fmt;
@@ -112,6 +113,10 @@ impl LoopSplit {
     }
 }
 
+/// Parts of a combination travel in messages of at most so many bytes in the type in which nothing is rounded, for what a message of that size
+/// takes is hardly the time of its bytes; larger ones travel in the value's own type.
+const CARRIED_BYTES: usize = 32 << 10;
+
 /// How a node's loop nest is split: one entry a loop of its [`Axes`].
 pub type Strategy = SmallVec<[LoopSplit; 4]>;
 
@@ -161,6 +166,25 @@ pub struct Shard {
 }
 
 impl ShardedGraph {
+    /// The mesh axes that cut reducing loops of a node with these axes, and how the parts combine.
+    pub fn combination(&self, value: ValueId, axes: &Axes) -> (AxisSet, Monoid) {
+        let (mut cut, mut monoid) = (0u8, Monoid::Sum);
+        for (split, l) in self.strategies[value.index()].iter().zip(&axes.loops) {
+            if let (LoopKind::Reduce(m), true) = (l.kind, split.axes.0 != 0) {
+                cut |= split.axes.0;
+                monoid = m;
+            }
+        }
+        (AxisSet(cut), monoid)
+    }
+
+    /// The element type of a part of a combination that is as large as `part`, of a value of type `own`.
+    pub fn carried_in(&self, (cut, monoid): (AxisSet, Monoid), own: DType, part: &Box) -> DType {
+        let wide = monoid.carried_in(own);
+        let message = element_count(&box_dims(part)) * wide.size() / self.mesh.parts(cut);
+        if message <= CARRIED_BYTES { wide } else { own }
+    }
+
     /// What a logical die does of a node with these axes; `None` when its share is empty.
     pub fn shard(&self, value: ValueId, axes: &Axes, die: usize) -> Option<Shard> {
         let strategy = &self.strategies[value.index()];

@@ -476,6 +476,13 @@ impl Monoid {
         }
     }
 
+    /// The type in which parts of a combination of values of this type are kept until it is complete: where every step would round to less
+    /// than f32, that is f32, and what is complete is rounded once.
+    pub fn carried_in(self, dtype: DType) -> DType {
+        let rounds = matches!(self, Monoid::Sum | Monoid::Prod) && dtype.is_float() && dtype.size() < DType::F32.size();
+        if rounds { DType::F32 } else { dtype }
+    }
+
     /// The neutral element in this type.
     pub fn identity(self, dtype: DType) -> Wide {
         let float = dtype.is_float();
@@ -502,6 +509,15 @@ impl Monoid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_carried_where_no_step_rounds() {
+        assert_eq!([DType::BF16, DType::F16, DType::F8E5M2].map(|d| Monoid::Sum.carried_in(d)), [DType::F32; 3]);
+        for exact in [DType::F32, DType::F64, DType::I8, DType::Bool] {
+            assert_eq!(Monoid::Sum.carried_in(exact), exact);
+        }
+        assert_eq!(Monoid::Max.carried_in(DType::BF16), DType::BF16);
+    }
 
     #[test]
     fn shifts_and_divisions_follow_the_rules() {

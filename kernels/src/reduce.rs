@@ -46,9 +46,12 @@ fn elements<T: Value>(memory: &mut Vec<Line>, count: usize) -> &mut [T] {
     &mut bytemuck::cast_slice_mut(memory)[..count]
 }
 
-/// `out[kept…] = combine(input[kept…, reduced…])`, and with `accumulate` `combine(out, …)`.
+/// `out[kept…] = combine(input[kept…, reduced…])`, and with `accumulate` `combine(out, …)`. Floats of 16 bits and fewer may be combined into f32,
+/// where nothing is rounded.
 pub fn reduce(isa: Isa, monoid: Monoid, accumulate: bool, input: &View<'_>, out: &mut ViewMut<'_>) -> Result<(), KernelError> {
-    check_type("out", out.dtype(), input.dtype())?;
+    if out.dtype() != monoid.carried_in(input.dtype()) {
+        check_type("out", out.dtype(), input.dtype())?;
+    }
     let kept = out.dims().len();
     check_shape("the kept dimensions lead", "input", &input.dims()[..kept.min(input.dims().len())], out.dims())?;
     if monoid.function().result(input.dtype()).is_none() {
@@ -60,7 +63,10 @@ pub fn reduce(isa: Isa, monoid: Monoid, accumulate: bool, input: &View<'_>, out:
     }
     if out.layout().elements() > 0 {
         MEMORY.with_borrow_mut(|memory| {
-            by_dtype!(input.dtype(), L => Job::<L>::new(Tier::new(isa), monoid, accumulate, input, kept).run(out, memory));
+            by_dtype!(input.dtype(), L => {
+                let job = Job::<L>::new(Tier::new(isa), monoid, accumulate, input, kept);
+                if out.dtype() == L::DTYPE { job.run::<L>(out, memory) } else { job.run::<<L as Lane>::Value>(out, memory) }
+            });
         });
     }
     Ok(())
@@ -92,9 +98,9 @@ impl<'a, L: Lane> Job<'a, L> {
         Job { tier, monoid, accumulate, from: input.buf().elements(), layout, kept, dims, count }
     }
 
-    fn run(&self, out: &mut ViewMut<'_>, memory: &mut [Vec<Line>; 2]) {
+    fn run<O: Lane<Value = L::Value>>(&self, out: &mut ViewMut<'_>, memory: &mut [Vec<Line>; 2]) {
         let [lanes, totals] = memory;
-        let (to, out_layout) = out.parts::<L>();
+        let (to, out_layout) = out.parts::<O>();
         // Side by side along a kept dimension of neighbors, unless the reduced elements are neighbors themselves.
         let inner_stride = self.dims.last().map_or(0, |d| d.1);
         let along = (0..self.kept).rev().find(|d| self.layout.strides[*d] == 1 && self.layout.dims[*d] > 1).filter(|_| inner_stride != 1);
@@ -148,9 +154,9 @@ impl<'a, L: Lane> Job<'a, L> {
         }
     }
 
-    fn write(&self, to: &mut [L], at: isize, v: L::Value) {
+    fn write<O: Lane<Value = L::Value>>(&self, to: &mut [O], at: isize, v: L::Value) {
         let slot = &mut to[at as usize];
-        *slot = L::narrow(if self.accumulate { L::Value::combine(self.monoid, slot.widen(), v) } else { v });
+        *slot = O::narrow(if self.accumulate { L::Value::combine(self.monoid, slot.widen(), v) } else { v });
     }
 
     /// Calls `f(first element, count, position, stride)` for the runs of reduced elements in `range`, relative to `range.start`.

@@ -238,7 +238,8 @@ pub fn parse_placed(text: &str) -> Result<PlacedGraph, LevelError> {
                 Storage::Alias(b) => b.index() < p.buffers.len() || b.index() > p.buffers.len(),
                 Storage::State(s) => (s as usize) < pairs,
             };
-            if dtype != ty.dtype || !inside || !known {
+            let fits = dtype == ty.dtype || dtype == Monoid::Sum.carried_in(ty.dtype);
+            if !fits || !inside || !known {
                 return Err("the buffer does not fit its value");
             }
             p.buffers.push(Buffer { die: owner, value, component, part, dtype, storage });

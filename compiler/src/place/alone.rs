@@ -7,7 +7,7 @@
 use super::assemble::{Key, Placer};
 use super::dies::{Message, Storage, Task, TaskKind, View};
 use crate::sharded::AxisSet;
-use girih_ir::axes::{Axes, Box, LoopKind, box_intersect};
+use girih_ir::axes::{Axes, Box, box_intersect};
 use girih_ir::graph::ValueId;
 use girih_ir::scalar::Monoid;
 
@@ -36,15 +36,8 @@ impl Placer<'_> {
     /// The die's part in combining partial results.
     pub(super) fn combine_alone(&mut self, value: ValueId, axes: &Axes, die: u32, views: Vec<View>) {
         let sharded = self.sharded();
-        let strategy = &sharded.strategies[value.index()];
-        let (mut cut, mut monoid) = (0u8, Monoid::Sum);
-        for (split, l) in strategy.iter().zip(&axes.loops) {
-            if let (LoopKind::Reduce(m), true) = (l.kind, split.axes.0 != 0) {
-                cut |= split.axes.0;
-                monoid = m;
-            }
-        }
-        let rest = AxisSet(3 & !cut);
+        let (cut, monoid) = sharded.combination(value, axes);
+        let rest = AxisSet(3 & !cut.0);
         let line = sharded.mesh.part(rest, die as usize);
         let in_line = |d: &u32| sharded.mesh.part(rest, *d as usize) == line && sharded.shard(value, axes, *d as usize).is_some();
         let members: Vec<u32> = (0..self.dies()).filter(in_line).collect();
@@ -54,6 +47,7 @@ impl Placer<'_> {
                 if members[owner] == die {
                     let home = self.home_of_piece(die, (value, c as u32), view.buffer, &piece);
                     self.exchange(die, None, View { buffer: home, part: piece.clone() }, Some(monoid));
+                    let home = self.rounded(die, (value, c as u32), home, &piece);
                     self.hold(die, (value, c as u32), home, piece, true);
                 } else {
                     let message = self.message(Message { from: die, to: die, route: Vec::new(), bytes: 0 });

@@ -5,7 +5,7 @@ use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
 use super::holders::{Holders, Holding};
 use super::stream::StreamHome;
 use crate::sharded::{AxisSet, Shard, ShardedGraph, splats};
-use girih_ir::axes::{Axes, Box, LoopKind, box_contains, box_dims, box_intersect, box_is_empty, full_box};
+use girih_ir::axes::{Axes, Box, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::scalar::Monoid;
@@ -209,6 +209,7 @@ impl<'a> Placer<'a> {
             return Ok(());
         }
         self.apart(value, axes);
+        let combination = self.sharded.combination(value, axes);
         let mut partials = Vec::new();
         for die in self.working() {
             let Some(shard) = self.sharded.shard(value, axes, die as usize) else { continue };
@@ -229,7 +230,10 @@ impl<'a> Placer<'a> {
             for (c, part) in shard.results.iter().enumerate() {
                 let buffer = self.buffer(die, (value, c as u32), part.clone(), Storage::Own);
                 writes.push(View { buffer, part: part.clone() });
-                if !shard.partial {
+                let dtype = &mut self.buffers[buffer.index()].dtype;
+                if shard.partial {
+                    *dtype = self.sharded.carried_in(combination, *dtype, part);
+                } else {
                     self.hold(die, (value, c as u32), buffer, part.clone(), true);
                 }
             }
@@ -465,15 +469,8 @@ impl<'a> Placer<'a> {
     /// Combines partial results along the mesh axes that cut the reducing loops. Every group of dies on such a line combines for
     /// itself, in ascending die order, each member one piece: the order, and so the bits, are fixed by the program.
     fn combine(&mut self, value: ValueId, axes: &Axes, partials: Vec<(u32, Vec<View>)>) -> Result<(), PlaceError> {
-        let strategy = &self.sharded.strategies[value.index()];
-        let (mut cut, mut monoid) = (0u8, Monoid::Sum);
-        for (split, l) in strategy.iter().zip(&axes.loops) {
-            if let (LoopKind::Reduce(m), true) = (l.kind, split.axes.0 != 0) {
-                cut |= split.axes.0;
-                monoid = m;
-            }
-        }
-        let rest = AxisSet(3 & !cut);
+        let (cut, monoid) = self.sharded.combination(value, axes);
+        let rest = AxisSet(3 & !cut.0);
         let mut groups: std::collections::BTreeMap<usize, Vec<(u32, Vec<View>)>> = std::collections::BTreeMap::new();
         for (die, views) in partials {
             groups.entry(self.sharded.mesh.part(rest, die as usize)).or_default().push((die, views));
@@ -491,6 +488,7 @@ impl<'a> Placer<'a> {
                             self.transfer(from, View { buffer: home, part: piece.clone() }, Some(monoid))?;
                         }
                     }
+                    let home = self.rounded(die, (value, c as u32), home, &piece);
                     self.hold(die, (value, c as u32), home, piece, true);
                 }
             }
@@ -530,9 +528,25 @@ impl<'a> Placer<'a> {
             return partial;
         }
         let home = self.buffer(die, key, piece.clone(), Storage::Own);
-        let view = |buffer| View { buffer, part: piece.clone() };
-        self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![view(partial)], writes: vec![view(home)] });
+        self.buffers[home.index()].dtype = self.buffers[partial.index()].dtype;
+        self.copy_piece(die, (partial, home), piece);
         home
+    }
+
+    /// Where a piece is that was combined at `home`: there, unless it was carried in another type.
+    pub(super) fn rounded(&mut self, die: u32, key: Key, home: BufferId, piece: &Box) -> BufferId {
+        let own = self.buffer(die, key, piece.clone(), Storage::Own);
+        if self.buffers[own.index()].dtype == self.buffers[home.index()].dtype {
+            self.buffers.pop();
+            return home;
+        }
+        self.copy_piece(die, (home, own), piece);
+        own
+    }
+
+    fn copy_piece(&mut self, die: u32, (from, to): (BufferId, BufferId), piece: &Box) {
+        let view = |buffer| View { buffer, part: piece.clone() };
+        self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![view(from)], writes: vec![view(to)] });
     }
 
     /// Brings new state home and results to host memory.

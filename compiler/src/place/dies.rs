@@ -38,7 +38,7 @@ pub struct Buffer {
     pub component: u32,
     /// Which part.
     pub part: Box,
-    /// Element type.
+    /// Element type: the value's, or that in which its sums are carried.
     pub dtype: DType,
     /// Where the bytes are.
     pub storage: Storage,
@@ -74,7 +74,7 @@ pub enum TaskKind {
         /// One range a loop.
         ranges: Vec<Range<usize>>,
     },
-    /// Copies within the die.
+    /// Copies within the die; a sum that was carried in another type is rounded to the value's.
     Copy,
     /// Reads a part of input number `0` from host memory.
     Load(u32),

@@ -1,12 +1,13 @@
 //! What bytes hold, in terms of the reference step: which element of which value, and how much of its sum.
 //!
 //! A piece of memory has a content: one or more forms (a value, the part of it, and the affine map from index to address; a reshape
-//! in place adds a form) and a coverage (complete, or the parts of the reducing loops that are summed so far).
+//! in place adds a form), a coverage (complete, or the parts of the reducing loops that are summed so far), and the type of its elements:
+//! that of the value, or the one in which its sums are carried until they are rounded.
 
 use crate::axes::{Box, box_contains, box_dims};
 use crate::program::Region;
 use crate::scalar::Monoid;
-use crate::types::element_count;
+use crate::types::{DType, element_count};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -78,6 +79,8 @@ pub struct Content {
     pub forms: SmallVec<[Form; 1]>,
     /// How much of it is summed.
     pub coverage: CoverageId,
+    /// What its elements are.
+    pub dtype: DType,
 }
 
 /// Index of a [`Coverage`]; [`COMPLETE`] is the one of whole values.

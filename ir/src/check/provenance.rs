@@ -22,7 +22,7 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::Op;
 use crate::program::{Claim, HostUse, Instr, Program, Region};
 use crate::scalar::Monoid;
-use crate::types::{TensorType, Type};
+use crate::types::{DType, TensorType, Type};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -147,14 +147,16 @@ impl<'a> State<'a> {
 
     fn write(&mut self, die: usize, region: &Region, forms: SmallVec<[Form; 1]>, coverage: CoverageId) {
         let id = self.contents.len() as u32;
-        self.contents.push(Content { forms, coverage });
+        self.contents.push(Content { forms, coverage, dtype: region.dtype });
         Footprint::of(region).iter().for_each(|f| self.memory[die].set(f, Some(id)));
     }
 
-    /// Writes a part that the region lists in order.
+    /// Writes a part that the region lists in order, in the value's type or in the one in which its sums are carried.
     fn write_part(&mut self, die: usize, region: &Region, key: Key, part: &[Range<usize>], coverage: CoverageId) -> Result<(), Fail> {
-        if region.dtype != self.ty(key).dtype {
-            return fail(Fault::Claim, format!("{} is {}, and the region holds {}", self.name(key), self.ty(key).dtype, region.dtype));
+        let own = self.ty(key).dtype;
+        let carried = self.coverages.monoid(coverage).unwrap_or(Monoid::Sum).carried_in(own);
+        if region.dtype != own && region.dtype != carried {
+            return fail(Fault::Claim, format!("{} is {own}, and the region holds {}", self.name(key), region.dtype));
         }
         match Form::of(key, part, region) {
             Some(form) => {
@@ -195,12 +197,13 @@ impl<'a> State<'a> {
         })
     }
 
-    /// Checks that the region lists `part` of `key` in the order that `list` makes of its map, and returns its coverage.
+    /// Checks that the region lists `part` of `key`, in elements of this type, in the order that `list` makes of its map, and returns its
+    /// coverage.
     fn read(
         &mut self,
         die: usize,
         region: &Region,
-        key: Key,
+        (key, dtype): (Key, DType),
         part: &[Range<usize>],
         list: impl FnOnce(&Map<'_>) -> Result<Listing, String>,
     ) -> Result<CoverageId, Fail> {
@@ -209,16 +212,19 @@ impl<'a> State<'a> {
             return if both { Ok(COMPLETE) } else { fail(Fault::Claim, format!("it needs {} of {}", show_box(part), self.name(key))) };
         }
         self.reads += 1;
-        let ty = self.ty(key);
-        if region.dtype != ty.dtype {
-            return fail(Fault::Claim, format!("{} is {}, and the region is read as {}", self.name(key), ty.dtype, region.dtype));
+        if region.dtype != dtype {
+            return fail(Fault::Claim, format!("{} is {dtype}, and the region is read as {}", self.name(key), region.dtype));
         }
         let ids = self.contents_of(die, region)?;
         let (base, strides) = self.map_of(&ids, key, part)?;
         let coverage = self.contents[ids[0] as usize].coverage;
         for id in &ids {
             let form = self.form_of(*id, key)?;
-            if !form.agrees(part, base, &strides, ty.dtype.size() as u64) {
+            if self.contents[*id as usize].dtype != dtype {
+                let held = self.contents[*id as usize].dtype;
+                return fail(Fault::Provenance, format!("{} lies there in {held}, and is read as {dtype}", self.name(key)));
+            }
+            if !form.agrees(part, base, &strides, dtype.size() as u64) {
                 let why = format!("{} of {} does not lie where {} of it would", show_box(&form.part), self.name(key), show_box(part));
                 return fail(Fault::Provenance, why);
             }
@@ -294,7 +300,15 @@ impl<'a> State<'a> {
 
     /// A read of a whole part in its own order.
     fn read_part(&mut self, die: usize, region: &Region, key: Key, part: &[Range<usize>]) -> Result<CoverageId, Fail> {
-        self.read(die, region, key, part, |m| Ok(m.in_order(None)))
+        let dtype = self.ty(key).dtype;
+        self.read(die, region, (key, dtype), part, |m| Ok(m.in_order(None)))
+    }
+
+    /// The same where it may be a sum that is not rounded yet.
+    fn read_sum(&mut self, die: usize, region: &Region, key: Key, part: &[Range<usize>]) -> Result<CoverageId, Fail> {
+        let own = self.ty(key).dtype;
+        let dtype = if region.dtype == Monoid::Sum.carried_in(own) { region.dtype } else { own };
+        self.read(die, region, (key, dtype), part, |m| Ok(m.in_order(None)))
     }
 
     fn complete(&self, key: Key, coverage: CoverageId) -> Result<(), Fail> {
@@ -334,12 +348,12 @@ impl<'a> State<'a> {
     fn movement(&mut self, die: usize, instr: &Instr, key: Key, part: &Box, channel: usize) -> Result<(), Fail> {
         match instr {
             Instr::Copy { out, input } => {
-                let coverage = self.read_part(die, input, key, part)?;
+                let coverage = self.read_sum(die, input, key, part)?;
                 self.write_part(die, out, key, part, coverage)
             }
             Instr::Send { region, .. } => {
                 // The message goes out even if it is wrong, so that its receiver is not blamed as well.
-                let read = self.read_part(die, region, key, part);
+                let read = self.read_sum(die, region, key, part);
                 let coverage = *read.as_ref().unwrap_or(&COMPLETE);
                 self.messages[channel].push_back(Message { key, part: part.clone(), coverage });
                 read.map(|_| ())
@@ -352,7 +366,7 @@ impl<'a> State<'a> {
             }
             Instr::RecvAdd { out, monoid, .. } => {
                 let message = self.take(channel, key, part)?;
-                let have = self.read_part(die, out, key, part)?;
+                let have = self.read_sum(die, out, key, part)?;
                 self.combine(die, out, key, part, [have, message], *monoid)
             }
             Instr::Load { host, part: box_, out } => {
@@ -383,8 +397,11 @@ impl<'a> State<'a> {
                 Ok(())
             }
             Instr::Map { program, ins, outs, cols: 0, .. } => {
-                // Two partial results added on one die.
                 let fused = &self.program.fused[program.index()];
+                if let ([Expr::Input(0), Expr::Convert(..)], [1]) = (&fused.body[..], &fused.outputs[..]) {
+                    return self.round(die, (&outs[0], &ins[0]), key, part);
+                }
+                // Two partial results added on one die.
                 let monoid = match fused.body[..] {
                     [Expr::Input(0), Expr::Input(1), Expr::Binary(f, 0, 1)] if fused.outputs == [2] => {
                         [Monoid::Sum, Monoid::Prod, Monoid::Max, Monoid::Min, Monoid::And, Monoid::Or, Monoid::Xor]
@@ -394,11 +411,22 @@ impl<'a> State<'a> {
                     _ => None,
                 };
                 let Some(monoid) = monoid else { return fail(Fault::Claim, "it moves nothing: its program does not combine two parts") };
-                let (a, b) = (self.read_part(die, &ins[0], key, part)?, self.read_part(die, &ins[1], key, part)?);
+                let (a, b) = (self.read_sum(die, &ins[0], key, part)?, self.read_sum(die, &ins[1], key, part)?);
                 self.combine(die, &outs[0], key, part, [a, b], monoid)
             }
             _ => fail(Fault::Claim, format!("`{}` moves nothing", instr.name())),
         }
+    }
+
+    /// A complete sum becomes the value: that is rounded here and nowhere else.
+    fn round(&mut self, die: usize, (out, input): (&Region, &Region), key: Key, part: &Box) -> Result<(), Fail> {
+        let own = self.ty(key).dtype;
+        if out.dtype != own {
+            return fail(Fault::Claim, format!("{} is {own}, and it is rounded to {}", self.name(key), out.dtype));
+        }
+        let coverage = self.read_sum(die, input, key, part)?;
+        self.complete(key, coverage)?;
+        self.write_part(die, out, key, part, coverage)
     }
 
     fn host_part(&self, value: ValueId, key: Key, part: &Box, host: &Box) -> Result<(), Fail> {
@@ -471,7 +499,8 @@ impl<'a> State<'a> {
         for (region, k) in reads.iter().zip(&which) {
             let (key, part) = (keys[*k], &parts[*k]);
             let node = Node { graph: self.graph, node, operand: *k, uses: &axes.operands[*k], ranges };
-            let read = self.read(die, region, key, part, |m| node.list(&order, m));
+            let dtype = self.ty(key).dtype;
+            let read = self.read(die, region, (key, dtype), part, |m| node.list(&order, m));
             let read = read.and_then(|coverage| self.complete(key, coverage)).map_err(|(f, why)| (f, format!("operand {k}: {why}")));
             verdict = verdict.and(read);
         }

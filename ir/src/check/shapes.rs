@@ -30,6 +30,11 @@ fn equal(a: &Region, b: &Region) -> Verdict {
     need(a.dims == b.dims, || format!("{} and {} have different extents", ty(a), ty(b)))
 }
 
+/// A combination may be made in the type in which its parts are carried.
+fn carries(out: &Region, from: &Region, monoid: Monoid) -> Verdict {
+    if out.dtype == monoid.carried_in(from.dtype) { Ok(()) } else { alike(&[out, from]) }
+}
+
 fn scalars(regions: &[Region], count: usize) -> Verdict {
     let fine = regions.len() == count && regions.iter().all(|r| r.dims.is_empty() && r.dtype.is_int() && r.dtype == regions[0].dtype);
     need(fine, || format!("it needs {count} scalar starts of one integer type"))
@@ -48,7 +53,7 @@ pub fn check(program: &Program, instr: &Instr) -> Verdict {
         }
         Instr::Map { .. } => map(program, instr),
         Instr::Reduce { monoid, out, input } => {
-            alike(&[out, input])?;
+            carries(out, input, *monoid)?;
             combines(*monoid, out.dtype)?;
             need(input.dims.starts_with(&out.dims), || format!("{} does not begin with the extents of {}", ty(input), ty(out)))
         }
@@ -176,7 +181,8 @@ pub fn check(program: &Program, instr: &Instr) -> Verdict {
 }
 
 fn gemm(out: &Region, a: &Region, b: &Region, batch: usize, contract: usize) -> Verdict {
-    alike(&[out, a, b])?;
+    alike(&[a, b])?;
+    carries(out, a, Monoid::Sum)?;
     let (ra, rb) = (a.dims.len(), b.dims.len());
     need(batch + contract <= ra && batch + contract <= rb, || format!("{} and {} have too few dimensions", ty(a), ty(b)))?;
     let fits = a.dims[..batch] == b.dims[..batch] && a.dims[ra - contract..] == b.dims[rb - contract..];
@@ -217,7 +223,8 @@ fn windowed(out: &Region, input: &Region, size: &[usize], window: &WindowDims, f
 }
 
 fn conv(out: &Region, lhs: &Region, rhs: &Region, window: &WindowDims, fg: usize, bg: usize) -> Verdict {
-    alike(&[out, lhs, rhs])?;
+    alike(&[lhs, rhs])?;
+    carries(out, lhs, Monoid::Sum)?;
     let rank = out.dims.len();
     need(rank >= 2 && rhs.dims.len() == rank && lhs.dims.len() == rank && fg > 0 && bg > 0, || "ranks or groups are wrong".to_string())?;
     need(window.reverse.len() + 2 == rank, || "`reverse` needs one entry a spatial dimension".to_string())?;

@@ -431,6 +431,76 @@ fn findings_explain_themselves() {
     insta::assert_snapshot!("findings", all.join("\n\n"));
 }
 
+/// The matrix product of the samples in bf16, whose parts are carried in f32 and rounded when they are together.
+const SUMS: &str = "program \"sums\"
+target \"dojo-tile\"
+step { param \"w\" input 1 -> output 1 seed 0 }
+graph @sums(%0: bf16[4,8] input \"x\", %1: bf16[8,6] param \"w\") {
+  %2 = dot_general %0, %1 {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]}
+  %3 = neg %2
+  return %3 \"y\", %1 \"w\"
+}
+channel ch0 (0,1) -> (0,0) depth 2 via (0,1):W
+host h0 \"x\" bf16[4,8] input 0
+host h1 \"y\" bf16[4,6] output 0
+state 0 on 0 [0..4,0..6] 0x0 bf16[4,6]
+state 0 on 1 [4..8,0..6] 0x0 bf16[4,6]
+fused f0 {in bf16; s1 = neg s0; out s1}
+fused f1 {in f32; s1 = convert bf16 s0; out s1}
+claim0 control
+claim1 move %0.0 [0..4,0..4]
+claim2 compute %2 [0..4,0..6,0..4]
+claim3 move %2.0 [0..4,0..6]
+claim4 compute %3 [0..4,0..6]
+claim5 move %3.0 [0..4,0..6]
+claim6 move %0.0 [0..4,4..8]
+claim7 compute %2 [0..4,0..6,4..8]
+die (0,0) stream s0 sram 1024 out [] in [ch0] claims [1,0,2,3,0,3,4,5,0] {
+  0  load      0x80 bf16[4,4] host=h0 part=[0..4,0..4]
+  1  wait      queue=load count=1
+  2  gemm      0x100 f32[4,6] = 0x80 bf16[4,4], 0x0 bf16[6,4]{1,6} batch=0 contract=1
+  3  recv_add  0x100 f32[4,6] port=c0 monoid=sum
+  4  wait      queue=in.E count=1
+  5  map       0x180 bf16[4,6] = 0x100 f32[4,6] program=f1 loops=[4,6] cols=0 origin=[0,0]
+  6  map       0x1c0 bf16[4,6] = 0x180 bf16[4,6] program=f0 loops=[4,6] cols=0 origin=[0,0]
+  7  store     0x1c0 bf16[4,6] host=h1 part=[0..4,0..6]
+  8  end
+}
+die (0,1) stream s1 sram 1024 out [ch0] in [] claims [6,0,7,3,0] {
+  0  load      0x80 bf16[4,4] host=h0 part=[0..4,4..8]
+  1  wait      queue=load count=1
+  2  gemm      0x100 f32[4,6] = 0x80 bf16[4,4], 0x0 bf16[6,4]{1,6} batch=0 contract=1
+  3  send      0x100 f32[4,6] port=c0
+  4  end
+}";
+
+/// A sum of narrow numbers is rounded once, when it is complete, and nobody takes what is carried for the value.
+#[test]
+fn sums_are_rounded_when_they_are_complete() {
+    let program = |edits: &[(&str, &str)]| {
+        let mut text = SUMS.to_string();
+        for (from, to) in edits {
+            assert!(text.contains(from), "there is no `{from}`");
+            text = text.replace(from, to);
+        }
+        parse_program(&text).unwrap_or_else(|e| panic!("{e}"))
+    };
+    let whole = program(&[]);
+    assert_eq!(parse_program(&whole.to_string()).unwrap(), whole);
+    check(whole).unwrap_or_else(|r| panic!("{r}"));
+    let refused = |edits: &[(&str, &str)]| check(program(edits)).map(|_| ()).expect_err("it is broken").to_string();
+    let cases = [
+        // One part is rounded as if it were all.
+        refused(&[("recv_add  0x100 f32[4,6] port=c0 monoid=sum", "recv  0x200 f32[4,6] port=c0")]),
+        // The bits of what is carried are taken for the value.
+        refused(&[("0x180 bf16[4,6] program", "0x100 bf16[4,6] program")]),
+        // It is rounded to something else.
+        refused(&[("map       0x180 bf16", "map       0x180 f16"), ("convert bf16", "convert f16")]),
+    ];
+    let first = |report: &String| report.lines().take(2).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!("rounding", cases.iter().map(first).collect::<Vec<_>>().join("\n\n"));
+}
+
 #[test]
 fn loops_without_iterations_behave() {
     for (name, from, to) in [("loop", "4", "0"), ("loop", "4", "1"), ("nested", "3", "0"), ("nested", "2", "0"), ("nested", "2", "5")] {

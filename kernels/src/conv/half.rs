@@ -98,6 +98,20 @@ pub fn conv_bf16(isa: Isa, c: &Conv, lhs: &[bf16], rhs: &[bf16], out: &mut [bf16
     result
 }
 
+/// The same with the sums as they are, in the order of [`conv`](fn@conv): a part of a sum that others go on with.
+///
+/// # Errors
+/// As [`conv`](fn@conv).
+pub fn conv_bf16_sums(isa: Isa, c: &Conv, lhs: &[bf16], rhs: &[bf16], out: &mut [f32], scratch: &mut Scratch) -> Result<(), KernelError> {
+    c.check(lhs.len(), rhs.len(), out.len())?;
+    let mut wide = std::mem::take(&mut scratch.wide);
+    let [a, b, _] = &mut wide;
+    let whole = Conv { lhs: widen(isa, &c.lhs, lhs, a), rhs: widen(isa, &c.rhs, rhs, b), ..c.clone() };
+    let result = conv(isa, &whole, a.held(), b.held(), out, scratch);
+    scratch.wide = wide;
+    result
+}
+
 /// Whether a range of images is a range of memory, so that cutting the batch widens nothing twice.
 fn images_are_apart(c: &Conv) -> bool {
     let reach = c.lhs.dims.iter().zip(&c.lhs.strides).skip(1).map(|(d, s)| d.saturating_sub(1) * s.unsigned_abs()).sum::<usize>();

@@ -31,7 +31,7 @@ mod tests;
 mod transform_tests;
 mod winograd;
 
-pub use half::conv_bf16;
+pub use half::{conv_bf16, conv_bf16_sums};
 pub use reference::conv_reference;
 
 use crate::error::{KernelError, check_bounds, check_output};

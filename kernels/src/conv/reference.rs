@@ -26,12 +26,12 @@ fn position(l: &Layout, index: &[usize]) -> usize {
 
 /// Computes `c` on any element type, portably and slowly.
 ///
-/// Terms that fall into the padding or between the samples of a dilated input are skipped. 16-bit floats accumulate in f32 and round
-/// once; integers wrap.
+/// Terms that fall into the padding or between the samples of a dilated input are skipped. Floats of 16 bits and fewer accumulate in f32 and
+/// are rounded once, or not at all where the result is f32; integers wrap.
 ///
 /// # Errors
 /// As [`conv`](fn@super::conv).
-pub fn conv_reference<T: Element>(c: &Conv, lhs: &[T], rhs: &[T], out: &mut [T]) -> Result<(), KernelError> {
+pub fn conv_reference<T: Element, O: Element<Sum = T::Sum>>(c: &Conv, lhs: &[T], rhs: &[T], out: &mut [O]) -> Result<(), KernelError> {
     c.check(lhs.len(), rhs.len(), out.len())?;
     if c.out.elements() == 0 {
         return Ok(());
@@ -40,7 +40,7 @@ pub fn conv_reference<T: Element>(c: &Conv, lhs: &[T], rhs: &[T], out: &mut [T])
     loop {
         let sum = if c.rhs.elements() == 0 { T::ZERO } else { sum_at(c, &index, lhs, rhs) };
         let place = position(&c.out, &index);
-        out[place] = T::round(if c.accumulate { T::add(out[place].widen(), sum) } else { sum });
+        out[place] = O::round(if c.accumulate { T::add(out[place].widen(), sum) } else { sum });
         if !advance(&mut index, &c.out.dims) {
             return Ok(());
         }

@@ -408,10 +408,10 @@ fn the_reference_knows_integers_and_half_floats() {
         transform: false,
     };
     let mut out = [0i64; 4];
-    conv_reference(&c, &[1, 2, 3], &[10, 1], &mut out).unwrap();
+    conv_reference(&c, &[1i64, 2, 3], &[10, 1], &mut out).unwrap();
     assert_eq!(out, [10, 21, 32, 3]);
     let mut out = [0u8; 4];
-    conv_reference(&c, &[1, 20, 30], &[10, 1], &mut out).unwrap();
+    conv_reference(&c, &[1u8, 20, 30], &[10, 1], &mut out).unwrap();
     assert_eq!(out, [10, 201, (20u32 + 300) as u8, 30]);
     let half = |x: &[f32]| x.iter().map(|v| half::f16::from_f32(*v)).collect::<Vec<_>>();
     let mut out = half(&[0.0; 4]);

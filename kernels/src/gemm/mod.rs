@@ -202,11 +202,11 @@ fn contraction<'a>(g: &Gemm, shared: impl Iterator<Item = usize>, a: &'a [f32], 
 
 /// Computes `g` on any element type, portably: the same order of terms as [`gemm`](fn@gemm), but one running sum per element.
 ///
-/// 16-bit floats accumulate in f32 and round once; integers wrap.
+/// Floats of 16 bits and fewer accumulate in f32 and are rounded once, or not at all where the result is f32; integers wrap.
 ///
 /// # Errors
 /// As [`gemm`](fn@gemm).
-pub fn gemm_generic<T: Element>(g: &Gemm, a: &[T], b: &[T], out: &mut [T]) -> Result<(), KernelError> {
+pub fn gemm_generic<T: Element, O: Element<Sum = T::Sum>>(g: &Gemm, a: &[T], b: &[T], out: &mut [O]) -> Result<(), KernelError> {
     g.check(a.len(), b.len(), out.len())?;
     let rank = g.out.dims.len();
     let k = g.extents().2;
@@ -225,7 +225,7 @@ pub fn gemm_generic<T: Element>(g: &Gemm, a: &[T], b: &[T], out: &mut [T]) -> Re
             y += b_step;
         }
         let value = T::scale(g.alpha, sum);
-        out[place] = T::round(if g.accumulate { T::add(out[place].widen(), value) } else { value });
+        out[place] = O::round(if g.accumulate { T::add(out[place].widen(), value) } else { value });
         for d in (0..rank).rev() {
             index[d] += 1;
             if index[d] < g.out.dims[d] {

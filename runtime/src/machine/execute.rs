@@ -6,7 +6,7 @@ use super::task::{Feed, Spot, Task, Work};
 use girih_ir::ops::random::Stream;
 use girih_ir::types::{DType, Layout};
 use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
-use girih_kernels::conv::{Conv, conv, conv_bf16, conv_reference};
+use girih_kernels::conv::{Conv, conv, conv_bf16, conv_bf16_sums, conv_reference};
 use girih_kernels::element::Element;
 use girih_kernels::gemm::{Gemm, PackedB, gemm, gemm_bf16, gemm_generic, gemm_packed};
 use girih_kernels::lane::{F8E4M3, F8E5M2};
@@ -215,6 +215,9 @@ fn same_types(dtype: DType, a: &Buf<'_>, b: &Buf<'_>) -> Result<(), KernelError>
 }
 
 fn run_gemm(isa: Isa, g: &Gemm, dtype: DType, a: &Buf<'_>, b: &Buf<'_>, out: &mut [u8], scratch: &mut Scratch) -> Result<(), KernelError> {
+    if dtype == DType::F32 && a.dtype() != dtype {
+        return gemm_sums(isa, g, a, b, typed_mut(out, dtype)?, scratch);
+    }
     same_types(dtype, a, b)?;
     if dtype == DType::F32 {
         return gemm(isa, g, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
@@ -223,12 +226,43 @@ fn run_gemm(isa: Isa, g: &Gemm, dtype: DType, a: &Buf<'_>, b: &Buf<'_>, out: &mu
         return gemm_bf16::<bf16, bf16, bf16>(isa, g, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
     }
     fn generic<T: Element + bytemuck::Pod>(g: &Gemm, dtype: DType, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
-        gemm_generic::<T>(g, typed(a, dtype)?, typed(b, dtype)?, typed_mut(out, dtype)?)
+        gemm_generic::<T, T>(g, typed(a, dtype)?, typed(b, dtype)?, typed_mut(out, dtype)?)
     }
     by_element!(dtype, T => generic::<T>(g, dtype, a.bytes(), b.bytes(), out))
 }
 
+/// A product of narrower floats whose sums are not rounded.
+fn gemm_sums(isa: Isa, g: &Gemm, a: &Buf<'_>, b: &Buf<'_>, out: &mut [f32], scratch: &mut Scratch) -> Result<(), KernelError> {
+    let dtype = a.dtype();
+    same_types(dtype, a, b)?;
+    let (x, y) = (a.bytes(), b.bytes());
+    match dtype {
+        DType::BF16 => gemm_bf16::<bf16, bf16, f32>(isa, g, typed(x, dtype)?, typed(y, dtype)?, out, scratch),
+        DType::F16 => gemm_generic::<f16, f32>(g, typed(x, dtype)?, typed(y, dtype)?, out),
+        DType::F8E4M3FN => gemm_generic::<F8E4M3, f32>(g, typed(x, dtype)?, typed(y, dtype)?, out),
+        DType::F8E5M2 => gemm_generic::<F8E5M2, f32>(g, typed(x, dtype)?, typed(y, dtype)?, out),
+        have => Err(KernelError::ElementType { operand: "a", have, want: DType::F32 }),
+    }
+}
+
+/// A convolution of narrower floats whose sums are not rounded.
+fn conv_sums(isa: Isa, c: &Conv, a: &Buf<'_>, b: &Buf<'_>, out: &mut [f32], scratch: &mut Scratch) -> Result<(), KernelError> {
+    let dtype = a.dtype();
+    same_types(dtype, a, b)?;
+    let (x, y) = (a.bytes(), b.bytes());
+    match dtype {
+        DType::BF16 => conv_bf16_sums(isa, c, typed(x, dtype)?, typed(y, dtype)?, out, scratch),
+        DType::F16 => conv_reference::<f16, f32>(c, typed(x, dtype)?, typed(y, dtype)?, out),
+        DType::F8E4M3FN => conv_reference::<F8E4M3, f32>(c, typed(x, dtype)?, typed(y, dtype)?, out),
+        DType::F8E5M2 => conv_reference::<F8E5M2, f32>(c, typed(x, dtype)?, typed(y, dtype)?, out),
+        have => Err(KernelError::ElementType { operand: "a", have, want: DType::F32 }),
+    }
+}
+
 fn run_conv(isa: Isa, c: &Conv, dtype: DType, a: &Buf<'_>, b: &Buf<'_>, out: &mut [u8], scratch: &mut Scratch) -> Result<(), KernelError> {
+    if dtype == DType::F32 && a.dtype() != dtype {
+        return conv_sums(isa, c, a, b, typed_mut(out, dtype)?, scratch);
+    }
     same_types(dtype, a, b)?;
     if dtype == DType::F32 {
         return conv(isa, c, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
@@ -237,7 +271,7 @@ fn run_conv(isa: Isa, c: &Conv, dtype: DType, a: &Buf<'_>, b: &Buf<'_>, out: &mu
         return conv_bf16(isa, c, typed(a.bytes(), dtype)?, typed(b.bytes(), dtype)?, typed_mut(out, dtype)?, scratch);
     }
     fn generic<T: Element + bytemuck::Pod>(c: &Conv, dtype: DType, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
-        conv_reference::<T>(c, typed(a, dtype)?, typed(b, dtype)?, typed_mut(out, dtype)?)
+        conv_reference::<T, T>(c, typed(a, dtype)?, typed(b, dtype)?, typed_mut(out, dtype)?)
     }
     by_element!(dtype, T => generic::<T>(c, dtype, a.bytes(), b.bytes(), out))
 }

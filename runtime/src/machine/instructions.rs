@@ -83,6 +83,16 @@ fn check(op: impl Into<Op>, ins: &[Tensor], make: &dyn Fn(&mut Program, &[Region
     same(op.name(), ins, out.components(), &want, make);
 }
 
+/// The same with the result in f32.
+fn carried(op: impl Into<Op>, ins: &[Tensor], make: &dyn Fn(&mut Program, &[Region], &[Region]) -> Instr) {
+    let op = op.into();
+    let types: Vec<Type> = ins.iter().map(|t| t.ty().clone().into()).collect();
+    let narrow = op.infer(&types.iter().collect::<Vec<_>>()).unwrap();
+    let wide = TensorType::new(DType::F32, &narrow.components()[0].shape);
+    let want = op.eval(&ins.iter().collect::<Vec<_>>(), &wide.clone().into());
+    same(op.name(), ins, &[wide], &want, make);
+}
+
 fn same(name: &str, ins: &[Tensor], outs: &[TensorType], want: &[Tensor], make: &dyn Fn(&mut Program, &[Region], &[Region]) -> Instr) {
     let one = execute(ins, outs, 1, make);
     assert!(one == execute(ins, outs, 3, make), "{name}: threads show");
@@ -223,6 +233,55 @@ fn convolutions_with_channels_last() {
         check(op(forward[0], forward[1], forward[2], stride, 1), &[x.clone(), w], &make(forward, 3, stride, 1));
         let filter = [[3, 0, 1, 2], [3, 0, 1, 2], [2, 3, 0, 1]];
         check(op(filter[0], filter[1], filter[2], 1, stride), &[x, dy], &make(filter, result, 1, stride));
+    }
+}
+
+/// Parts of sums of narrow numbers are made in f32: the products are exact and nothing is rounded but sums.
+#[test]
+fn parts_of_sums_in_f32() {
+    for dtype in [DType::BF16, DType::F16] {
+        let (a, b) = (value(1, &t(dtype, &[9, 70]), 1.0), value(2, &t(dtype, &[11, 70]), 1.0));
+        let op = DotGeneral { lhs_batch: vec![], rhs_batch: vec![], lhs_contract: vec![1], rhs_contract: vec![1] };
+        carried(op, &[a, b], &|_, i, o| Instr::Gemm { out: o[0].clone(), a: i[0].clone(), b: i[1].clone(), batch: 0, contract: 1 });
+        for monoid in [Monoid::Sum, Monoid::Prod] {
+            let x = value(3, &t(dtype, &[40, 90, 6]), 1.0);
+            carried(Reduce { monoid, dims: vec![1] }, &[x], &|_, i, o| Instr::Reduce {
+                monoid,
+                out: o[0].clone(),
+                input: permuted(&i[0], &[0, 2, 1]),
+            });
+        }
+        let (x, w) = (value(4, &t(dtype, &[3, 8, 12, 10]), 1.0), value(5, &t(dtype, &[6, 8, 3, 3]), 1.0));
+        let op = Convolution {
+            stride: Dims::from_slice(&[1, 1]),
+            pad_low: vec![1, 1],
+            pad_high: vec![1, 1],
+            lhs_dilation: Dims::from_slice(&[1, 1]),
+            rhs_dilation: Dims::from_slice(&[1, 1]),
+            reverse: vec![false, false],
+            lhs_dims: vec![0, 1, 2, 3],
+            rhs_dims: vec![0, 1, 2, 3],
+            out_dims: vec![0, 1, 2, 3],
+            feature_groups: 1,
+            batch_groups: 1,
+        };
+        let window = WindowDims {
+            size: vec![3, 3],
+            stride: vec![1, 1],
+            pad_low: vec![1, 1],
+            pad_high: vec![1, 1],
+            base_dilation: vec![1, 1],
+            window_dilation: vec![1, 1],
+            reverse: vec![false, false],
+        };
+        carried(op, &[x, w], &|_, i, o| Instr::Conv {
+            out: o[0].clone(),
+            lhs: i[0].clone(),
+            rhs: i[1].clone(),
+            window: window.clone(),
+            feature_groups: 1,
+            batch_groups: 1,
+        });
     }
 }
 
