@@ -1,9 +1,10 @@
 //! What products, convolutions and pooling take on the engines of a die.
 //!
-//! Most dies are described well enough by a peak, the tile that a product is padded to and the depth that fills the pipeline. Three
-//! kinds of engine are not, and say in a section of their own how their cycles come about: cores that run one vector instruction
-//! for each scalar of an operand ([`VectorUnit`]), the accumulating matrix engine of an IPU's tile with its six workers ([`Amp`]), and
-//! engines that take square tiles in fidelity phases ([`TileEngine`]). Planning and simulation ask the same functions.
+//! Every die has one kind of engine, in a section of its own that says how its cycles come about. Some are described well enough by a
+//! peak, the tile that a product is padded to and the depth that fills the pipeline ([`GemmTile`](super::GemmTile)). The others are cores
+//! that run one vector instruction for each scalar of an operand ([`VectorUnit`]), the accumulating matrix engine of an IPU's tile with
+//! its six workers ([`Amp`]), engines that take square tiles in fidelity phases ([`TileEngine`]), and grids of nodes with a matrix unit
+//! each ([`NodeEngine`](super::NodeEngine)). Planning and simulation ask the same functions.
 
 use super::Target;
 use super::nodes::{Grid, NodePlan, Product};
@@ -77,6 +78,8 @@ pub struct Amp {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TileEngine {
+    /// Edge of a tile.
+    pub tile: Quantity<Count>,
     /// Of one phase of a product of two tiles; the peak of the type gives the number of phases.
     pub phase: Quantity<Cycles>,
     /// Beyond that, for each phase.
@@ -108,6 +111,11 @@ impl WindowShape {
     /// All positions of all images.
     fn count(&self) -> usize {
         self.positions.iter().product::<usize>() * self.batch
+    }
+
+    /// The product that a group is equal to.
+    pub fn product(&self) -> Product {
+        Product::one(self.count(), self.outputs, self.inputs * self.window.iter().product::<usize>())
     }
 
     /// Positions of a row.
@@ -225,9 +233,9 @@ impl Amp {
 }
 
 impl TileEngine {
-    /// Cycles of a product on tiles that long at the peak of so many cycles each.
-    fn gemm(&self, tile: f64, peak: f64, (m, n, k): (usize, usize, usize)) -> f64 {
-        let tiles = [m, n, k].map(|extent| (extent as f64 / tile).ceil()).iter().product::<f64>();
+    /// Cycles of a product, where two tiles take so many at the peak.
+    fn gemm(&self, peak: f64, (m, n, k): (usize, usize, usize)) -> f64 {
+        let tiles = [m, n, k].map(|extent| (extent as f64 / self.tile.si()).ceil()).iter().product::<f64>();
         let phases = (peak / self.phase.si()).max(1.0);
         tiles * (peak + phases * self.phase_issue.si() + self.tile_issue.si())
     }
@@ -251,16 +259,19 @@ impl Target {
             return amp.gemm(dtype.size(), m, n, k) / clock;
         }
         if let Some(engine) = &self.die.tile_engine {
-            let tile = self.die.gemm.t_m.si();
-            let peak = 2.0 * tile * tile * tile / self.peak_flops(dtype) * clock;
-            return engine.gemm(tile, peak, (m, n, k)) / clock;
+            let peak = 2.0 * engine.tile.si().powi(3) / self.peak_flops(dtype) * clock;
+            return engine.gemm(peak, (m, n, k)) / clock;
         }
-        2.0 * m as f64 * n as f64 * k as f64 / (self.peak_flops(dtype) * self.gemm_efficiency(m, n, k))
+        let efficiency = self.die.gemm.as_ref().map_or(1.0, |tile| tile.efficiency(m, n, k));
+        2.0 * m as f64 * n as f64 * k as f64 / (self.peak_flops(dtype) * efficiency)
     }
 
-    /// How products of this type are cut over the nodes of a die, where its nodes have engines of their own.
+    /// How products of this type are cut over the nodes of a die, where its nodes have engines of their own; nothing for an empty one.
     pub fn node_plan(&self, dtype: DType, product: Product) -> Option<NodePlan> {
         let engine = self.die.node_engine.as_ref()?;
+        if product.batch == 0 || product.m == 0 || product.n == 0 || product.k == 0 {
+            return None;
+        }
         let nodes = self.live_nodes().max(1);
         let step = 2.0 * engine.rows.si() * engine.cols.si() * engine.depth.si();
         let grid = Grid {
@@ -278,10 +289,7 @@ impl Target {
         let groups = shape.groups.max(1) as f64;
         match &self.die.amp {
             Some(amp) if dtype.size() <= 2 => groups * amp.conv(shape) / self.clock_hz(),
-            _ => {
-                let terms = shape.inputs * shape.window.iter().product::<usize>();
-                groups * self.gemm_seconds(dtype, Product::one(shape.count(), shape.outputs, terms))
-            }
+            _ => groups * self.gemm_seconds(dtype, shape.product()),
         }
     }
 

@@ -77,20 +77,6 @@ impl Target {
         self.die.nodes.shape.sites().saturating_sub(self.die.nodes.dead as usize)
     }
 
-    /// The part of the peak that an `m×k` by `k×n` product reaches, in (0, 1]: the useful share of the product padded to the
-    /// tile, times `k / (k + k0)` for filling the pipeline. An empty product counts as 1.
-    pub fn gemm_efficiency(&self, m: usize, n: usize, k: usize) -> f64 {
-        let share = |extent: usize, tile: &Quantity<quantity::Count>| {
-            let (extent, tile) = (extent as f64, tile.si());
-            extent / ((extent / tile).ceil() * tile)
-        };
-        if m == 0 || n == 0 || k == 0 {
-            return 1.0;
-        }
-        let tile = &self.die.gemm;
-        share(m, &tile.t_m) * share(n, &tile.t_n) * share(k, &tile.t_k) * k as f64 / (k as f64 + tile.k0.si())
-    }
-
     /// Seconds from the start of a step to the first instruction of a die.
     pub fn dispatch(&self) -> f64 {
         self.die.dispatch.as_ref().map_or(0.0, Quantity::si)
@@ -306,15 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn gemm_efficiency_is_padding_times_fill() {
-        let tile = Target::builtin("dojo-tile").unwrap();
-        let (m, n, k) = (tile.die.gemm.t_m.whole() as usize, tile.die.gemm.t_n.whole() as usize, tile.die.gemm.t_k.whole() as usize);
-        let fill = |k: f64| k / (k + tile.die.gemm.k0.si());
-        assert_eq!(tile.gemm_efficiency(m, n, k), fill(k as f64));
-        assert!((tile.gemm_efficiency(m / 2, n, k) - fill(k as f64) / 2.0).abs() < 1e-12);
-        assert_eq!(tile.gemm_efficiency(0, 1, 1), 1.0);
-        let seconds = tile.gemm_seconds(DType::BF16, Product::one(4096, 4096, 4096));
-        let ideal = 2.0 * 4096f64.powi(3) / 362e12;
+    fn the_efficiency_of_a_gemm_tile_is_padding_times_fill() {
+        let a100 = Target::builtin("a100").unwrap();
+        let tile = a100.die.gemm.as_ref().unwrap();
+        let [m, n, k] = [&tile.t_m, &tile.t_n, &tile.t_k].map(|q| q.whole() as usize);
+        let fill = |k: f64| k / (k + tile.k0.si());
+        assert_eq!(tile.efficiency(m, n, k), fill(k as f64));
+        assert!((tile.efficiency(m / 2, n, k) - fill(k as f64) / 2.0).abs() < 1e-12);
+        assert_eq!(tile.efficiency(0, 1, 1), 1.0);
+        let seconds = a100.gemm_seconds(DType::BF16, Product::one(4096, 4096, 4096));
+        let ideal = 2.0 * 4096f64.powi(3) / a100.peak_flops(DType::BF16);
         assert!(seconds > ideal && seconds < ideal * 1.2, "{seconds} against {ideal}");
     }
 

@@ -93,6 +93,11 @@ const INNER: [usize; 6] = [1, 2, 4, 8, 16, 32];
 const EDGES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 impl NodeEngine {
+    /// Bytes of the panels of one block of results, of the widest elements and as shallow as the unit takes them.
+    pub(super) fn smallest_panels(&self) -> f64 {
+        2.0 * (self.rows.si() + self.cols.si()) * self.depth.si() * 8.0
+    }
+
     /// The fastest plan of a product.
     pub(super) fn plan(&self, grid: Grid, product: Product) -> NodePlan {
         let (rows, cols) = (product.m.div_ceil(self.rows.whole() as usize), product.n.div_ceil(self.cols.whole() as usize));
@@ -133,7 +138,10 @@ impl NodeEngine {
             let extent = [high * unit_rows, wide * unit_cols];
             // Two of each: one that is worked on, one that comes.
             let line = 2 * (extent[0] + extent[1]) * grid.size;
-            let fits = (self.panels.si() as usize / line.max(1)).max(unit_depth) / unit_depth * unit_depth;
+            let fits = self.panels.whole() as usize / line / unit_depth * unit_depth;
+            if fits == 0 {
+                continue;
+            }
             let depth = fits.min(terms.next_multiple_of(unit_depth));
             let panels = terms.div_ceil(depth) as f64;
             let steps = terms.div_ceil(unit_depth) as f64;
@@ -149,7 +157,7 @@ impl NodeEngine {
                 best = Some(NodePlan { ways, passes, depth, bytes: line * depth, cycles });
             }
         }
-        best.expect("tiles of one block are a plan")
+        best.expect("panels of one block fit the buffer of a sound target")
     }
 }
 
@@ -201,6 +209,21 @@ mod tests {
                 assert!(plan.cycles >= ideal, "{plan:?} against {ideal}");
             }
         }
+    }
+
+    #[test]
+    fn tiles_whose_shallowest_panels_do_not_fit_are_skipped() {
+        let mut tile = Target::builtin("dojo-tile").unwrap();
+        // 256 B a term of one block in f64: four terms, and none for two blocks.
+        tile.set("die.node_engine.panels=1024 B").unwrap();
+        let product = Product::one(4096, 4096, 4096);
+        for (dtype, deepest) in [(DType::F64, 4), (DType::F32, 8), (DType::BF16, 16)] {
+            let plan = tile.node_plan(dtype, product).unwrap();
+            assert!(plan.bytes <= 1024 && plan.depth <= deepest, "{dtype}: {plan:?}");
+        }
+        let error = tile.set("die.node_engine.panels=1023 B").unwrap_err();
+        assert!(error.to_string().contains("one block takes 1024 B"), "{error}");
+        assert_eq!(tile.node_plan(DType::F32, Product::one(0, 3, 3)), None);
     }
 
     #[test]

@@ -114,7 +114,7 @@ mod tests {
     fn figures_are_set_by_path_or_by_its_end() {
         let mut t = tile();
         for text in
-            ["sram=200MiB", "link.bandwidth=1TB/s", "clock = 1.5 GHz", "mesh=3x5", "torus=true", "dead=(0,1)", "dead_link=1,1:E", "t_m=64"]
+            ["sram=200MiB", "link.bandwidth=1TB/s", "clock = 1.5 GHz", "mesh=3x5", "torus=true", "dead=(0,1)", "dead_link=1,1:E", "depth=8"]
         {
             t.set(text).unwrap_or_else(|e| panic!("{text}: {e}"));
         }

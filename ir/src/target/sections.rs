@@ -57,8 +57,8 @@ pub struct Die {
     pub launch_overhead: Quantity<Time>,
     /// From the start of a step to the first instruction, where that is known.
     pub dispatch: Option<Quantity<Time>>,
-    /// What a matrix product is padded to.
-    pub gemm: GemmTile,
+    /// How products run on a matrix engine that its peak, the tile that they are padded to and the depth of its pipeline describe.
+    pub gemm: Option<GemmTile>,
     /// How products run on vector instructions, for dies without a matrix engine.
     pub vector_unit: Option<VectorUnit>,
     /// How products, convolutions and pooling run on an IPU's tile.
@@ -92,6 +92,21 @@ pub struct GemmTile {
     pub t_k: Quantity<Count>,
     /// At this inner extent half of the peak is reached.
     pub k0: Quantity<Count>,
+}
+
+impl GemmTile {
+    /// The part of the peak that an `m×k` by `k×n` product reaches, in (0, 1]: the useful share of the product padded to the
+    /// tile, times `k / (k + k0)` for filling the pipeline. An empty product counts as 1.
+    pub fn efficiency(&self, m: usize, n: usize, k: usize) -> f64 {
+        let share = |extent: usize, tile: &Quantity<Count>| {
+            let (extent, tile) = (extent as f64, tile.si());
+            extent / ((extent / tile).ceil() * tile)
+        };
+        if m == 0 || n == 0 || k == 0 {
+            return 1.0;
+        }
+        share(m, &self.t_m) * share(n, &self.t_n) * share(k, &self.t_k) * k as f64 / (k as f64 + self.k0.si())
+    }
 }
 
 /// A link between neighboring dies.
@@ -213,10 +228,9 @@ macro_rules! list_figures {
         if let Some(dispatch) = $($borrow)+ $target.die.dispatch {
             list.push(("die.dispatch".into(), dispatch));
         }
-        list.push(("die.gemm.t_m".into(), $($borrow)+ $target.die.gemm.t_m));
-        list.push(("die.gemm.t_n".into(), $($borrow)+ $target.die.gemm.t_n));
-        list.push(("die.gemm.t_k".into(), $($borrow)+ $target.die.gemm.t_k));
-        list.push(("die.gemm.k0".into(), $($borrow)+ $target.die.gemm.k0));
+        if let Some(tile) = $($borrow)+ $target.die.gemm {
+            push_section!(list, "die.gemm", tile, ($($borrow)+), [t_m, t_n, t_k, k0]);
+        }
         if let Some(unit) = $($borrow)+ $target.die.vector_unit {
             push_section!(list, "die.vector_unit", unit, ($($borrow)+), [start]);
             for (dtype, figure) in unit.lanes.$iterate() {
@@ -233,7 +247,7 @@ macro_rules! list_figures {
             ]);
         }
         if let Some(tiles) = $($borrow)+ $target.die.tile_engine {
-            push_section!(list, "die.tile_engine", tiles, ($($borrow)+), [phase, phase_issue, tile_issue]);
+            push_section!(list, "die.tile_engine", tiles, ($($borrow)+), [tile, phase, phase_issue, tile_issue]);
         }
         if let Some(node) = $($borrow)+ $target.die.node_engine {
             push_section!(list, "die.node_engine", node, ($($borrow)+), [rows, cols, depth, start, port, store, panels, hop]);

@@ -57,12 +57,41 @@ impl Target {
         } else if self.die.sram.si() > 0.0 && self.sram_bytes() < self.sram_alignment() {
             problems.push("die.sram is smaller than its alignment".into());
         }
+        problems.extend(self.check_engine());
         for (path, has) in
             [("die.peak", self.die.peak.get(DType::F32).is_some()), ("energy.flop", self.energy.flop.get(DType::F32).is_some())]
         {
             if !has {
                 problems.push(format!("{path} has no entry for f32, which every other type falls back to"));
             }
+        }
+        problems
+    }
+
+    /// Exactly one section says how products run.
+    fn check_engine(&self) -> Vec<String> {
+        let die = &self.die;
+        let sections = [
+            ("[die.gemm]", die.gemm.is_some()),
+            ("[die.vector_unit]", die.vector_unit.is_some()),
+            ("[die.amp]", die.amp.is_some()),
+            ("[die.tile_engine]", die.tile_engine.is_some()),
+            ("[die.node_engine]", die.node_engine.is_some()),
+        ];
+        let has: Vec<&str> = sections.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        let mut problems = Vec::new();
+        if has.is_empty() {
+            let names = sections.map(|(name, _)| name).join(", ");
+            problems.push(format!(
+                "nothing says how products run: write one of {names}; [die.gemm] with t_m, t_n, t_k and k0 serves a matrix engine of which only \
+                 the peak is known"
+            ));
+        } else if has.len() > 1 {
+            problems.push(format!("{} both say how products run: keep the one that describes the die's engine", has.join(" and ")));
+        }
+        if let Some(engine) = die.node_engine.as_ref().filter(|e| e.panels.si() < e.smallest_panels()) {
+            let (panels, least) = (&engine.panels, engine.smallest_panels());
+            problems.push(format!("die.node_engine.panels is {panels}, but one block takes {least} B: two panels of each operand in f64"));
         }
         problems
     }
@@ -206,6 +235,16 @@ mod tests {
     }
 
     #[test]
+    fn a_die_without_an_engine_is_refused_with_the_sections_that_would_do() {
+        let text = Target::builtin_text("a100").unwrap();
+        let (before, rest) = text.split_once("[die.gemm]").unwrap();
+        let (_, after) = rest.split_once("\n[").unwrap();
+        let error = Target::from_toml(&format!("{before}[{after}")).unwrap_err();
+        assert_eq!(error.code(), "E0504", "{error}");
+        assert!(error.to_string().contains("write one of [die.gemm], [die.vector_unit]"), "{error}");
+    }
+
+    #[test]
     fn implausible_targets_are_refused() {
         for (from, to, part) in [
             ("rows = 5", "rows = 0", "no dies"),
@@ -218,6 +257,14 @@ mod tests {
             ("sram_alignment = { value = 64", "sram_alignment = { value = 48", "power of two"),
             ("\"west\"", "", "host_memory.edges is empty"),
             ("f32 =", "f64 =", "no entry for f32"),
+            (
+                "[link]",
+                "[die.tile_engine]\ntile = { value = 32, unit = \"elements\", source = \"s\", confidence = \"high\" }\n\
+              phase = { value = 16, unit = \"cycles\", source = \"s\", confidence = \"high\" }\n\
+              phase_issue = { value = 1, unit = \"cycles\", source = \"s\", confidence = \"high\" }\n\
+              tile_issue = { value = 1, unit = \"cycles\", source = \"s\", confidence = \"high\" }\n\n[link]",
+                "[die.tile_engine] and [die.node_engine] both",
+            ),
         ] {
             let error = damaged(from, to);
             assert_eq!(error.code(), "E0504", "{error}");

@@ -83,8 +83,16 @@ fn share(positions: &[usize], taps: &[usize], window: &WindowDims, operand: &[us
     .collect()
 }
 
+/// The convolutions that a `conv` does beside each other.
+pub(super) fn conv_groups(instr: &Instr) -> usize {
+    match instr {
+        Instr::Conv { feature_groups, batch_groups, .. } => (*feature_groups).max(*batch_groups).max(1) as usize,
+        _ => 1,
+    }
+}
+
 /// A convolution as the target's model sees it.
-fn conv_shape(out: &Region, lhs: &Region, rhs: &Region, window: &WindowDims, groups: usize) -> WindowShape {
+pub(super) fn conv_shape(out: &Region, lhs: &Region, rhs: &Region, window: &WindowDims, groups: usize) -> WindowShape {
     let rest = |r: &Region| r.dims.get(2..).unwrap_or(&[]).to_vec();
     let (positions, taps) = (rest(out), rest(rhs));
     let inside = share(&positions, &taps, window, &rest(lhs), 0);
@@ -158,12 +166,11 @@ pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
             c.dtype = Some(a.dtype);
             engine = target.gemm_seconds(a.dtype, shape);
         }
-        Instr::Conv { out, lhs, rhs, window, feature_groups, batch_groups } => {
-            let groups = (*feature_groups).max(*batch_groups).max(1) as usize;
+        Instr::Conv { out, lhs, rhs, window, .. } => {
             let terms = product(rhs.dims.get(1..).unwrap_or(&[])) as usize;
             c.matrix_flops = product(&[2, product(&out.dims) as usize, terms]);
             c.dtype = Some(lhs.dtype);
-            engine = target.conv_seconds(lhs.dtype, &conv_shape(out, lhs, rhs, window, groups));
+            engine = target.conv_seconds(lhs.dtype, &conv_shape(out, lhs, rhs, window, conv_groups(instr)));
         }
         Instr::Map { program: id, loops, .. } => c.vector_flops = product(loops).saturating_mul(body_ops(program, id.0)),
         Instr::Reduce { input, .. } | Instr::ArgReduce { input, .. } | Instr::Scan { input, .. } => c.vector_flops = count(input),

@@ -5,7 +5,7 @@
 use super::cost;
 use super::report::{self, Report};
 use girih_ir::program::{Instr, Program};
-use girih_ir::target::{Product, Target};
+use girih_ir::target::Target;
 use girih_ir::types::DType;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -71,6 +71,13 @@ impl Writer<'_> {
         let has = |d: DType| self.target.figures().iter().any(|(p, _)| *p == format!("{section}.{d}"));
         let dtype = [dtype, twin].into_iter().find(|d| has(*d)).unwrap_or(DType::F32);
         self.figure(&format!("{section}.{dtype}"))
+    }
+
+    /// The figures of a section, each with its name.
+    fn section(&mut self, section: &str) -> String {
+        let paths: Vec<String> = self.target.figures().into_iter().map(|(p, _)| p).filter(|p| p.starts_with(section)).collect();
+        let figures: Vec<String> = paths.iter().map(|p| format!("{} {}", &p[section.len() + 1..], self.figure(p))).collect();
+        figures.join(", ")
     }
 
     fn number(&mut self, name: impl Into<String>, value: f64, text: String, formula: String) {
@@ -160,14 +167,12 @@ fn engine(w: &mut Writer<'_>, instr: &Instr, c: &cost::Cost) -> String {
         (target.die.amp.is_some(), "die.amp", "blocks × (rows of a worker × byte_cycles × bytes + block_cycles) + columns × column_cycles"),
         (target.die.tile_engine.is_some(), "die.tile_engine", "tile products × (cycles at the peak + phases × phase_issue + tile_issue)"),
     ];
-    if let (Some(_), Instr::Gemm { out, a, batch, contract, .. }) = (&target.die.node_engine, instr) {
-        return on_nodes(w, cost::gemm_shape(out, a, *batch, *contract), a.dtype, &memory, &launch);
+    if let Some(text) = on_nodes(w, instr, &memory, &launch) {
+        return text;
     }
     if let Some((_, section, how)) = special.into_iter().find(|(has, ..)| *has) {
-        let paths: Vec<String> = target.figures().into_iter().map(|(p, _)| p).filter(|p| p.starts_with(section)).collect();
-        let figures: Vec<String> = paths.iter().map(|p| format!("{} {}", &p[section.len() + 1..], w.figure(p))).collect();
         let clock = w.figure("die.clock");
-        return format!("max({how} at {clock}, {memory}) + launch {launch}, with {}", figures.join(", "));
+        return format!("max({how} at {clock}, {memory}) + launch {launch}, with {}", w.section(section));
     }
     let peak = w.typed("die.peak", dtype);
     let ideal = cost::seconds(c.matrix_flops as f64, target.peak_flops(dtype));
@@ -183,26 +188,25 @@ fn engine(w: &mut Writer<'_>, instr: &Instr, c: &cost::Cost) -> String {
     )
 }
 
-/// A product on the nodes of a die.
-fn on_nodes(w: &mut Writer<'_>, product: Product, dtype: DType, memory: &str, launch: &str) -> String {
-    let Some(plan) = w.target.node_plan(dtype, product) else { return String::new() };
-    let section = "die.node_engine";
-    let paths: Vec<String> = w.target.figures().into_iter().map(|(p, _)| p).filter(|p| p.starts_with(section)).collect();
-    let figures: Vec<String> = paths.iter().map(|p| format!("{} {}", &p[section.len() + 1..], w.figure(p))).collect();
+/// A product, or a convolution as the products that it is equal to, on the nodes of a die that has such.
+fn on_nodes(w: &mut Writer<'_>, instr: &Instr, memory: &str, launch: &str) -> Option<String> {
+    let (product, groups, dtype) = match instr {
+        Instr::Gemm { out, a, batch, contract, .. } => (cost::gemm_shape(out, a, *batch, *contract), 1, a.dtype),
+        Instr::Conv { out, lhs, rhs, window, .. } => {
+            let shape = cost::conv_shape(out, lhs, rhs, window, cost::conv_groups(instr));
+            (shape.product(), shape.groups, lhs.dtype)
+        }
+        _ => return None,
+    };
+    let plan = w.target.node_plan(dtype, product)?;
     let ([batch, rows, cols, inner], [over_rows, over_cols]) = (plan.ways, plan.passes);
-    let clock = w.figure("die.clock");
-    format!(
-        "max({:.0} cycles at {clock}, {memory}) + launch {launch}: {} products of {}×{}×{} on {batch}×{rows}×{cols} nodes, the inner extent {inner} ways, \
-         {over_rows}×{over_cols} passes with panels {} deep ({} B a node), with {}",
-        plan.cycles,
-        product.batch,
-        product.m,
-        product.n,
-        product.k,
-        plan.depth,
-        plan.bytes,
-        figures.join(", ")
-    )
+    let (clock, figures) = (w.figure("die.clock"), w.section("die.node_engine"));
+    let each = if groups > 1 { format!("{groups} groups × ") } else { String::new() };
+    Some(format!(
+        "max({each}{:.0} cycles at {clock}, {memory}) + launch {launch}: {} products of {}×{}×{} on {batch}×{rows}×{cols} nodes, the inner extent \
+         {inner} ways, {over_rows}×{over_cols} passes with panels {} deep ({} B a node), with {figures}",
+        plan.cycles, product.batch, product.m, product.n, product.k, plan.depth, plan.bytes,
+    ))
 }
 
 /// Utilization, energy and power.

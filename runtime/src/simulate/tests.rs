@@ -3,9 +3,9 @@
 use super::{LoopReport, Report, SimError, SimOptions, Simulation, simulate, simulate_with};
 use crate::loop_programs::{collatz, counted, nested, swap};
 use crate::testing::{Builder, alone, at, deadlocked, gemm, halo, partial_sums, wait};
-use girih_ir::program::instr::Queue;
+use girih_ir::program::instr::{Queue, WindowDims};
 use girih_ir::program::{ChannelId, Instr, PortId, Program};
-use girih_ir::target::Direction;
+use girih_ir::target::{Direction, Product};
 use girih_ir::types::DType;
 
 fn run(program: &Program) -> Simulation<'_> {
@@ -283,7 +283,7 @@ fn updates_in_place_cost_what_they_touch() {
     assert!(run(&b.program).report.energy.sram > 0.0);
 }
 
-/// The lanes show what the engine computes: all of the time that the report counts but that of issuing transfers.
+/// The lanes show what the trace does on the compute track, die by die.
 #[test]
 fn lanes_add_up_to_the_times_of_the_dies() {
     let program = partial_sums(64, 48, 32);
@@ -291,11 +291,49 @@ fn lanes_add_up_to_the_times_of_the_dies() {
     let (report, slices) = (&simulation.report, 50);
     let lanes = simulation.lanes(slices);
     assert_eq!(lanes.len(), report.dies.len());
-    for (lane, die) in lanes.iter().zip(&report.dies) {
+    let mut trace = Vec::new();
+    simulation.write_trace(&mut trace).unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&trace).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    for (d, (lane, die)) in lanes.iter().zip(&report.dies).enumerate() {
         assert_eq!(lane.die, die.die);
         assert_eq!([lane.compute.len(), lane.transfer.len(), lane.repeated.len()], [slices; 3]);
         let busy = lane.compute.iter().sum::<f64>() / slices as f64;
-        assert!(busy <= die.busy + 1e-9 && busy > 0.0, "{busy} of {}", die.busy);
+        let computes = |e: &&serde_json::Value| e["ph"] == "X" && e["pid"] == d && e["tid"] == 0;
+        let traced: f64 = events.iter().filter(computes).map(|e| e["dur"].as_f64().unwrap() * 1e-6).sum();
+        assert!(busy > 0.0);
+        close(busy * report.makespan, traced);
         assert!(lane.transfer.iter().any(|x| *x > 0.0) && lane.repeated.iter().all(|x| *x == 0.0));
+    }
+}
+
+/// Products and convolutions of a die of nodes say their node plans, whose cycles are the time that was taken.
+#[test]
+fn convolutions_are_derived_from_node_plans() {
+    let window = |rank| WindowDims {
+        size: vec![3; rank],
+        stride: vec![1; rank],
+        pad_low: vec![1; rank],
+        pad_high: vec![1; rank],
+        base_dilation: vec![1; rank],
+        window_dilation: vec![1; rank],
+        reverse: vec![false; rank],
+    };
+    for groups in [1, 4] {
+        let mut b = Builder::new(1, 1);
+        let die = b.die_id(0, 0);
+        let (out, lhs, rhs) = (at(0, &[8, 64, 28, 28]), at(1 << 23, &[8, 64, 28, 28]), at(1 << 24, &[64, 64 / groups as usize, 3, 3]));
+        let conv = Instr::Conv { out, lhs, rhs, window: window(2), feature_groups: groups, batch_groups: 1 };
+        b.die(die, 1 << 25, &[], &[], vec![conv, Instr::End]);
+        let simulation = run(&b.program);
+        let derivation = simulation.derive();
+        let number = derivation.numbers.iter().find(|n| n.name.starts_with("conv")).unwrap();
+        let g = groups as usize;
+        let plan = b.program.target.node_plan(DType::F32, Product::one(8 * 28 * 28, 64 / g, 9 * 64 / g)).unwrap();
+        let each = if g > 1 { format!("{g} groups × ") } else { String::new() };
+        let text = format!("max({each}{:.0} cycles at", plan.cycles);
+        assert!(number.formula.starts_with(&text) && !number.formula.contains("tiles and depth"), "{}", number.formula);
+        close(number.value, g as f64 * plan.cycles / b.program.target.clock_hz() + b.program.target.launch_overhead());
+        assert!(derivation.figures.iter().any(|f| f.path == "die.node_engine.panels"));
     }
 }
