@@ -29,6 +29,8 @@ pub const MAX_OPERANDS: usize = 12;
 pub const MAX_RESULTS: usize = 8;
 /// Most elements of a row.
 pub const MAX_ROW: usize = 65_536;
+/// Elements of a line that is worth reading by itself.
+const LINE: usize = 16;
 
 /// What fusion did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -27,9 +27,7 @@ pub(super) fn fold(rw: &mut Rewriter<'_>, op: &Op, operands: &[ValueId]) -> Opti
         // What one replica evaluates is not what all of them have.
         Op::AllReduce(_) => None,
         Op::Broadcast(_) if splat_of(rw.out, operands[0]).is_some() => None,
-        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_) => {
-            splats(rw, op, operands).or_else(|| dense(rw, op, operands))
-        }
+        op if op.is_elementwise() => splats(rw, op, operands).or_else(|| dense(rw, op, operands)),
         _ => dense(rw, op, operands),
     }
 }

@@ -101,7 +101,7 @@ fn kind(op: &Op, operand: Option<&TensorType>) -> Kind {
         Op::Broadcast(_) | Op::Transpose(_) | Op::Iota(_) => Kind::View,
         Op::Constant(_) if number(op).is_some() => Kind::View,
         Op::Reshape(r) if operand.is_some_and(|t| unit_reshape(&t.shape, &r.shape).is_some()) => Kind::View,
-        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_) => Kind::Elementwise,
+        op if op.is_elementwise() => Kind::Elementwise,
         Op::Reduce(r) => match operand {
             Some(t) if r.dims.len() < t.rank() && !r.dims.is_empty() => {
                 let lead = t.rank() - r.dims.len();

@@ -4,6 +4,7 @@
 //! and read once more in every iteration; said of each part it becomes a piece of the program that reads the parts. In a loop a slice of what
 //! is in memory costs nothing: its reader reads it in place.
 
+use super::LINE;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, Node, ValueId};
 use girih_ir::ops::Op;
@@ -12,9 +13,6 @@ use girih_ir::types::element_count;
 use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 use std::convert::Infallible;
-
-/// Elements of a line that is worth reading by itself.
-const LINE: usize = 16;
 
 /// The graph with such values in parts; `None` when it has none.
 pub(super) fn apart(graph: &Graph) -> Option<Graph> {
@@ -30,10 +28,6 @@ pub(super) fn apart(graph: &Graph) -> Option<Graph> {
         Ok((out, _)) => Some(out),
         Err(never) => match never {},
     }
-}
-
-fn is_elementwise(op: &Op) -> bool {
-    matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_))
 }
 
 /// The elementwise values in loops that are only read in parts, no element twice; `None` when there are none.
@@ -56,7 +50,7 @@ fn sliced_apart(graph: &Graph) -> Option<FxHashSet<ValueId>> {
     let fits = |v: &ValueId| {
         let counted = nest.innermost(*v).is_some_and(|l| nest.loops[l].trips.is_some());
         let in_parts = || parts[v.index()].is_some_and(|n| (1..=element_count(graph.shape(*v))).contains(&n));
-        live[v.index()] && counted && is_elementwise(&graph.node(*v).op) && in_parts()
+        live[v.index()] && counted && graph.node(*v).op.is_elementwise() && in_parts()
     };
     let found: FxHashSet<ValueId> = graph.values().filter(fits).collect();
     (!found.is_empty()).then_some(found)
@@ -65,7 +59,7 @@ fn sliced_apart(graph: &Graph) -> Option<FxHashSet<ValueId>> {
 /// A part of an elementwise value, from the parts of its operands; of a broadcast, a smaller broadcast.
 fn part(out: &mut Graph, v: ValueId, slice: &Slice) -> ValueId {
     let node = out.node(v).clone();
-    if is_elementwise(&node.op) {
+    if node.op.is_elementwise() {
         let operands: SmallVec<[ValueId; 4]> = node.operands.iter().map(|o| operand(out, *o, slice)).collect();
         return out.emit(node.op, &operands);
     }

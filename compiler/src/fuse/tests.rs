@@ -39,12 +39,7 @@ fn check(graph: &Graph) -> (Graph, FuseReport) {
         }
     }
     for node in fused.nodes() {
-        assert!(
-            !matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_)),
-            "{}",
-            node.op.name()
-        );
-        assert!(!node.op.is_composite());
+        assert!(!node.op.is_elementwise() && !node.op.is_composite(), "{}", node.op.name());
         if let Op::Fused(f) = &node.op {
             assert!(f.program.body.len() <= 64 && f.operands.len() <= MAX_OPERANDS && f.program.outputs.len() <= MAX_RESULTS);
         }

@@ -5,6 +5,7 @@
 //! reads them), and a product sums over two dimensions in either order, or hands the turn on to its result when that is smaller.
 //! A turn goes only when all its readers can do without, which is why no rule of `optimize` finds it: each reader alone gains nothing.
 
+use super::LINE;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, Node, ValueId};
 use girih_ir::ops::Op;
@@ -80,8 +81,7 @@ fn cost(graph: &Graph, t: ValueId, permutation: &[usize], reader: ValueId) -> Op
     let shape = graph.shape(t);
     match &node.op {
         Op::Reduce(reduce) => reduced_in_order(permutation, &reduce.dims).then_some(None),
-        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) => Some(None),
-        op if op.is_composite() => Some(None),
+        op if op.is_elementwise() || op.is_composite() => Some(None),
         Op::DynamicSlice(_) if node.operands.iter().filter(|o| **o == t).count() == 1 && node.operands[0] == t => {
             // Whole lines are read where they lie; single elements would be gathered.
             let last = shape.len().checked_sub(1)?;
@@ -106,9 +106,6 @@ fn cost(graph: &Graph, t: ValueId, permutation: &[usize], reader: ValueId) -> Op
         _ => None,
     }
 }
-
-/// Elements of a line that is worth reading by itself.
-const LINE: usize = 16;
 
 /// Whether some order of the pairs is ascending on both sides, so that both operands are walked by one stride if their dimensions are.
 fn regular(a: &[usize], b: &[usize]) -> bool {

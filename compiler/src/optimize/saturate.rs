@@ -10,7 +10,6 @@ use super::pattern::Pattern;
 use super::rules::{Rule, RuleClass};
 use super::space::{DerivationId, Egraph, KindId, tensor_type};
 use egg::Id;
-use girih_ir::ops::Op;
 use girih_ir::types::DType;
 use rayon::prelude::*;
 use rustc_hash::{FxHashSet, FxHasher};
@@ -202,12 +201,7 @@ pub(super) fn small_regions(egraph: &Egraph, most: usize) -> Vec<bool> {
     let count = egraph.nodes().len();
     let mut elementwise = vec![false; count];
     for class in egraph.classes() {
-        elementwise[usize::from(class.id)] = class.nodes.iter().any(|n| {
-            matches!(
-                egraph.analysis.op(n.op),
-                Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_)
-            )
-        });
+        elementwise[usize::from(class.id)] = class.nodes.iter().any(|n| egraph.analysis.op(n.op).is_elementwise());
     }
     let mut leader: Vec<usize> = (0..count).collect();
     fn find(leader: &mut [usize], mut i: usize) -> usize {

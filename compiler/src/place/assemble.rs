@@ -4,13 +4,13 @@ use super::PlaceError;
 use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
 use super::holders::{Holders, Holding};
 use super::stream::StreamHome;
-use crate::sharded::{AxisSet, Shard, ShardedGraph, splats};
+use crate::sharded::{AxisSet, Shard, ShardedGraph, axes_of, splats};
 use girih_ir::axes::{Axes, Box, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::scalar::Monoid;
 use girih_ir::target::{LinkId, LogicalMesh, Router, Target};
-use girih_ir::types::element_count;
+use girih_ir::types::{DType, element_count};
 use rustc_hash::FxHashMap;
 #[cfg(test)]
 use smallvec::smallvec;
@@ -72,7 +72,8 @@ impl<'a> Placer<'a> {
     pub(super) fn new(sharded: &'a ShardedGraph, mesh: &'a LogicalMesh, target: &'a Target, only: Option<u32>) -> Self {
         let mut pair_of_input = vec![None; sharded.step.graph.inputs.len()];
         sharded.step.state.iter().enumerate().for_each(|(p, s)| pair_of_input[s.input] = Some(p as u32));
-        let mut placer = Placer {
+        let graph = &sharded.step.graph;
+        Placer {
             sharded,
             mesh,
             router: target.router(),
@@ -84,26 +85,14 @@ impl<'a> Placer<'a> {
             local: FxHashMap::default(),
             routes: FxHashMap::default(),
             now: 0,
-            last_use: last_uses(&sharded.step.graph),
-            readers: FxHashMap::default(),
+            last_use: last_uses(graph),
+            readers: readers(graph),
             pair_of_input,
             state: vec![Vec::new(); sharded.step.state.len()],
             streamed: (0..sharded.step.state.len() as u32).map(|p| sharded.streamed.contains(&p)).collect(),
             loads: std::collections::BTreeMap::new(),
             apart: Vec::new(),
-            splats: splats(&sharded.step.graph),
-        };
-        placer.find_readers();
-        placer
-    }
-
-    fn find_readers(&mut self) {
-        let graph = self.graph();
-        for v in graph.values().filter(|v| !matches!(graph.node(*v).op, Op::Proj(_))) {
-            for (k, o) in graph.node(v).operands.iter().enumerate() {
-                let key = self.resolve(*o);
-                self.readers.entry(key).or_default().push((v, k));
-            }
+            splats: splats(graph),
         }
     }
 
@@ -158,19 +147,19 @@ impl<'a> Placer<'a> {
 
     /// The value component behind chains of `proj`.
     pub(super) fn resolve(&self, value: ValueId) -> Key {
-        let node = self.sharded.step.graph.node(value);
-        match &node.op {
-            Op::Proj(p) => (node.operands[0], p.index as u32),
-            _ => (value, 0),
-        }
+        component(self.graph(), value)
     }
 
     pub(super) fn shape(&self, key: Key) -> &'a [usize] {
         &self.sharded.step.graph.ty(key.0).components()[key.1 as usize].shape
     }
 
+    fn dtype(&self, key: Key) -> DType {
+        self.graph().ty(key.0).components()[key.1 as usize].dtype
+    }
+
     pub(super) fn buffer(&mut self, die: u32, key: Key, part: Box, storage: Storage) -> BufferId {
-        let dtype = self.sharded.step.graph.ty(key.0).components()[key.1 as usize].dtype;
+        let dtype = self.dtype(key);
         self.buffers.push(Buffer { die, value: key.0, component: key.1, part, dtype, storage });
         BufferId::new(self.buffers.len() - 1)
     }
@@ -498,8 +487,7 @@ impl<'a> Placer<'a> {
 
     /// Which of these dies combines which piece of a part: the one that reads it, if they read one piece each.
     pub(super) fn pieces(&self, key: Key, part: &Box, dies: &[u32]) -> Vec<(usize, Box)> {
-        let dtype = self.graph().ty(key.0).components()[key.1 as usize].dtype;
-        let equal = pieces(part, dies.len(), dtype.size());
+        let equal = pieces(part, dies.len(), self.dtype(key).size());
         if equal.len() == 1 {
             return equal;
         }
@@ -509,7 +497,7 @@ impl<'a> Placer<'a> {
 
     /// The pieces that a reader wants of a part on these dies, when each part of it is wanted on one of them.
     fn pieces_of(&self, reader: ValueId, operand: usize, part: &Box, dies: &[u32]) -> Option<Vec<(usize, Box)>> {
-        let axes = crate::sharded::axes_of(self.graph(), reader);
+        let axes = axes_of(self.graph(), reader);
         let shape = self.shape(self.resolve(self.graph().node(reader).operands[operand]));
         let wanted = |(i, die): (usize, &u32)| {
             let shard = self.sharded.shard(reader, &axes, *die as usize)?;
@@ -535,11 +523,10 @@ impl<'a> Placer<'a> {
 
     /// Where a piece is that was combined at `home`: there, unless it was carried in another type.
     pub(super) fn rounded(&mut self, die: u32, key: Key, home: BufferId, piece: &Box) -> BufferId {
-        let own = self.buffer(die, key, piece.clone(), Storage::Own);
-        if self.buffers[own.index()].dtype == self.buffers[home.index()].dtype {
-            self.buffers.pop();
+        if self.buffers[home.index()].dtype == self.dtype(key) {
             return home;
         }
+        let own = self.buffer(die, key, piece.clone(), Storage::Own);
         self.copy_piece(die, (home, own), piece);
         own
     }
@@ -633,6 +620,26 @@ impl<'a> Placer<'a> {
     }
 }
 
+/// The value component behind chains of `proj`.
+fn component(graph: &Graph, value: ValueId) -> Key {
+    let node = graph.node(value);
+    match &node.op {
+        Op::Proj(p) => (node.operands[0], p.index as u32),
+        _ => (value, 0),
+    }
+}
+
+/// The nodes that read each value component, and as which operand.
+fn readers(graph: &Graph) -> FxHashMap<Key, Vec<(ValueId, usize)>> {
+    let mut readers: FxHashMap<Key, Vec<(ValueId, usize)>> = FxHashMap::default();
+    for v in graph.values().filter(|v| !matches!(graph.node(*v).op, Op::Proj(_))) {
+        for (k, o) in graph.node(v).operands.iter().enumerate() {
+            readers.entry(component(graph, *o)).or_default().push((v, k));
+        }
+    }
+    readers
+}
+
 /// The last node that reads each node, also under another name.
 fn last_uses(graph: &Graph) -> Vec<u32> {
     let mut last: Vec<u32> = (0..graph.nodes().len() as u32).collect();
@@ -704,7 +711,7 @@ mod tests {
         use girih_ir::ops::dot_general::DotGeneral;
         use girih_ir::scalar::UnaryFn;
         use girih_ir::step::TrainStep;
-        use girih_ir::types::{DType, TensorType};
+        use girih_ir::types::TensorType;
         let mut g = Graph::new("combined");
         let x = g.input("x", TensorType::new(DType::F32, [100usize, 60]), Role::Data);
         let w = g.input("w", TensorType::new(DType::F32, [60usize, 256]), Role::Data);

@@ -174,10 +174,9 @@ impl Phases {
                 // It follows from sums alone, and is there as soon as they are.
                 continue;
             }
-            let plain = matches!(
-                node.op,
-                Op::Fused(_) | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::Reduce(_)
-            ) || matches!(node.op, Op::Reshape(_) | Op::Broadcast(_) | Op::Transpose(_) | Op::Slice(_) | Op::Shard(_));
+            let plain = node.op.is_elementwise()
+                || matches!(node.op, Op::Fused(_) | Op::Reduce(_) | Op::Reshape(_) | Op::Broadcast(_))
+                || matches!(node.op, Op::Transpose(_) | Op::Slice(_) | Op::Shard(_));
             if !plain || graph.ty(o).as_tensor().is_none_or(|t| t.elements() > longest) {
                 return false;
             }

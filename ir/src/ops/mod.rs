@@ -137,6 +137,10 @@ macro_rules! ops {
             pub fn is_composite(&self) -> bool {
                 match self { $(Op::$pname(_) => false,)* $(Op::$cname(_) => true,)* }
             }
+            /// Whether an element of the result follows from the elements at the same place of the operands.
+            pub fn is_elementwise(&self) -> bool {
+                matches!(self, Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select(_) | Op::Convert(_) | Op::BitcastConvert(_))
+            }
             /// Emits the expansion of a composite op; `None` for a primitive.
             pub fn expand(&self, graph: &mut Graph, operands: &[ValueId]) -> Option<Vec<ValueId>> {
                 let _ = (&graph, operands);
