@@ -1,8 +1,8 @@
 //! precision: products and convolutions of f32 on the engines for bf16.
 //!
 //! The operands of every f32 product and convolution are rounded to bf16, sums are made in f32, and the result is rounded once; everything else
-//! stays f32, master weights and the optimizer's state among it. Rounding is pushed up through what only moves elements, so that what flows
-//! between products alone is never widened, and what is used by several products is rounded once a step. It comes behind `optimize`, so
+//! stays f32, master weights and the optimizer's state among it. Rounding is pushed up and widening down through what only moves elements, so that
+//! what flows between products alone is never widened, and what is used by several products is rounded once a step. It comes behind `optimize`, so
 //! both precisions are rewritten alike, and before `fuse`, which makes most conversions part of what computes the value anyway.
 
 use girih_ir::graph::{Graph, Node, ValueId};
@@ -66,16 +66,31 @@ struct Narrowed {
 
 impl Narrowed {
     fn node(&mut self, out: &mut Graph, node: &Node, operands: &[ValueId]) -> Result<ValueId, InferError> {
+        if moves(&node.op) && !operands.is_empty() && operands.iter().all(|o| self.widened(out, *o)) {
+            let narrow: Vec<ValueId> = operands.iter().map(|o| self.twins[o]).collect();
+            let made = out.add(node.op.clone(), &narrow)?;
+            return self.widen(out, made);
+        }
         let product = matches!(node.op, Op::DotGeneral(_) | Op::Convolution(_));
         if !product || operands.iter().any(|o| out.tensor_ty(*o).dtype != DType::F32) {
             return out.add(node.op.clone(), operands);
         }
         let narrow: Vec<ValueId> = operands.iter().map(|o| self.twin(out, *o)).collect::<Result<_, _>>()?;
         let made = out.add(node.op.clone(), &narrow)?;
+        self.products += 1;
+        self.widen(out, made)
+    }
+
+    /// A bf16 value in f32.
+    fn widen(&mut self, out: &mut Graph, made: ValueId) -> Result<ValueId, InferError> {
         let wide = out.add(Op::Convert(Convert { to: DType::F32 }), &[made])?;
         self.twins.insert(wide, made);
-        self.products += 1;
         Ok(wide)
+    }
+
+    /// Whether an f32 value is its bf16 form, widened.
+    fn widened(&self, out: &Graph, value: ValueId) -> bool {
+        matches!(out.node(value).op, Op::Convert(_)) && self.twins.get(&value) == out.node(value).operands.first()
     }
 
     /// The value in bf16, rounded as early as it can be.
@@ -84,10 +99,9 @@ impl Narrowed {
             return Ok(*twin);
         }
         let node = out.node(value).clone();
-        let moves = matches!(node.op, Op::Transpose(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Slice(_) | Op::Reverse(_) | Op::Shard(_));
-        let twin = if moves {
-            let operand = self.twin(out, node.operands[0])?;
-            out.add(node.op, &[operand])?
+        let twin = if moves(&node.op) {
+            let operands: Vec<ValueId> = node.operands.iter().map(|o| self.twin(out, *o)).collect::<Result<_, _>>()?;
+            out.add(node.op, &operands)?
         } else {
             out.add(Op::Convert(Convert { to: DType::BF16 }), &[value])?
         };
@@ -96,10 +110,16 @@ impl Narrowed {
     }
 }
 
+/// Whether an op only moves the elements of its operands.
+fn moves(op: &Op) -> bool {
+    matches!(op, Op::Transpose(_) | Op::Reshape(_) | Op::Broadcast(_) | Op::Slice(_) | Op::Reverse(_) | Op::Shard(_) | Op::Concat(_))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use girih_ir::graph::Role;
+    use girih_ir::ops::concat::Concat;
     use girih_ir::ops::dot_general::DotGeneral;
     use girih_ir::ops::transpose::Transpose;
     use girih_ir::types::TensorType;
@@ -126,6 +146,23 @@ mod tests {
         assert_eq!((converts_to(DType::BF16), converts_to(DType::F32)), (2, 1));
         assert_eq!(narrow.tensor_ty(narrow.outputs[0].value).dtype, DType::F32);
         assert_eq!(count(&narrow, |n| matches!(n.op, Op::Transpose(_))), 1);
+    }
+
+    #[test]
+    fn what_is_moved_is_widened_behind() {
+        let mut g = Graph::new("heads");
+        let ty = || TensorType::new(DType::F32, [8usize, 8]);
+        let (x, w) = (g.input("x", ty(), Role::Data), g.input("w", ty(), Role::Param));
+        let dot = |g: &mut Graph, a, b| g.add(Op::DotGeneral(DotGeneral::matmul(2, 0, 0)), &[a, b]).unwrap();
+        let (a, b) = (dot(&mut g, x, w), dot(&mut g, w, x));
+        let both = g.add(Op::Concat(Concat { dim: 0 }), &[a, b]).unwrap();
+        let product = dot(&mut g, both, w);
+        g.output("y", product);
+        g.output("both", both);
+        let (narrow, _) = narrow(&g);
+        let concat = |n: &Node| matches!(n.op, Op::Concat(_)) && narrow.tensor_ty(n.operands[0]).dtype == DType::BF16;
+        assert_eq!((count(&narrow, concat), count(&narrow, |n| matches!(n.op, Op::Concat(_)))), (1, 1));
+        assert_eq!(narrow.tensor_ty(narrow.outputs[1].value).dtype, DType::F32);
     }
 
     #[test]

@@ -10,9 +10,11 @@ pub use overlap::overlap;
 
 use crate::place::{PlacedGraph, Storage, Task, TaskKind, View};
 use crate::sharded::splats;
+use girih_ir::axes::box_dims;
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
+use girih_ir::types::element_count;
 use rustc_hash::FxHashMap;
 
 /// A placed graph with the order in which its tasks are issued.
@@ -28,6 +30,10 @@ pub struct Schedule {
 const STEP: u32 = 8;
 /// How many nodes before its use a transfer is issued at the earliest.
 const PREFETCH: u32 = 6;
+/// The same for messages of few bytes, which would only come late behind larger ones.
+const PREFETCH_SMALL: u32 = 24;
+/// Few bytes.
+const SMALL: usize = 4096;
 /// The position of new state.
 const LAST: u32 = u32::MAX;
 
@@ -66,6 +72,8 @@ struct Scheduler<'a> {
     /// The position at which the bytes of a root buffer are complete.
     ready: Vec<u32>,
     message_ready: Vec<u32>,
+    /// The task that receives each message.
+    receiver: Vec<Option<usize>>,
     /// The position of each task so far.
     position: Vec<u32>,
     /// By root buffer: the task that rounds a sum into it, until somebody reads it.
@@ -87,6 +95,7 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
     let mut s = Scheduler {
         ready: vec![0; placed.buffers.len()],
         message_ready: vec![0; placed.messages.len()],
+        receiver: receivers(&placed),
         position: Vec::with_capacity(placed.tasks.len()),
         rounding: FxHashMap::default(),
         now: 0,
@@ -105,6 +114,16 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
     let mut order: Vec<u32> = (0..placed.tasks.len() as u32).collect();
     order.sort_by_key(|t| (position[*t as usize], *t));
     Schedule { placed, order }
+}
+
+fn receivers(placed: &PlacedGraph) -> Vec<Option<usize>> {
+    let mut receiver = vec![None; placed.messages.len()];
+    for (i, task) in placed.tasks.iter().enumerate() {
+        if let TaskKind::Recv(m, _) = task.kind {
+            receiver[m as usize] = Some(i);
+        }
+    }
+    receiver
 }
 
 impl Scheduler<'_> {
@@ -159,14 +178,14 @@ impl Scheduler<'_> {
                     self.rounding.insert(root(task.writes[0].buffer), i);
                     inputs.max(outputs)
                 }
-                None => inputs.max(outputs).max(self.ahead(inputs)),
+                None => inputs.max(outputs).max(self.ahead(inputs, self.bytes(task))),
             },
             TaskKind::Recv(..) if matches!(self.home(task), Some(Home::State)) => LAST,
             TaskKind::Store(_) => inputs,
             TaskKind::Send(m) => {
-                // Both ends are issued at one place of the order; the receiving end is the next task.
-                let dest = self.placed.tasks.get(i + 1).and_then(|t| t.writes.first()).map_or(0, |v| self.ready[root(v.buffer)]);
-                self.message_ready[*m as usize] = inputs.max(dest).max(self.ahead(inputs));
+                // Both ends are issued at one place of the order.
+                let dest = self.receiver[*m as usize].map_or(0, |t| self.ready[root(self.placed.tasks[t].writes[0].buffer)]);
+                self.message_ready[*m as usize] = inputs.max(dest).max(self.ahead(inputs, self.bytes(task)));
                 self.message_ready[*m as usize]
             }
             TaskKind::Recv(m, _) => self.message_ready[*m as usize],
@@ -220,17 +239,24 @@ impl Scheduler<'_> {
         }
     }
 
+    /// Bytes that a task reads.
+    fn bytes(&self, task: &Task) -> usize {
+        let view = |v: &View| element_count(&box_dims(&v.part)) * self.placed.buffers[v.buffer.index()].dtype.size();
+        task.reads.iter().map(view).sum()
+    }
+
     fn is_state(&self, input: u32) -> bool {
         self.placed.sharded.step.state.iter().any(|s| s.input == input as usize)
     }
 
     /// How early something may be brought whose sources are complete at `ready`: some nodes before it is used, and before the loops that it
     /// does not depend on. Nearer would be waited for, and farther would hold memory for long.
-    fn ahead(&self, ready: u32) -> u32 {
+    fn ahead(&self, ready: u32, bytes: usize) -> u32 {
+        let prefetch = if bytes <= SMALL { PREFETCH_SMALL } else { PREFETCH };
         let inner = self.node.and_then(|v| self.nest.innermost(v));
         let around: Vec<usize> = std::iter::successors(inner, |l| self.nest.loops[*l].parent).collect();
         let outside = around.iter().filter(|l| ready < self.bounds[**l].begin).map(|l| self.bounds[*l].invariants()).min();
-        self.behind_loops(&around, outside.unwrap_or(self.now).min(self.now).saturating_sub(PREFETCH * STEP))
+        self.behind_loops(&around, outside.unwrap_or(self.now).min(self.now).saturating_sub(prefetch * STEP))
     }
 
     /// A position, or the first one behind a loop that it would be in and that is over: there it would be brought in every iteration.

@@ -8,7 +8,6 @@ use crate::sharded::{AxisSet, Shard, ShardedGraph, axes_of, splats};
 use girih_ir::axes::{Axes, Box, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
-use girih_ir::scalar::Monoid;
 use girih_ir::target::{LinkId, LogicalMesh, Router, Target};
 use girih_ir::types::{DType, element_count};
 use rustc_hash::FxHashMap;
@@ -424,7 +423,7 @@ impl<'a> Placer<'a> {
                         if source.die == die {
                             self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![from], writes: vec![to] });
                         } else {
-                            self.transfer(from, to, None)?;
+                            self.transfer(from, to)?;
                         }
                     }
                 }
@@ -436,8 +435,15 @@ impl<'a> Placer<'a> {
         Ok(View { buffer: target, part })
     }
 
-    fn transfer(&mut self, from: View, to: View, combine: Option<Monoid>) -> Result<(), PlaceError> {
-        let (source, dest) = (self.buffers[from.buffer.index()].die, self.buffers[to.buffer.index()].die);
+    fn transfer(&mut self, from: View, to: View) -> Result<(), PlaceError> {
+        let dest = self.buffers[to.buffer.index()].die;
+        let message = self.send(from, dest)?;
+        self.tasks.push(Task { die: dest, kind: TaskKind::Recv(message, None), reads: vec![], writes: vec![to] });
+        Ok(())
+    }
+
+    fn send(&mut self, from: View, dest: u32) -> Result<u32, PlaceError> {
+        let source = self.buffers[from.buffer.index()].die;
         let route = match self.routes.get(&(source, dest)) {
             Some(route) => route.clone(),
             None => {
@@ -447,12 +453,10 @@ impl<'a> Placer<'a> {
                 route
             }
         };
-        let message = self.messages.len() as u32;
         let bytes = element_count(&box_dims(&from.part)) as u64 * self.buffers[from.buffer.index()].dtype.size() as u64;
-        self.messages.push(Message { from: source, to: dest, route, bytes });
+        let message = self.message(Message { from: source, to: dest, route, bytes });
         self.tasks.push(Task { die: source, kind: TaskKind::Send(message), reads: vec![from], writes: vec![] });
-        self.tasks.push(Task { die: dest, kind: TaskKind::Recv(message, combine), reads: vec![], writes: vec![to] });
-        Ok(())
+        Ok(message)
     }
 
     /// Combines partial results along the mesh axes that cut the reducing loops. Every group of dies on such a line combines for
@@ -468,17 +472,25 @@ impl<'a> Placer<'a> {
             for c in 0..members[0].1.len() {
                 let part = members[0].1[c].part.clone();
                 let dies: Vec<u32> = members.iter().map(|m| m.0).collect();
-                for (owner, piece) in self.pieces((value, c as u32), &part, &dies) {
-                    let die = members[owner].0;
-                    let home = self.home_of_piece(die, (value, c as u32), members[owner].1[c].buffer, &piece);
-                    for (i, (_, views)) in members.iter().enumerate() {
-                        if i != owner {
-                            let from = View { buffer: views[c].buffer, part: piece.clone() };
-                            self.transfer(from, View { buffer: home, part: piece.clone() }, Some(monoid))?;
-                        }
+                let key = (value, c as u32);
+                let pieces = self.pieces(key, &part, &dies);
+                let homes: Vec<BufferId> =
+                    pieces.iter().map(|(owner, piece)| self.home_of_piece(dies[*owner], key, members[*owner].1[c].buffer, piece)).collect();
+                // All leave before the first is waited for.
+                let mut messages = Vec::with_capacity(pieces.len() * dies.len());
+                for (i, (_, views)) in members.iter().enumerate() {
+                    for (k, (owner, piece)) in pieces.iter().enumerate().filter(|(_, p)| p.0 != i) {
+                        messages.push((k, self.send(View { buffer: views[c].buffer, part: piece.clone() }, dies[*owner])?));
                     }
-                    let home = self.rounded(die, (value, c as u32), home, &piece);
-                    self.hold(die, (value, c as u32), home, piece, true);
+                }
+                for (k, message) in messages {
+                    let (owner, piece) = &pieces[k];
+                    let writes = vec![View { buffer: homes[k], part: piece.clone() }];
+                    self.tasks.push(Task { die: dies[*owner], kind: TaskKind::Recv(message, Some(monoid)), reads: vec![], writes });
+                }
+                for ((owner, piece), home) in pieces.into_iter().zip(homes) {
+                    let home = self.rounded(dies[owner], key, home, &piece);
+                    self.hold(dies[owner], key, home, piece, true);
                 }
             }
         }
