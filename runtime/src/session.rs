@@ -157,6 +157,11 @@ impl Session {
         self.team.threads()
     }
 
+    /// Whether the streams of all dies run as one.
+    pub fn is_woven(&self) -> bool {
+        self.program.dies.len() > 1 && matches!(self.machine, Machine::Host(_))
+    }
+
     /// Names and types of the tensors that every step needs.
     pub fn inputs(&self) -> Vec<(&str, &TensorType)> {
         let inputs = self.tensors.iter().filter(|h| matches!(h.usage, HostUse::Input(_)));

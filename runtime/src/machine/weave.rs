@@ -37,13 +37,8 @@ use std::sync::Arc;
 const PAGE: u64 = 4096;
 /// Attempts at a step or loop before its repeated values are given up.
 const ATTEMPTS: usize = 6;
-/// Rectangles of bytes that all transfers and copies together may have: following more takes longer than it saves.
-const MOST_PIECES: u64 = 40_000;
-/// Runs of bytes that they may have where there are loops.
-const MOST_RUNS: u64 = 1 << 19;
-
-/// Rectangles that may be looked at: what lies in so many pieces is faster left to the dies.
-const MOST_LOOKS: u64 = 200_000_000;
+/// Rectangles of bytes that are looked at before the streams are left to the dies.
+const MOST_LOOKS: u64 = 150_000_000;
 
 /// A program of one die that does what all dies do.
 pub struct Woven {
@@ -55,12 +50,17 @@ pub struct Woven {
 
 /// Weaves the streams of a program, when that is possible.
 pub fn weave(program: &Program) -> Option<Woven> {
+    weave_within(program, MOST_LOOKS)
+}
+
+/// Weaves, unless more rectangles than so many have to be looked at.
+fn weave_within(program: &Program, looks: u64) -> Option<Woven> {
     if program.replicas.is_some() || program.dies.len() < 2 {
         return None;
     }
     let mut apart = FxHashSet::default();
     for _ in 0..ATTEMPTS {
-        let mut weaver = Weaver::new(program)?;
+        let mut weaver = Weaver::new(program, looks)?;
         let classes = weaver.begin(&apart);
         weaver.run()?;
         let wrong = weaver.finish(&classes)?;
@@ -72,25 +72,10 @@ pub fn weave(program: &Program) -> Option<Woven> {
     None
 }
 
-/// Whether what all transfers and copies move is few pieces; `None` when a region does not lie in the memory of its die.
-fn is_small(program: &Program) -> Option<bool> {
-    let loops = program.streams.iter().flatten().any(|i| matches!(i, Instr::Loop { .. }));
-    let (mut pieces, mut runs) = (0, 0);
-    for die in &program.dies {
-        for instr in program.streams.get(die.stream.index())? {
-            let all = instr.reads().into_iter().chain(instr.writes());
-            if all.clone().any(|r| r.strides.len() != r.dims.len() || r.extent().is_none_or(|e| e.end > die.sram_used)) {
-                return None;
-            }
-            if instr.is_async() || matches!(instr, Instr::Copy { .. }) {
-                for moved in all.map(|r| Runs::of(r).unwrap_or_default()) {
-                    pieces += moved.combs_count();
-                    runs += moved.count();
-                }
-            }
-        }
-    }
-    Some(pieces <= MOST_PIECES && (!loops || runs <= MOST_RUNS))
+/// Whether all regions of a stream lie in the memory of its die.
+fn lie_within(stream: &[Instr], memory: u64) -> bool {
+    let inside = |r: &Region| r.strides.len() == r.dims.len() && r.extent().is_some_and(|e| e.end <= memory);
+    stream.iter().all(|instr| instr.reads().into_iter().chain(instr.writes()).all(inside))
 }
 
 /// State that several dies have: the pair, and its shards with equal parts. The first one is kept up.
@@ -120,20 +105,22 @@ struct Weaver<'p> {
     frames: Vec<loops::Frame>,
     /// Copies are not to be noted as changes of the open loops.
     quiet: bool,
+    /// Rectangles that may be looked at.
+    most_looks: u64,
 }
 
 impl<'p> Weaver<'p> {
-    fn new(program: &'p Program) -> Option<Self> {
+    fn new(program: &'p Program, most_looks: u64) -> Option<Self> {
         let mut ranks = cursor::ranks(program).into_iter();
-        is_small(program)?.then_some(())?;
         let (mut codes, mut base) = (Vec::new(), 0u64);
         for (d, die) in program.dies.iter().enumerate() {
             let stream = program.streams.get(die.stream.index())?.as_slice();
+            lie_within(stream, die.sram_used).then_some(())?;
             let loops = Loops::of(stream).ok()?;
             let entries: Vec<_> = stream.iter().map(|i| queues::entry(program, die, i).ok()).collect::<Option<_>>()?;
             let own = program.state.iter().flatten().filter(|s| s.die as usize == d);
             let state: Vec<Region> = own.map(|s| s.region.clone()).collect();
-            let lives = lives(stream, &loops, &entries, &state)?;
+            let lives = lives(stream, &loops, &entries, &state, most_looks / program.dies.len() as u64)?;
             codes.push(Code { stream, base, loops, lives, entries, ranks: ranks.next()? });
             base = base.checked_add(die.sram_used)?.checked_next_multiple_of(PAGE)?;
         }
@@ -154,6 +141,7 @@ impl<'p> Weaver<'p> {
             top: base,
             frames: Vec::new(),
             quiet: false,
+            most_looks,
         })
     }
 
@@ -243,7 +231,7 @@ impl<'p> Weaver<'p> {
 
     /// Something, unless following the dies takes too long.
     fn within_reason(&self) -> Option<()> {
-        (self.logical.looks() + self.physical.looks() <= MOST_LOOKS).then_some(())
+        (self.logical.looks() + self.physical.looks() <= self.most_looks).then_some(())
     }
 
     /// The dies that take part.

@@ -11,7 +11,7 @@ use super::runs::{AT, Comb, LOST, OFF, Patch, Runs, Val};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 
 /// Pieces in the order of where they are shown; `AT` counts the bytes of the region.
 pub type Content = SmallVec<[Patch; 2]>;
@@ -23,6 +23,8 @@ const MOST_ROWS: u64 = 1 << 14;
 
 /// Pieces of a content up to which single rows are looked for.
 const FEW: usize = 256;
+/// So many rows are laid one by one into a block of another pitch.
+const FEW_ROWS: u64 = 8;
 
 /// Part of a block: its first row and column count from the beginning of the block's grid, the image from its first byte.
 #[derive(Clone, Copy, Debug)]
@@ -58,36 +60,53 @@ struct Block {
     rects: SmallVec<[Rect; 1]>,
 }
 
+/// A range of bytes in terms of rows of a pitch: the row and column where it begins, and those behind its last byte.
+struct Cut {
+    first: (u64, u64),
+    last: (u64, u64),
+}
+
+impl Cut {
+    fn new(range: &Range<u64>, pitch: u64) -> Cut {
+        Cut { first: (range.start / pitch, range.start % pitch), last: (range.end / pitch, range.end % pitch) }
+    }
+
+    /// Calls `f` with the rows and columns of a rectangle that lie in the range.
+    fn of(&self, rows: &Range<u64>, cols: &Range<u64>, f: &mut dyn FnMut(Range<u64>, Range<u64>)) {
+        let ((first, from), (last, to)) = (self.first, self.last);
+        let (mut low, mut high) = (rows.start.max(first), rows.end.min(if to > 0 { last + 1 } else { last }));
+        if low >= high || cols.is_empty() {
+            return;
+        }
+        let head = low == first && from > cols.start;
+        let tail = high - 1 == last && to < cols.end;
+        if high - low == 1 && head && tail {
+            if from < to {
+                f(low..high, from..to);
+            }
+            return;
+        }
+        if head {
+            if from < cols.end {
+                f(low..low + 1, from..cols.end);
+            }
+            low += 1;
+        }
+        if tail {
+            high -= 1;
+            if to > cols.start {
+                f(high..high + 1, cols.start..to);
+            }
+        }
+        if low < high {
+            f(low..high, cols.clone());
+        }
+    }
+}
+
 /// Calls `f` with the rows and columns of a rectangle that lie in a range, counted from the beginning of the grid.
 pub fn clip(rows: &Range<u64>, cols: &Range<u64>, pitch: u64, range: &Range<u64>, f: &mut dyn FnMut(Range<u64>, Range<u64>)) {
-    let ((first, from), (last, to)) = ((range.start / pitch, range.start % pitch), (range.end / pitch, range.end % pitch));
-    let (mut low, mut high) = (rows.start.max(first), rows.end.min(if to > 0 { last + 1 } else { last }));
-    if low >= high || cols.is_empty() {
-        return;
-    }
-    let head = low == first && from > cols.start;
-    let tail = high - 1 == last && to < cols.end;
-    if high - low == 1 && head && tail {
-        if from < to {
-            f(low..high, from..to);
-        }
-        return;
-    }
-    if head {
-        if from < cols.end {
-            f(low..low + 1, from..cols.end);
-        }
-        low += 1;
-    }
-    if tail {
-        high -= 1;
-        if to > cols.start {
-            f(high..high + 1, cols.start..to);
-        }
-    }
-    if low < high {
-        f(low..high, cols.clone());
-    }
+    Cut::new(range, pitch).of(rows, cols, f);
 }
 
 impl Block {
@@ -101,10 +120,10 @@ impl Block {
     fn within(&self, range: &Range<u64>) -> Block {
         let mut rects = SmallVec::new();
         let range = range.start.max(self.base)..range.end.max(self.base);
-        let local = range.start - self.base..range.end - self.base;
+        let cut = Cut::new(&(range.start - self.base..range.end - self.base), self.pitch);
         for rect in &self.rects {
             let (rows, cols) = rect.bounds();
-            clip(&rows, &cols, self.pitch, &local, &mut |r, c| rects.push(rect.sub(&r, &c)));
+            cut.of(&rows, &cols, &mut |r, c| rects.push(rect.sub(&r, &c)));
         }
         Block { end: range.end, rects, ..*self }
     }
@@ -199,8 +218,12 @@ impl Map {
         if span.is_empty() {
             return;
         }
-        let old = self.overlapping(&span);
         let off = patch.start[OFF];
+        if self.set_within(patch, &comb, &span) {
+            return;
+        }
+        let old = self.overlapping(&span);
+        self.spend(old.iter().map(|(_, b)| b.rects.len()).sum::<usize>());
         if patch.rows == 1 {
             for (start, block) in old {
                 self.keep_outside(start, &block, &span);
@@ -242,6 +265,48 @@ impl Map {
         self.0.insert(start, new);
     }
 
+    /// Puts bytes into the one block around them, where they are rows of it or few enough to be laid into it. Whether they were.
+    fn set_within(&mut self, patch: &Patch, comb: &Comb, span: &Range<u64>) -> bool {
+        let next = self.0.range((Bound::Excluded(span.start), Bound::Unbounded)).next().map(|(start, _)| *start);
+        let Some((_, block)) = self.0.range_mut(..=span.start).next_back() else { return false };
+        let pitch = block.pitch;
+        // It may end a row behind the block, if nothing else is there.
+        let inside = span.end <= block.end || (span.end - block.end < pitch && next.is_none_or(|n| span.end <= n));
+        let fits = pitch == comb.pitch || (patch.rows <= FEW_ROWS && patch.len <= pitch);
+        if pitch == ENDLESS || block.end <= span.start || !inside || !fits {
+            return false;
+        }
+        block.end = block.end.max(span.end);
+        let count = block.rects.len();
+        let whole = Rect {
+            row: 0,
+            rows: patch.rows,
+            col: comb.at - block.base,
+            cols: patch.len,
+            val: patch.val,
+            off: patch.start[OFF],
+            step: patch.pitch[OFF],
+        };
+        let mut new: SmallVec<[Rect; 4]> = SmallVec::new();
+        if pitch == comb.pitch {
+            split(whole, pitch, |r| new.push(r));
+        } else {
+            for r in 0..patch.rows {
+                let row = Rect { rows: 1, col: whole.col + r * comb.pitch, off: whole.off + r * whole.step, ..whole };
+                split(row, pitch, |r| new.push(r));
+            }
+        }
+        new.iter().for_each(|r| block.erase(r));
+        block.rects.extend(new.iter().copied());
+        self.spend(count * new.len());
+        true
+    }
+
+    /// Notes that rectangles were looked at.
+    pub fn spend(&self, looks: usize) {
+        self.1.set(self.1.get() + looks as u64);
+    }
+
     /// Takes the blocks out that have bytes in a range.
     fn overlapping(&mut self, span: &Range<u64>) -> Vec<(u64, Block)> {
         let before = self.0.range(..=span.start).next_back().filter(|(_, b)| b.end > span.start).map(|(k, _)| *k);
@@ -267,11 +332,11 @@ impl Map {
             return lost;
         }
         let before = self.0.range(..=span.start).next_back().filter(|(_, b)| b.end > span.start);
-        let rest = self.0.range((std::ops::Bound::Excluded(span.start), std::ops::Bound::Excluded(span.end)));
+        let rest = self.0.range((Bound::Excluded(span.start), Bound::Excluded(span.end)));
         for (start, block) in before.into_iter().chain(rest) {
             lost |= block.lost;
-            let rows = if comb.rows == 1 || block.pitch == comb.pitch { 1 } else { comb.rows };
-            self.1.set(self.1.get() + 1 + rows * block.rects.len() as u64);
+            let rows = if comb.rows == 1 || block.pitch == comb.pitch || block.pitch == ENDLESS { 1 } else { comb.rows };
+            self.spend(1 + rows as usize * block.rects.len());
             if comb.rows == 1 {
                 row_of(block, &span, 0, f);
             } else if block.pitch == ENDLESS {
@@ -377,10 +442,10 @@ impl Map {
 
 /// What lies in a range of a block; the range begins with byte `before` of what is looked at.
 fn row_of(block: &Block, range: &Range<u64>, before: u64, f: &mut dyn FnMut(Patch)) {
-    let local = range.start.saturating_sub(block.base)..range.end.saturating_sub(block.base);
+    let cut = Cut::new(&(range.start.saturating_sub(block.base)..range.end.saturating_sub(block.base)), block.pitch);
     for rect in &block.rects {
         let (rows, cols) = rect.bounds();
-        clip(&rows, &cols, block.pitch, &local, &mut |r, c| {
+        cut.of(&rows, &cols, &mut |r, c| {
             let at = before + (block.base + r.start * block.pitch + c.start - range.start);
             let part = rect.sub(&r, &c);
             f(Patch::new(rect.val, (part.rows, part.cols), (at, block.pitch), (part.off, rect.step)));
@@ -440,6 +505,12 @@ fn canonical(content: &mut Content) {
     if content.len() < 2 {
         return;
     }
+    // A few rows may have been laid one by one.
+    let few = |p: &Patch| (2..=FEW_ROWS).contains(&p.rows);
+    if content.iter().any(few) {
+        let rows = |p: &Patch| (0..p.rows).map(|r| p.window(r..r + 1, 0..p.len)).collect::<SmallVec<[Patch; 8]>>();
+        *content = content.iter().flat_map(|p| if few(p) { rows(p) } else { SmallVec::from_slice(&[*p]) }).collect();
+    }
     loop {
         let before = content.len();
         // Rows above each other.
@@ -465,7 +536,29 @@ fn canonical(content: &mut Content) {
             break;
         }
     }
+    chain(content);
     content.sort_unstable_by_key(|p| p.start[AT]);
+}
+
+/// Makes rows of single rows at equal distances.
+fn chain(content: &mut Content) {
+    content.sort_unstable_by_key(|p| (p.rows > 1, p.val, p.len, p.start[AT]));
+    let mut chained = Content::new();
+    for p in content.iter() {
+        match chained.last_mut().filter(|last| p.rows == 1 && (last.val, last.len) == (p.val, p.len)) {
+            Some(last) => {
+                let step: [u64; 3] = std::array::from_fn(|k| p.start[k].wrapping_sub(last.start[k] + (last.rows - 1) * last.pitch[k]));
+                let apart = step[OFF] >= p.len && step[OFF] < ENDLESS;
+                if apart && (last.rows == 1 || last.pitch == step) {
+                    (last.rows, last.pitch) = (last.rows + 1, step);
+                } else {
+                    chained.push(*p);
+                }
+            }
+            None => chained.push(*p),
+        }
+    }
+    *content = chained;
 }
 
 /// Joins those that follow each other.

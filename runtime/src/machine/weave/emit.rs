@@ -51,7 +51,7 @@ impl Holder {
             let (grid, end) = (if patch.rows > 1 { step } else { ENDLESS }, (first + len).saturating_sub(off));
             let first_own = first.saturating_sub(off);
             let part = |range: Range<u64>, to: &mut Vec<Patch>| {
-                clip(&(0..patch.rows), &(0..patch.len), grid, &range, &mut |r, c| to.push(raw(patch, r, c)));
+                clip(&(0..patch.rows), &(0..patch.len), grid, &range, &mut |r, c| to.push(patch.window(r, c)));
             };
             part(0..first_own, rest);
             part(end.max(first_own)..ENDLESS, rest);
@@ -64,7 +64,7 @@ impl Holder {
             return;
         }
         if patch.rows > 1 && step != pitch {
-            return (0..patch.rows).for_each(|r| self.clip(&raw(patch, r..r + 1, 0..patch.len), out, rest));
+            return (0..patch.rows).for_each(|r| self.clip(&patch.window(r..r + 1, 0..patch.len), out, rest));
         }
         if patch.rows == 1 && patch.len > pitch {
             // In rows of the image, the first and the last of which may be cut.
@@ -73,7 +73,7 @@ impl Holder {
             let full = (patch.len - head) / pitch;
             let mut piece = |range: Range<u64>, rows: u64| {
                 if !range.is_empty() {
-                    let mut p = patch.cut(0..1, range.clone());
+                    let mut p = patch.window(0..1, range.clone());
                     if rows > 1 {
                         (p.rows, p.len, p.pitch) = (rows, pitch, [pitch; 3]);
                     }
@@ -97,8 +97,8 @@ impl Holder {
         let high = (i128::from(rows) - row).clamp(0, i128::from(patch.rows)) as u64;
         if col + patch.len > pitch {
             let border = pitch - col;
-            self.clip_rows(&raw(patch, 0..patch.rows, 0..border), out, rest);
-            return self.clip_rows(&raw(patch, 0..patch.rows, border..patch.len), out, rest);
+            self.clip_rows(&patch.window(0..patch.rows, 0..border), out, rest);
+            return self.clip_rows(&patch.window(0..patch.rows, border..patch.len), out, rest);
         }
         if low >= high || col >= len {
             return rest.push(*patch);
@@ -106,24 +106,17 @@ impl Holder {
         let cols = patch.len.min(len - col);
         let part = |r: Range<u64>, c: Range<u64>, to: &mut Vec<Patch>| {
             if !r.is_empty() && !c.is_empty() {
-                to.push(raw(patch, r, c));
+                to.push(patch.window(r, c));
             }
         };
         part(0..low, 0..patch.len, rest);
         part(high..patch.rows, 0..patch.len, rest);
         part(low..high, cols..patch.len, rest);
-        let mut inside = raw(patch, low..high, 0..cols);
+        let mut inside = patch.window(low..high, 0..cols);
         inside.start[AT] = (row + i128::from(low)) as u64 * len + col;
         inside.pitch[AT] = if inside.rows > 1 { len } else { 0 };
         out.push(inside);
     }
-}
-
-/// Some columns of some rows; rows that follow each other stay rows.
-fn raw(patch: &Patch, rows: Range<u64>, cols: Range<u64>) -> Patch {
-    let start = std::array::from_fn(|k| patch.start[k] + rows.start * patch.pitch[k] + cols.start);
-    let rows = rows.end - rows.start;
-    Patch { rows, len: cols.end - cols.start, start, pitch: if rows > 1 { patch.pitch } else { [0; 3] }, ..*patch }
 }
 
 /// What is known of a value.

@@ -27,7 +27,9 @@ struct Pass<'s> {
     stream: &'s [Instr],
     loops: &'s Loops,
     /// Position at which each instruction has read.
-    read_at: Vec<u32>,
+    read_at: &'s [u32],
+    /// Rectangles that may be looked at.
+    looks: u64,
     map: Map,
     /// Where each record was written, and until when it is read.
     records: Vec<(u32, u32)>,
@@ -39,16 +41,18 @@ struct Pass<'s> {
     careful: bool,
 }
 
-/// Follows a stream. `state`: the regions that hold something before it and after it.
-pub fn lives(stream: &[Instr], loops: &Loops, entries: &[Option<queues::Entry>], state: &[Region]) -> Option<Lives> {
-    follow(stream, loops, entries, state, false).or_else(|| follow(stream, loops, entries, state, true))
+/// Follows a stream. `state`: the regions that hold something before it and after it; `looks`: rectangles that may be looked at.
+pub fn lives(stream: &[Instr], loops: &Loops, entries: &[Option<queues::Entry>], state: &[Region], looks: u64) -> Option<Lives> {
+    let read_at = read_positions(stream, entries);
+    follow(stream, loops, &read_at, state, looks, false).or_else(|| follow(stream, loops, &read_at, state, looks, true))
 }
 
-fn follow(stream: &[Instr], loops: &Loops, entries: &[Option<queues::Entry>], state: &[Region], careful: bool) -> Option<Lives> {
+fn follow(stream: &[Instr], loops: &Loops, read_at: &[u32], state: &[Region], looks: u64, careful: bool) -> Option<Lives> {
     let mut pass = Pass {
         stream,
         loops,
-        read_at: read_positions(stream, entries),
+        read_at,
+        looks,
         map: Map::default(),
         records: vec![(0, NEVER)],
         first: Vec::new(),
@@ -175,7 +179,7 @@ impl Pass<'_> {
         for (_, comb) in Runs::around(region)?.combs() {
             self.map.look(&comb, &mut mark);
         }
-        (!lost).then_some(())
+        (!lost && self.map.looks() <= self.looks).then_some(())
     }
 }
 
@@ -199,7 +203,7 @@ mod tests {
             Instr::End,
         ];
         let loops = Loops::of(&stream).unwrap();
-        let lives = lives(&stream, &loops, &vec![None; stream.len()], &[at(0, &[4])]).unwrap();
+        let lives = lives(&stream, &loops, &vec![None; stream.len()], &[at(0, &[4])], 1000).unwrap();
         assert_eq!(lives.initial, [0], "read at position 0 only");
         let until: Vec<u32> = lives.writes.iter().filter_map(|w| w.first().copied()).collect();
         assert_eq!(until, [5, 3, 4, 6, 7, ALWAYS]);

@@ -77,6 +77,7 @@ impl Weaver<'_> {
 
     /// Notes that bytes are written in all open loops.
     pub fn note_written(&mut self, runs: &Runs) {
+        self.physical.spend(self.frames.len() * runs.count() as usize);
         for frame in &mut self.frames {
             for run in runs.iter().filter(|r| r.start < frame.top) {
                 if !frame.changed.covers(&run) {
@@ -241,7 +242,10 @@ impl Weaver<'_> {
             let end = code.loops.partner(start)?;
             for instr in &code.stream[start..end] {
                 for region in instr.writes() {
-                    written.push((*d, Runs::of(&code.region(region))?));
+                    let runs = Runs::of(&code.region(region))?;
+                    self.physical.spend(runs.count() as usize);
+                    self.within_reason()?;
+                    written.push((*d, runs));
                 }
             }
         }

@@ -4,8 +4,6 @@ use girih_ir::program::Region;
 use smallvec::SmallVec;
 use std::ops::Range;
 
-/// Most runs of one region.
-const MOST_RUNS: u64 = 1 << 22;
 /// Most rectangles that one region is made of.
 const MOST_COMBS: u64 = 1 << 12;
 
@@ -78,7 +76,7 @@ impl Runs {
             runs.level(count, step);
             span += step * (count - 1);
         }
-        (runs.count() <= MOST_RUNS && runs.combs_count() <= MOST_COMBS).then_some(runs)
+        (runs.combs_count() <= MOST_COMBS).then_some(runs)
     }
 
     /// The runs of a region, or all of its extent.
@@ -220,13 +218,11 @@ impl Patch {
         self
     }
 
-    /// Some columns of some rows.
-    pub fn cut(&self, rows: Range<u64>, cols: Range<u64>) -> Patch {
-        let mut cut = Patch { rows: rows.end - rows.start, len: cols.end - cols.start, ..*self };
-        for k in 0..3 {
-            cut.start[k] += rows.start * self.pitch[k] + cols.start;
-        }
-        cut.normal()
+    /// Some columns of some rows; rows that follow each other stay rows.
+    pub fn window(&self, rows: Range<u64>, cols: Range<u64>) -> Patch {
+        let start = std::array::from_fn(|k| self.start[k] + rows.start * self.pitch[k] + cols.start);
+        let rows = rows.end - rows.start;
+        Patch { rows, len: cols.end - cols.start, start, pitch: if rows > 1 { self.pitch } else { [0; 3] }, ..*self }
     }
 
     /// Of a single row: rows of a length that follow each other.
@@ -280,15 +276,15 @@ fn spread(q: Patch, len: u64, group: u64, f: &mut dyn FnMut(Patch, u64, u64, Hop
     let (row, col) = (at / len, at % len);
     if pitch.is_multiple_of(len) {
         if col + q.len > len {
-            spread(q.cut(0..q.rows, 0..len - col), len, group, f);
-            return spread(q.cut(0..q.rows, len - col..q.len), len, group, f);
+            spread(q.window(0..q.rows, 0..len - col), len, group, f);
+            return spread(q.window(0..q.rows, len - col..q.len), len, group, f);
         }
         let by = pitch / len;
         let mut done = 0;
         while done < q.rows {
             let row = row + done * by;
             let rows = ((group - row % group - 1) / by + 1).min(q.rows - done);
-            f(q.cut(done..done + rows, 0..q.len), row, col, Hop::Rows(by));
+            f(q.window(done..done + rows, 0..q.len), row, col, Hop::Rows(by));
             done += rows;
         }
         return;
@@ -297,12 +293,12 @@ fn spread(q: Patch, len: u64, group: u64, f: &mut dyn FnMut(Patch, u64, u64, Hop
     while done < q.rows {
         let (row, col) = ((at + done * pitch) / len, (at + done * pitch) % len);
         if col + q.len > len {
-            spread(q.cut(done..done + 1, 0..q.len), len, group, f);
+            spread(q.window(done..done + 1, 0..q.len), len, group, f);
             done += 1;
             continue;
         }
         let rows = ((len - col - q.len) / pitch + 1).min(q.rows - done);
-        f(q.cut(done..done + rows, 0..q.len), row, col, Hop::Bytes(pitch));
+        f(q.window(done..done + rows, 0..q.len), row, col, Hop::Bytes(pitch));
         done += rows;
     }
 }

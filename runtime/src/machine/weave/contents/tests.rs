@@ -148,3 +148,12 @@ fn ranges_are_joined() {
     r.add(22..35);
     assert_eq!(r.iter().collect::<Vec<_>>(), [10..40]);
 }
+
+#[test]
+fn rows_that_follow_each_other_in_an_image_are_apart_in_memory() {
+    let runs = Runs::walk(1000, 8, std::iter::once((6, 32)));
+    let part = Patch { val: 1, rows: 4, len: 8, start: [8; 3], pitch: [8; 3] };
+    let mut places = Vec::new();
+    runs.place(&part, &mut places);
+    assert_eq!(places, [Patch { val: 1, rows: 4, len: 8, start: [1032, 8, 8], pitch: [32, 8, 8] }]);
+}
