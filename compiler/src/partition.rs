@@ -276,7 +276,7 @@ struct EdgeTerm {
 impl<'a> Terms<'a> {
     /// The terms; `None` when the work alone costs more than `limit`.
     fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>], model: &CostModel<'_>, limit: u64) -> Option<Self> {
-        let mut groups = Groups::of(step, mesh, pins);
+        let mut groups = Groups::of(step, mesh, pins, model.spread());
         let rank_of = |g: usize| -> Vec<u64> { groups.list[g].options.iter().map(|o| model.rank(&groups, g, o)).collect() };
         let ranks: Vec<Vec<u64>> = (0..groups.list.len()).into_par_iter().map(rank_of).collect();
         ranks.iter().enumerate().for_each(|(g, ranks)| groups.keep_best(g, ranks, model.options()));

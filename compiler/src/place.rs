@@ -5,6 +5,7 @@
 
 mod alone;
 mod assemble;
+mod combine;
 mod dies;
 mod holders;
 mod loops;

@@ -89,27 +89,43 @@ impl MeshShape {
 
 /// How one loop is split.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct LoopSplit {
-    /// The mesh axes it is split over.
-    pub axes: AxisSet,
-    /// Boundaries lie at multiples of this; at least 1.
-    pub grain: usize,
+pub enum LoopSplit {
+    /// Over mesh axes; over none, every die has all of it.
+    Over(AxisSet),
+    /// All of it is on one logical die, and the others have nothing.
+    On(u32),
 }
 
 impl LoopSplit {
     /// Not split.
-    pub const WHOLE: LoopSplit = LoopSplit { axes: AxisSet::NONE, grain: 1 };
+    pub const WHOLE: LoopSplit = LoopSplit::Over(AxisSet::NONE);
 
-    /// The range of a die. Parts differ by at most one grain; some are empty when there are fewer grains than parts.
-    pub fn range(self, extent: usize, mesh: MeshShape, die: usize) -> Range<usize> {
-        let parts = mesh.parts(self.axes);
-        if parts <= 1 {
-            return 0..extent;
+    /// The mesh axes that cut it.
+    pub fn axes(self) -> AxisSet {
+        match self {
+            LoopSplit::Over(axes) => axes,
+            LoopSplit::On(_) => AxisSet::NONE,
         }
-        let grains = extent.div_ceil(self.grain);
-        let at = |i: usize| (i * grains / parts * self.grain).min(extent);
-        let i = mesh.part(self.axes, die);
-        at(i)..at(i + 1)
+    }
+
+    /// The range of a die. Parts differ by at most one; some are empty when there are more of them than iterations.
+    pub fn range(self, extent: usize, mesh: MeshShape, die: usize) -> Range<usize> {
+        match self {
+            LoopSplit::On(owner) => 0..if owner as usize == die { extent } else { 0 },
+            LoopSplit::Over(axes) => {
+                let (parts, i) = (mesh.parts(axes), mesh.part(axes, die));
+                i * extent / parts..(i + 1) * extent / parts
+            }
+        }
+    }
+}
+
+impl fmt::Display for LoopSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoopSplit::Over(axes) => axes.fmt(f),
+            LoopSplit::On(die) => write!(f, "@{die}"),
+        }
     }
 }
 
@@ -170,8 +186,8 @@ impl ShardedGraph {
     pub fn combination(&self, value: ValueId, axes: &Axes) -> (AxisSet, Monoid) {
         let (mut cut, mut monoid) = (0u8, Monoid::Sum);
         for (split, l) in self.strategies[value.index()].iter().zip(&axes.loops) {
-            if let (LoopKind::Reduce(m), true) = (l.kind, split.axes.0 != 0) {
-                cut |= split.axes.0;
+            if let (LoopKind::Reduce(m), true) = (l.kind, split.axes().0 != 0) {
+                cut |= split.axes().0;
                 monoid = m;
             }
         }

@@ -144,11 +144,12 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
         "split" => {
             let v = w.number("%")? as usize;
             let slot = strategies.get_mut(v).ok_or("there is no such value")?;
-            let split = |s: &str| {
-                let (axes, grain) = s.split_once('/').unwrap_or((s, "1"));
-                let grain = number(grain, "")? as usize;
-                let axes = AxisSet::from_name(axes).ok_or("axes are -, y, x, yx or xy")?;
-                if grain == 0 { Err("a grain is at least 1") } else { Ok(LoopSplit { axes, grain }) }
+            let split = |s: &str| match s.strip_prefix('@') {
+                Some(die) => match number(die, "")? {
+                    die if die < mesh.count() as u64 => Ok(LoopSplit::On(die as u32)),
+                    _ => Err("the mesh has no such die"),
+                },
+                None => AxisSet::from_name(s).map(LoopSplit::Over).ok_or("a loop is split over -, y, x, yx or xy, or on a die: @7"),
             };
             *slot = w.next()?.split(',').map(split).collect::<Result<_, _>>()?;
             let axes = axes_of(&step.graph, ValueId::new(v));

@@ -3,7 +3,7 @@
 use crate::memory::MemoryPlan;
 use crate::place::{PlacedGraph, Storage, TaskKind, View};
 use crate::schedule::Schedule;
-use crate::sharded::{LoopSplit, ShardedGraph};
+use crate::sharded::ShardedGraph;
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
 
@@ -47,11 +47,8 @@ impl Display for ShardedGraph {
         }
         for (v, strategy) in self.strategies.iter().enumerate().filter(|(_, s)| !s.is_empty()) {
             write!(f, "split %{v} ")?;
-            for (i, LoopSplit { axes, grain }) in strategy.iter().enumerate() {
-                write!(f, "{}{axes}", if i > 0 { "," } else { "" })?;
-                if *grain != 1 {
-                    write!(f, "/{grain}")?;
-                }
+            for (i, split) in strategy.iter().enumerate() {
+                write!(f, "{}{split}", if i > 0 { "," } else { "" })?;
             }
             writeln!(f, " ; {}", self.step.graph.node(girih_ir::graph::ValueId::new(v)).op.name())?;
         }

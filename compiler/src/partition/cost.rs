@@ -93,6 +93,11 @@ impl<'a> CostModel<'a> {
         groups.list[g].members.iter().map(of_member).collect()
     }
 
+    /// Whether work is really to be spread.
+    pub fn spread(&self) -> bool {
+        self.move_weight < 1.0
+    }
+
     fn contention(&self) -> f64 {
         if self.images { CONTENTION_OF_IMAGES } else { CONTENTION }
     }
@@ -145,6 +150,12 @@ impl<'a> CostModel<'a> {
         };
         let ty = &graph.ty(e.from.node).components()[e.component];
         let mut need = ty.bytes() as f64;
+        if made.on.is_some() || read.on.is_some() {
+            // One die sends or receives, and others do so meanwhile.
+            let messages = usize::from(made.on != read.on);
+            let seconds = messages as f64 * self.moving(need, 1, self.awaited(), false);
+            return Move { picoseconds: (seconds * self.move_weight * 1e12) as u64, bytes: need as u64 * messages as u64 };
+        }
         // What is gathered is cut into pieces along all axes at once; what was combined lies in pieces where it is read first.
         let (mut local, mut senders) = (1.0, 1usize);
         let (mut halo, mut neighbors) = (0.0, 0usize);

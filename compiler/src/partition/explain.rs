@@ -67,7 +67,7 @@ pub fn explain(
         let found = solve(&sizes, factors);
         let moves = edges.iter().map(|e| e.time[found.choice[e.producer] * sizes[e.consumer] + found.choice[e.consumer]]);
         let strategy = groups.member_strategy(&group.members[at], &group.options[o]);
-        let split: Vec<String> = strategy.iter().map(|LoopSplit { axes, .. }| axes.to_string()).collect();
+        let split: Vec<String> = strategy.iter().map(LoopSplit::to_string).collect();
         let step = terms.time(&found.choice);
         let memory = found.cost.saturating_add(constant).saturating_sub(step);
         Alternative { split: split.join(","), work: terms.work[g][o], moves: moves.sum(), step, memory }

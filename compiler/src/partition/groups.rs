@@ -3,8 +3,8 @@
 use super::pins::Pin;
 use crate::sharded::{AxisSet, LoopSplit, MeshShape, Strategy, axes_of, splats};
 use girih_ir::axes::{Axes, DimUse, LoopKind};
-use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
+use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::step::TrainStep;
 use std::ops::Range;
@@ -20,18 +20,28 @@ pub(super) struct Member {
     pub dim_of_loop: Vec<usize>,
 }
 
+/// What has so few bytes a die is left on one die.
+const SMALL_PART: usize = 1024;
+
 /// A decision: the group's dimension on the mesh's `y` axis and on its `x` axis, and when it is the same one, which is the outer axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Choice {
     pub y: Option<usize>,
     pub x: Option<usize>,
     pub x_outer: bool,
+    /// The only die that has anything of it.
+    pub on: Option<u32>,
 }
 
 impl Choice {
     /// The rows outermost.
     pub fn new(y: Option<usize>, x: Option<usize>) -> Self {
-        Choice { y, x, x_outer: false }
+        Choice { y, x, x_outer: false, on: None }
+    }
+
+    /// All of it on one die.
+    pub fn on(die: u32) -> Self {
+        Choice { on: Some(die), ..Choice::new(None, None) }
     }
 
     /// Whether one dimension is on both axes.
@@ -85,7 +95,8 @@ fn is_free(op: &Op) -> bool {
 }
 
 impl<'a> Groups<'a> {
-    pub fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>]) -> Self {
+    /// The groups. `spread`: everything is split that can be.
+    pub fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>], spread: bool) -> Self {
         let graph = &step.graph;
         let (live, splats) = (graph.live(), splats(graph));
         let count = graph.nodes().len();
@@ -104,7 +115,36 @@ impl<'a> Groups<'a> {
             let pinned = groups.pinned(g, pins);
             groups.list[g].options = pinned.map_or_else(|| groups.options(g), |choice| vec![choice]);
         }
+        if !spread && mesh.count() > 1 {
+            groups.leave_small_updates(pins);
+        }
         groups
+    }
+
+    /// The small values of an update are many, and none of them takes longer than its launch: each is left on one die, and so are the values
+    /// that follow from it.
+    fn leave_small_updates(&mut self, pins: &[Option<Pin>]) {
+        let late = late(&self.step.graph);
+        let most = SMALL_PART * self.mesh.count();
+        let mut next = 0;
+        for g in 0..self.list.len() {
+            let (group, first) = (&self.list[g], self.list[g].members[0].node);
+            let bytes = group.extents.iter().fold(size_of::<f32>(), |n, e| n.saturating_mul(*e));
+            let small = !group.extents.is_empty() && bytes < most;
+            let free = self.pinned(g, pins).is_none() && !matches!(self.step.graph.node(first).op, Op::Shard(_));
+            if !(small && free && group.members.iter().all(|m| late[m.node.index()] && self.nest.innermost(m.node).is_none())) {
+                continue;
+            }
+            let made = self.step.graph.node(first).operands.iter().find_map(|o| {
+                let (maker, _) = self.place[self.resolve(*o).0.index()]?;
+                self.list[maker].options[0].on
+            });
+            let die = made.unwrap_or_else(|| {
+                next += 1;
+                (next - 1) % self.mesh.count() as u32
+            });
+            self.list[g].options = vec![Choice::on(die)];
+        }
     }
 
     /// The tensor-making node behind `proj`, and its component. What a loop leaves in a slot lies as the slot's carry does.
@@ -257,6 +297,9 @@ impl<'a> Groups<'a> {
     /// The strategy of a member under a choice of its group.
     pub fn member_strategy(&self, member: &Member, c: &Choice) -> Strategy {
         let split = |dim: &usize| {
+            if let Some(die) = c.on {
+                return LoopSplit::On(die);
+            }
             let axes = match (c.y == Some(*dim), c.x == Some(*dim)) {
                 (true, true) if c.x_outer => AxisSet::XY,
                 (true, true) => AxisSet::YX,
@@ -264,7 +307,7 @@ impl<'a> Groups<'a> {
                 (false, true) => AxisSet::X,
                 (false, false) => AxisSet::NONE,
             };
-            LoopSplit { axes, grain: 1 }
+            LoopSplit::Over(axes)
         };
         member.dim_of_loop.iter().map(split).collect()
     }
@@ -297,5 +340,52 @@ impl<'a> Groups<'a> {
         let (group, from) = self.place[producer.index()]?;
         let (from, to) = (self.list[group].members[from].clone(), self.list[consumer].members[at].clone());
         Some(Edge { producer: group, consumer, from, component, to, operand })
+    }
+}
+
+/// For each node, whether no product is made of it.
+fn late(graph: &Graph) -> Vec<bool> {
+    let mut late = vec![true; graph.nodes().len()];
+    for v in graph.values().rev() {
+        let node = graph.node(v);
+        if !late[v.index()] || matches!(node.op, Op::DotGeneral(_) | Op::Convolution(_)) {
+            node.operands.iter().for_each(|o| late[o.index()] = false);
+        }
+    }
+    late
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use girih_ir::graph::Role;
+    use girih_ir::step::StatePair;
+    use girih_ir::text::parse_graph;
+
+    /// A vector and a matrix that are updated by sums over rows, and a vector that a product reads.
+    fn step() -> TrainStep {
+        let text = "graph (%x: f32[400,64], %b: f32[64], %w: f32[400,64], %c: f32[64]) {
+            %g = reduce %x {monoid = sum, dims = [0]} %b1 = sub %b, %g %n = mul %b1, %b1
+            %w1 = add %w, %x
+            %c1 = tanh %c %m = dot_general %x, %c1 {lhs_batch = [], rhs_batch = [], lhs_contract = [1], rhs_contract = [0]}
+            return %b1, %n, %w1, %m }";
+        let graph = parse_graph(text).unwrap_or_else(|e| panic!("{e}"));
+        let b = StatePair { name: "b".into(), input: 1, output: Some(0), role: Role::Param };
+        TrainStep { state: vec![b], ..TrainStep::inference(graph) }
+    }
+
+    #[test]
+    fn small_values_of_an_update_are_left_on_one_die() {
+        let step = step();
+        let mesh = MeshShape { rows: 5, cols: 5 };
+        let groups = Groups::of(&step, mesh, &[], false);
+        let on = |output: usize| groups.place[step.graph.outputs[output].value.index()].and_then(|(g, _)| groups.list[g].options[0].on);
+        assert!(on(0).is_some(), "the vector");
+        assert_eq!(on(0), on(1), "what follows from it is where it is");
+        assert_eq!((on(2), on(3)), (None, None), "the matrix is large, and the product is no update");
+        let c1 = step.graph.values().find(|v| step.graph.node(*v).op.name() == "tanh").unwrap();
+        assert!(groups.place[c1.index()].is_some_and(|(g, _)| groups.list[g].options.len() > 1), "a product reads it");
+        let spread = Groups::of(&step, mesh, &[], true);
+        assert!(spread.list.iter().all(|g| g.options.iter().all(|o| o.on.is_none())));
     }
 }

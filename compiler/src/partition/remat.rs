@@ -273,7 +273,7 @@ impl<'a> Planner<'a> {
 fn share(sharded: &ShardedGraph, target: &Target, v: ValueId, axes: &Axes) -> (u64, f64, u64) {
     let graph = &sharded.step.graph;
     let strategy = &sharded.strategies[v.index()];
-    let split = |i: usize| strategy.get(i).map_or(AxisSet::NONE, |s| s.axes);
+    let split = |i: usize| strategy.get(i).map_or(AxisSet::NONE, |s| s.axes());
     let range = |(i, extent): (usize, usize)| 0..extent.div_ceil(sharded.mesh.parts(split(i))).min(extent);
     let ranges: Vec<_> = axes.loops.iter().map(|l| l.extent).enumerate().map(range).collect();
     let size = |dims: &[std::ops::Range<usize>], element: usize| (element_count(&box_dims(dims)) * element) as u64;
