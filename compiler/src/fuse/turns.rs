@@ -80,7 +80,11 @@ fn cost(graph: &Graph, t: ValueId, permutation: &[usize], reader: ValueId) -> Op
     let node = graph.node(reader);
     let shape = graph.shape(t);
     match &node.op {
-        Op::Reduce(reduce) => reduced_in_order(permutation, &reduce.dims).then_some(None),
+        Op::Reduce(reduce) => {
+            // Sums over leading dimensions are read once, in order; others go through any transpose.
+            let leads = reduce.dims.iter().all(|d| (*d).max(permutation[*d]) < reduce.dims.len());
+            reduced_in_order(permutation, &reduce.dims).then_some(leads.then_some(0))
+        }
         op if op.is_elementwise() || op.is_composite() => Some(None),
         Op::DynamicSlice(_) if node.operands.iter().filter(|o| **o == t).count() == 1 && node.operands[0] == t => {
             // Whole lines are read where they lie; single elements would be gathered.
@@ -228,6 +232,12 @@ mod tests {
                %dx = dot_general %t, %w {lhs_batch = [], rhs_batch = [], lhs_contract = [2], rhs_contract = [1]}
                %db = reduce %t {monoid = sum, dims = [0, 1]} return %dw, %dx, %db }";
         assert_eq!(turns_left(text), Some(2), "those of the small operand and of the small result");
+    }
+
+    #[test]
+    fn sums_over_leading_dimensions_take_them_in_any_order() {
+        let text = "graph (%g: f32[6,4,8]) { %t = transpose %g {permutation = [1, 0, 2]} %s = reduce %t {monoid = sum, dims = [0, 1]} return %s }";
+        assert_eq!(turns_left(text), Some(0));
     }
 
     #[test]

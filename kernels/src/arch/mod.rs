@@ -63,6 +63,18 @@ pub(crate) fn transpose16(isa: Isa, src: &[f32], base: usize, row: isize, rows: 
     }
 }
 
+/// Hints that what lies at `at` will be read soon; there may be nothing.
+#[inline(always)]
+pub(crate) fn fetch<T>(from: &[T], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.as_ptr().wrapping_add(at).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, at);
+}
+
 /// Copies a short run of equal length; the library's copy costs more than runs of a few dozen elements do.
 #[inline]
 pub(crate) fn copy(isa: Isa, src: &[f32], dst: &mut [f32]) {

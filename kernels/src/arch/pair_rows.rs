@@ -1,4 +1,4 @@
-//! The microkernel of bf16 convolutions: rows against panels of 32 columns, over runs of pairs of terms, summed in f32.
+//! The microkernel of bf16 products and convolutions: rows against panels of 32 columns, over runs of pairs of terms, summed in f32.
 //!
 //! The broadcast operand is read where it lies: a row is a pixel of a channels-last image (forward), or a channel of a packed line of pairs of
 //! positions (gradient of the kernel). All terms of a result are summed in registers.
@@ -42,6 +42,36 @@ pub(crate) struct PairRows<'a> {
     pub out_row: isize,
     /// Add to the result.
     pub accumulate: bool,
+    /// What the sums are added to instead.
+    pub sums: Option<Sums<'a>>,
+    /// What to fetch on the way.
+    pub ahead: Option<Soon>,
+    /// Whether this is the first use of the rows, whose terms are neighbors, so that they have to be fetched.
+    pub fresh: bool,
+}
+
+/// Sums so far, in f32.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Position of the first.
+    pub base: isize,
+    /// Elements between rows.
+    pub row: isize,
+}
+
+/// Memory that will be read after these rows: runs of cache lines, `step` bytes apart. It is only ever a hint.
+#[derive(Clone, Copy)]
+pub(crate) struct Soon {
+    /// First byte.
+    pub start: *const u8,
+    /// Number of runs.
+    pub runs: usize,
+    /// Bytes between them.
+    pub step: isize,
+    /// Cache lines of a run.
+    pub lines: usize,
 }
 
 /// Runs the rows.
@@ -50,6 +80,8 @@ pub(crate) fn pair_rows<O: Stored>(isa: Isa, r: PairRows<'_>, c: &mut [O]) {
         return;
     }
     assert!(inside(c.len(), r.out, [(r.rows, r.out_row), (r.cols, 1)]), "rows write outside the output");
+    let sums = |s: Sums<'_>| inside(s.data.len(), s.base, [(r.rows, s.row), (r.cols, 1)]);
+    assert!(r.sums.is_none_or(sums), "rows read outside the sums");
     for run in r.runs.iter().filter(|run| run.len > 0) {
         let first = inside(r.a.len(), r.base + run.offset, [(r.rows, r.row), (run.len, r.step)]);
         let second = inside(r.a.len(), r.base + run.offset + 1, [(r.rows, r.row), (run.len, r.step)]);
@@ -90,8 +122,12 @@ impl<O: Stored> Work for Portable<'_, '_, O> {
                     }
                 }
                 let to = (r.out + i * r.out_row) as usize + first;
-                for (c, sum) in c[to..to + cols].iter_mut().zip(sums) {
-                    *c = O::narrow(if r.accumulate { c.widen() + sum } else { sum });
+                for (l, (c, sum)) in c[to..to + cols].iter_mut().zip(sums).enumerate() {
+                    *c = O::narrow(match r.sums {
+                        Some(s) => s.data[(s.base + i * s.row) as usize + first + l] + sum,
+                        None if r.accumulate => c.widen() + sum,
+                        None => sum,
+                    });
                 }
             }
         }
@@ -102,8 +138,11 @@ impl<O: Stored> Work for Portable<'_, '_, O> {
 mod wide {
     use super::super::avx512_block::{each_row, launder};
     use super::super::stored::Wide;
-    use super::{LANES, PairRows, Run, WIDTH};
-    use std::arch::x86_64::{__m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_setzero_ps};
+    use super::{LANES, PairRows, Run, Soon, WIDTH};
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_maskz_loadu_ps,
+        _mm512_set1_epi32, _mm512_setzero_ps,
+    };
 
     /// A tile; the pointers are those of its first row and column.
     struct Tile<'a, O> {
@@ -115,9 +154,44 @@ mod wide {
         b: [*const f32; 2],
         c: *mut O,
         out_row: isize,
+        /// What the sums are added to, if not to the result; null if to nothing.
+        sums: *const f32,
+        sums_row: isize,
+        /// Elements from these rows to those that are fetched; 0 for none.
+        next: isize,
         /// Lanes of the last vector.
         edge: u16,
         accumulate: bool,
+    }
+
+    /// Terms that are over before what is fetched at their beginning has come.
+    const SHORT: usize = 24;
+
+    /// Pairs of a cache line.
+    const LINE: usize = 16;
+    /// Lines that are fetched for a tile, at most.
+    const MOST_LINES: usize = 48;
+
+    /// What is still to be fetched.
+    struct Fetch {
+        soon: Soon,
+        line: usize,
+    }
+
+    impl Fetch {
+        fn some(&mut self, mut count: usize) {
+            while count > 0 && self.soon.runs > 0 {
+                // SAFETY: prefetching reads nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(self.soon.start.wrapping_add(64 * self.line).cast()) };
+                count -= 1;
+                self.line += 1;
+                if self.line >= self.soon.lines {
+                    self.line = 0;
+                    self.soon.runs -= 1;
+                    self.soon.start = self.soon.start.wrapping_offset(self.soon.step);
+                }
+            }
+        }
     }
 
     /// All tiles, a few vectors of columns at a time.
@@ -127,6 +201,9 @@ mod wide {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     pub(super) unsafe fn all<O: Wide>(r: &PairRows<'_>, c: *mut O) {
         let mut col = 0;
+        let mut fetch = r.ahead.map(|soon| Fetch { soon, line: 0 });
+        let share =
+            r.ahead.map_or(0, |soon| (soon.runs * soon.lines).div_ceil(r.rows.div_ceil(14) * r.cols.div_ceil(WIDTH)).min(MOST_LINES));
         while col < r.cols {
             let left = r.cols - col;
             // Few rows: twice the columns keep enough sums in flight.
@@ -146,9 +223,15 @@ mod wide {
                     b: [b, b.wrapping_add(r.panel)],
                     c: c.wrapping_offset(r.out + at * r.out_row).wrapping_add(col),
                     out_row: r.out_row,
+                    sums: r.sums.map_or(std::ptr::null(), |s| s.data.as_ptr().wrapping_offset(s.base + at * s.row).wrapping_add(col)),
+                    sums_row: r.sums.map_or(0, |s| s.row),
+                    next: if r.fresh && col == 0 { height as isize * r.row } else { 0 },
                     edge: if rest == LANES { !0 } else { (1 << rest) - 1 },
                     accumulate: r.accumulate,
                 };
+                if let Some(fetch) = &mut fetch {
+                    fetch.some(share);
+                }
                 // SAFETY: the caller's promise; the tile ends at or before the last row.
                 unsafe { one(&tile, height.min(r.rows - row), vectors) }
             }
@@ -188,12 +271,30 @@ mod wide {
         let (row, step) = (tile.row, tile.step);
         let triple = launder(3 * row);
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+        if tile.runs.first().is_some_and(|run| run.len > SHORT) {
+            each_row!(ROWS, i => {
+                let to = tile.c.wrapping_offset(i as isize * tile.out_row);
+                _mm_prefetch::<_MM_HINT_T0>(to.cast());
+                _mm_prefetch::<_MM_HINT_T0>(to.wrapping_add(VECTORS * LANES - 1).cast());
+                if !tile.sums.is_null() {
+                    let from = tile.sums.wrapping_offset(i as isize * tile.sums_row);
+                    _mm_prefetch::<_MM_HINT_T0>(from.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(VECTORS * LANES - 1).cast());
+                }
+            });
+        }
         for run in tile.runs {
             let first = tile.a.wrapping_offset(run.offset);
             // As in the microkernels of products: three pointers and one multiple reach every row.
             let mut a = [first, launder(first.wrapping_offset(5 * row)), launder(first.wrapping_offset(10 * row))];
             let mut b = tile.b.map(|b| b.wrapping_add(run.line * WIDTH));
-            for _ in 0..run.len {
+            for p in 0..run.len {
+                if tile.next != 0 && p % LINE == 0 {
+                    let next = a[0].wrapping_offset(tile.next);
+                    each_row!(ROWS, i => {
+                        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_offset(i as isize * row).cast());
+                    });
+                }
                 let mut line = [_mm512_setzero_ps(); VECTORS];
                 // SAFETY: the caller's promise; 16-bit elements need no more than their own alignment, so pairs are read unaligned.
                 unsafe {
@@ -216,13 +317,27 @@ mod wide {
                 b = b.map(|b| b.wrapping_add(WIDTH));
             }
         }
+        if !tile.accumulate && tile.sums.is_null() && tile.edge == !0 {
+            each_row!(ROWS, i => {
+                // SAFETY: the caller's promise; sums of pairs are never denormal.
+                unsafe { O::store_sums(tile.c.wrapping_offset(i as isize * tile.out_row), &sums[i]) };
+            });
+            return;
+        }
         each_row!(ROWS, i => {
             let to = tile.c.wrapping_offset(i as isize * tile.out_row);
+            let from = tile.sums.wrapping_offset(i as isize * tile.sums_row);
             for (v, sum) in sums[i].iter().enumerate() {
                 let (to, mask) = (to.wrapping_add(v * LANES), if v + 1 == VECTORS { tile.edge } else { !0 });
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let sum = if tile.accumulate { _mm512_add_ps(O::load(mask, to), *sum) } else { *sum };
+                    let sum = if !tile.sums.is_null() {
+                        _mm512_add_ps(_mm512_maskz_loadu_ps(mask, from.wrapping_add(v * LANES)), *sum)
+                    } else if tile.accumulate {
+                        _mm512_add_ps(O::load(mask, to), *sum)
+                    } else {
+                        *sum
+                    };
                     O::store(to, mask, sum);
                 }
             }
@@ -249,16 +364,23 @@ mod tests {
         let runs = [Run { offset: 3, line: 0, len: terms }, Run { offset: 20, line: terms, len: 2 }, Run { offset: 1, line: 1, len: 0 }];
         let (row, step) = if by_rows { (2, 2 * rows as isize) } else { (30, 2) };
         let start: Vec<O> = (0..rows * (cols + 3)).map(|_| O::narrow(rng.unit())).collect();
-        for accumulate in [false, true] {
+        let so_far = rng.floats(rows * cols + 1);
+        for (accumulate, add) in [(false, false), (true, false), (false, true)] {
+            let sums = add.then_some(Sums { data: &so_far, base: 1, row: cols as isize });
             let mut results = Vec::new();
             for isa in Isa::available() {
                 let mut c = start.clone();
                 let runs = &runs;
                 let out_row = cols as isize + 3;
-                pair_rows(isa, PairRows { a: &a, base: 1, row, step, runs, b: &b, panel, cols, rows, out: 0, out_row, accumulate }, &mut c);
+                let (b, ahead, fresh) = (&b, None, !by_rows);
+                pair_rows(
+                    isa,
+                    PairRows { a: &a, base: 1, row, step, runs, b, panel, cols, rows, out: 0, out_row, accumulate, sums, ahead, fresh },
+                    &mut c,
+                );
                 results.push(c);
             }
-            assert!(results.iter().all(|c| *c == results[0]), "{rows} × {cols}, rows side by side: {by_rows}, adding: {accumulate}");
+            assert!(results.iter().all(|c| *c == results[0]), "{rows} × {cols}, rows side by side: {by_rows}, adding: {accumulate} {add}");
             assert!(results[0] != start);
         }
     }

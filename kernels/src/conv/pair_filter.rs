@@ -101,6 +101,9 @@ pub(super) fn run(isa: Isa, phase: &Phase, lhs: &[bf16], rhs: &[bf16], out: &mut
                 out: 0,
                 out_row: total as isize,
                 accumulate: add,
+                sums: None,
+                ahead: None,
+                fresh: false,
             };
             if once {
                 let place = phase.out.0 + ty as isize * y.out + tx as isize * x.out;

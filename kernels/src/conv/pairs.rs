@@ -182,6 +182,9 @@ impl Block<'_> {
                 out: place,
                 out_row: step_out,
                 accumulate: phase.accumulate,
+                sums: None,
+                ahead: None,
+                fresh: false,
             };
             pair_rows(isa, line, out);
         }

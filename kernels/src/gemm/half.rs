@@ -8,12 +8,11 @@
 //! As in f32, the bits do not depend on how rows, columns and batch are cut into calls.
 
 use super::batch::Parts;
+use super::pairs::{self, Pairs, Right, packs_pairs};
 use super::plan::Tiles;
 use super::{Gemm, KC};
 use crate::arch::block::{Block, Panels, Step, Strips, block};
 use crate::arch::pack::{Plane, interleave, pack, pair_lines};
-use crate::arch::pair_rows::{PairRows, WIDTH, pair_rows};
-use crate::arch::rows::Run;
 use crate::arch::stored::Stored;
 use crate::arch::tier::{Tier, Work};
 use crate::error::KernelError;
@@ -24,9 +23,7 @@ use girih_ir::types::DType;
 use half::bf16;
 
 /// Terms of a block.
-const TERMS: usize = 2 * KC;
-/// Bytes of a packed block of operand `a`: half of a second-level cache.
-const A_BYTES: usize = 512 << 10;
+pub(super) const TERMS: usize = 2 * KC;
 /// Columns of the f32 totals that are on the way to a narrower output, about.
 const TOTALS: usize = 256;
 /// Rows of them, about; cut evenly.
@@ -59,7 +56,7 @@ pub fn gemm_bf16<A: Narrow, B: Narrow, O: Narrow>(
     let isa = isa.usable();
     let one = Product {
         isa,
-        form: if isa == Isa::Scalar || (isa == Isa::Avx512 && Isa::has_bf16_pairs()) { Form::Pairs } else { Form::Widened },
+        form: if packs_pairs(isa) { Form::Pairs } else { Form::Widened },
         extents: [m, n, g.extents().2],
         a: Side { data: a, base: g.a.base, stride: a_s[rank - 2], step: a_s[rank - 1] },
         b: Side { data: b, base: g.b.base, stride: b_s[rank - 1], step: b_s[rank - 2] },
@@ -77,10 +74,10 @@ pub fn gemm_bf16<A: Narrow, B: Narrow, O: Narrow>(
 
 /// One matrix: element (index, term) at `base + index·stride + term·step`.
 pub(crate) struct Side<'a, T> {
-    data: &'a [T],
-    base: usize,
-    stride: isize,
-    step: isize,
+    pub(super) data: &'a [T],
+    pub(super) base: usize,
+    pub(super) stride: isize,
+    pub(super) step: isize,
 }
 
 impl<T> Clone for Side<'_, T> {
@@ -143,7 +140,7 @@ impl<'a, T: Narrow> Side<'a, T> {
         self.pack(isa, Form::Pairs, count, terms, width, false, stage, dst);
     }
 
-    fn at(self, index: usize, term: usize) -> Self {
+    pub(super) fn at(self, index: usize, term: usize) -> Self {
         Side { base: (self.base as isize + index as isize * self.stride + term as isize * self.step) as usize, ..self }
     }
 
@@ -159,7 +156,7 @@ impl<'a, T: Narrow> Side<'a, T> {
     }
 
     /// Copies rows of pairs: `dst[i·ld ..]` has those of index `i`.
-    fn rows(&self, isa: Isa, count: usize, terms: usize, ld: usize, dst: &mut [f32]) {
+    pub(super) fn rows(&self, isa: Isa, count: usize, terms: usize, ld: usize, dst: &mut [f32]) {
         for (i, row) in dst.chunks_mut(ld).enumerate().take(count) {
             let from = (self.base as isize + i as isize * self.stride) as usize;
             let row: &mut [u16] = bytemuck::cast_slice_mut(&mut row[..terms.div_ceil(2)]);
@@ -200,7 +197,7 @@ impl<'a, T: Narrow> Side<'a, T> {
     }
 
     /// Pairs of terms whose indices are neighbors: `dst[p·ld + i]` is pair `p` of index `i`.
-    fn lines(&self, isa: Isa, count: usize, terms: usize, ld: usize, dst: &mut [f32]) {
+    pub(super) fn lines(&self, isa: Isa, count: usize, terms: usize, ld: usize, dst: &mut [f32]) {
         if T::DTYPE == DType::BF16 {
             return pair_lines(isa, bytemuck::cast_slice(self.data), self.base, self.step, count, terms, dst, ld);
         }
@@ -254,8 +251,8 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
     fn run<O: Narrow>(&self, out: &mut [O], scratch: &mut Scratch) {
         let [m, n, k] = self.extents;
         let done = match O::DTYPE {
-            DType::F32 => self.one_block::<f32>(bytemuck::cast_slice_mut(out), scratch),
-            DType::BF16 => self.one_block::<bf16>(bytemuck::cast_slice_mut(out), scratch),
+            DType::F32 => self.pairs::<f32>(bytemuck::cast_slice_mut(out), scratch),
+            DType::BF16 => self.pairs::<bf16>(bytemuck::cast_slice_mut(out), scratch),
             _ => false,
         };
         if done {
@@ -307,60 +304,16 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
         scratch.tile = totals;
     }
 
-    /// Products of one block of terms, whose sums go from registers to the output, and whose operand `a` is read in place where it can be;
-    /// `false`, and nothing done, for others.
-    fn one_block<O: Stored>(&self, out: &mut [O], scratch: &mut Scratch) -> bool {
-        let [m, n, k] = self.extents;
-        let by_terms = self.a.step == 1;
-        if self.form != Form::Pairs || self.alpha != 1.0 || !(1..=TERMS).contains(&k) || self.out_strides[1] != 1 {
-            return false;
+    /// The product as one of pairs, if it is one.
+    fn pairs<O: Stored>(&self, out: &mut [O], scratch: &mut Scratch) -> bool {
+        let dense = self.out_strides[1] == 1 && (self.a.step == 1 || self.a.stride == 1);
+        let fits = self.form == Form::Pairs && self.alpha == 1.0 && dense && pairs::joins::<O>(self.extents[2], self.accumulate);
+        if fits {
+            let (at, row) = (self.out as isize, self.out_strides[0]);
+            Pairs { isa: self.isa, extents: self.extents, a: self.a, b: Right::Plain(self.b), at, row, accumulate: self.accumulate }
+                .run(out, scratch);
         }
-        if !by_terms && self.a.stride != 1 {
-            return false;
-        }
-        let units = k.div_ceil(2);
-        let in_place = by_terms && A::DTYPE == DType::BF16 && k.is_multiple_of(2);
-        let most = if in_place { m } else { (A_BYTES / 4 / units).max(1) };
-        let block = m.div_ceil(m.div_ceil(most));
-        // A few rows are multiplied with two panels at a time.
-        let width = if block <= 6 { 2 * WIDTH } else { WIDTH };
-        let Scratch { a, b, stage, .. } = scratch;
-        for i in (0..m).step_by(block) {
-            let (side, rows) = (self.a.at(i, 0), block.min(m - i));
-            let ld = if !by_terms && rows < 64 { rows } else { (if by_terms { units } else { rows }).next_multiple_of(16) | 16 };
-            let (data, base, row, step): (&[u16], usize, isize, isize) = if in_place {
-                (bytemuck::cast_slice(side.data), side.base, side.stride, 2)
-            } else if by_terms {
-                let copy = a.take(rows * ld);
-                side.rows(self.isa, rows, k, ld, copy);
-                (bytemuck::cast_slice(copy), 0, 2 * ld as isize, 2)
-            } else {
-                let copy = a.take(units * ld);
-                side.lines(self.isa, rows, k, ld, copy);
-                (bytemuck::cast_slice(copy), 0, 2, 2 * ld as isize)
-            };
-            for j in (0..n).step_by(width) {
-                let cols = width.min(n - j);
-                let panels = b.take(cols.div_ceil(WIDTH) * WIDTH * units);
-                self.b.at(j, 0).pack_pairs(self.isa, cols, k, WIDTH, stage, panels);
-                let job = PairRows {
-                    a: data,
-                    base: base as isize,
-                    row,
-                    step,
-                    runs: &[Run { offset: 0, line: 0, len: units }],
-                    b: panels,
-                    panel: units * WIDTH,
-                    cols,
-                    rows,
-                    out: self.out as isize + i as isize * self.out_strides[0] + j as isize,
-                    out_row: self.out_strides[0],
-                    accumulate: self.accumulate,
-                };
-                pair_rows(self.isa, job, out);
-            }
-        }
-        true
+        fits
     }
 
     /// Totals of some rows and columns, to rows that start at `scratch.out_rows` from `base`.

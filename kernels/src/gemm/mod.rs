@@ -13,6 +13,7 @@ mod contract;
 mod half;
 pub(crate) mod operand;
 mod packed;
+mod pairs;
 mod plain;
 pub(crate) mod plan;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use self::half::{Narrow, gemm_bf16};
 pub use contract::KC;
 pub(crate) use contract::{Contract, OutStrides};
 pub use packed::{PackedB, gemm_packed};
+pub use pairs::{gemm_packed_bf16, packs_pairs};
 
 use crate::element::Element;
 use crate::error::{KernelError, check_bounds, check_output};

@@ -1,5 +1,7 @@
 //! The right operand of many products, packed once: weights that a loop uses in every turn, and that several threads share.
 
+use super::half::{Narrow, Side};
+use super::pairs::{pack_right, packs_pairs};
 use super::plain::{Product, Right};
 use super::plan::Tiles;
 use super::{Gemm, KC};
@@ -17,6 +19,8 @@ pub struct PackedB {
     n: usize,
     width: usize,
     isa: Option<Isa>,
+    /// Whether the elements are pairs of bf16.
+    pairs: bool,
 }
 
 impl std::fmt::Debug for PackedB {
@@ -36,14 +40,8 @@ impl PackedB {
     /// # Errors
     /// [`KernelError`] when the layout does not have rank 2 or leaves the slice.
     pub fn pack(&mut self, isa: Isa, layout: &Layout, b: &[f32], rows: usize) -> Result<(), KernelError> {
-        let [k, n] = layout.dims[..] else {
-            let have = layout.dims.to_vec();
-            return Err(KernelError::Shape { what: "a packed operand has rank 2", operand: "b", have, want: vec![0, 0] });
-        };
-        check_bounds("b", layout, b.len())?;
-        let isa = isa.usable();
+        let [k, n] = self.begin(isa, layout, b.len(), false)?;
         self.width = Tiles::choose(isa, rows.max(1), n.max(1), k.max(1)).width;
-        (self.k, self.n, self.isa) = (k, n, Some(isa));
         let source = Plane { data: b, base: layout.base, stride: layout.strides[1], step: layout.strides[0] };
         let wide = n.next_multiple_of(self.width);
         let dst = self.data.take(wide * k);
@@ -51,6 +49,43 @@ impl PackedB {
             pack(isa, &source.at(0, q), n, KC.min(k - q), self.width, false, &mut dst[wide * q..]);
         }
         Ok(())
+    }
+
+    /// Packs a `[k, n]` operand, rounded to bf16, in pairs of terms for [`gemm_packed_bf16`](super::gemm_packed_bf16).
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack); and when this instruction set multiplies no pairs.
+    pub fn pack_bf16<T: Narrow>(&mut self, isa: Isa, layout: &Layout, b: &[T], scratch: &mut Scratch) -> Result<(), KernelError> {
+        if !packs_pairs(isa) {
+            let rule = "this instruction set multiplies no pairs";
+            return Err(KernelError::Attribute { name: "packed operand", value: 0, rule });
+        }
+        let extents = self.begin(isa, layout, b.len(), true)?;
+        let side = Side::new(b, layout.base, layout.strides[1], layout.strides[0]);
+        pack_right(isa.usable(), &side, extents, &mut scratch.stage, &mut self.data);
+        Ok(())
+    }
+
+    /// Checks an operand that is going to be packed, and keeps what is known of it.
+    fn begin(&mut self, isa: Isa, layout: &Layout, len: usize, pairs: bool) -> Result<[usize; 2], KernelError> {
+        let [k, n] = layout.dims[..] else {
+            let have = layout.dims.to_vec();
+            return Err(KernelError::Shape { what: "a packed operand has rank 2", operand: "b", have, want: vec![0, 0] });
+        };
+        check_bounds("b", layout, len)?;
+        (self.k, self.n, self.isa, self.pairs) = (k, n, Some(isa.usable()), pairs);
+        Ok([k, n])
+    }
+
+    /// The instruction set and the elements, when they fit this product.
+    pub(super) fn checked(&self, g: &Gemm, a: usize, out: usize, pairs: bool) -> Result<(Isa, &[f32]), KernelError> {
+        Gemm { b: Layout::dense(&[self.k, self.n]), ..g.clone() }.check(a, self.k * self.n, out)?;
+        let fits = self.pairs == pairs && g.out.dims.len() == 2 && (self.n <= 1 || g.out.strides[1] == 1);
+        self.isa.filter(|_| fits).map(|isa| (isa, self.data.held())).ok_or(KernelError::Attribute {
+            name: "packed operand",
+            value: g.out.dims.len() as i64,
+            rule: "it has to be packed before, for a product of rank 2 with dense output rows",
+        })
     }
 
     /// Terms and columns.
@@ -72,22 +107,17 @@ impl PackedB {
 /// [`KernelError`] when the layouts do not fit together or leave their slices, or nothing of these extents is packed.
 pub fn gemm_packed(g: &Gemm, a: &[f32], b: &PackedB, out: &mut [f32], scratch: &mut Scratch) -> Result<(), KernelError> {
     let (m, n, k) = g.extents();
-    let plain = Gemm { b: Layout::dense(&[b.k, b.n]), ..g.clone() };
-    plain.check(a.len(), b.k * b.n, out.len())?;
-    let Some(isa) = b.isa.filter(|_| g.out.dims.len() == 2 && (n <= 1 || g.out.strides[1] == 1)) else {
-        let rule = "it has to be packed before, for a product of rank 2 with dense output rows";
-        return Err(KernelError::Attribute { name: "packed operand", value: g.out.dims.len() as i64, rule });
-    };
+    let (isa, data) = b.checked(g, a.len(), out.len(), false)?;
     if m == 0 || n == 0 {
         return Ok(());
     }
     if k == 0 {
-        return super::gemm(isa, &plain, a, &[], out, scratch);
+        return super::gemm(isa, &Gemm { b: Layout::dense(&[0, n]), ..g.clone() }, a, &[], out, scratch);
     }
     let one = Product {
         extents: [m, n, k],
         a: Plane { data: a, base: g.a.base, stride: g.a.strides[0], step: g.a.strides[1] },
-        b: Right::Packed { data: b.data.held(), width: b.width },
+        b: Right::Packed { data, width: b.width },
         out: g.out.base,
         out_row: g.out.strides[0],
         swapped: false,

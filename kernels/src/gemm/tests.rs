@@ -1,6 +1,6 @@
 //! GEMM against a naive f64 loop, across instruction sets, layouts and splits.
 
-use super::{Gemm, PackedB, gemm, gemm_bf16, gemm_generic, gemm_packed};
+use super::{Gemm, PackedB, gemm, gemm_bf16, gemm_generic, gemm_packed, gemm_packed_bf16, packs_pairs};
 use crate::{Isa, KernelError, Scratch};
 use girih_ir::types::{Dims, Layout};
 use half::bf16;
@@ -388,6 +388,34 @@ fn bf16_products_of_tiny_numbers_stay_within_the_bound() {
 }
 
 #[test]
+fn pairs_packed_ahead_keep_the_bits() {
+    let mut rng = Rng(9);
+    let (mut scratch, mut packed) = (Scratch::new(), PackedB::new());
+    for case in 0..60 {
+        let (m, n, k) = (1 + rng.below(40), 1 + rng.below(300), rng.pick(&[1, 7, 64, 512, 514, 1100]));
+        let narrow = |rng: &mut Rng, n: usize| rng.floats(n).into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let turned = Layout { base: 0, dims: [m, k].as_slice().into(), strides: [1, m as isize].as_slice().into() };
+        let la = if rng.below(2) == 0 { turned } else { Layout::dense(&[m, k]) };
+        let (lb, b_len) = random_layout(&mut rng, &[k, n], 0);
+        let (a, b) = (narrow(&mut rng, m * k), narrow(&mut rng, b_len));
+        let g = Gemm::new(la, lb, Layout::dense(&[m, n]));
+        for isa in Isa::available().filter(|isa| packs_pairs(*isa)) {
+            let (mut want, mut got) = (vec![0.0f32; m * n], vec![1.0f32; m * n]);
+            let (mut narrow_want, mut narrow_got) = (vec![bf16::ZERO; m * n], vec![bf16::ONE; m * n]);
+            gemm_bf16(isa, &g, &a, &b, &mut want, &mut scratch).unwrap();
+            gemm_bf16(isa, &g, &a, &b, &mut narrow_want, &mut scratch).unwrap();
+            packed.pack_bf16(isa, &g.b, &b, &mut scratch).unwrap();
+            for piece in g.split(1 + rng.below(4)).iter().flatten() {
+                gemm_packed_bf16(piece, &a, &packed, &mut got, &mut scratch).unwrap();
+                gemm_packed_bf16(piece, &a, &packed, &mut narrow_got, &mut scratch).unwrap();
+            }
+            assert_eq!(bits(&want), bits(&got), "case {case} on {}: {g:?}", isa.name());
+            assert_eq!(narrow_want, narrow_got, "case {case} on {}: {g:?}", isa.name());
+        }
+    }
+}
+
+#[test]
 fn packed_operands_keep_the_bits_and_their_memory() {
     let mut rng = Rng(8);
     let mut scratch = Scratch::new();
@@ -410,6 +438,11 @@ fn packed_operands_keep_the_bits_and_their_memory() {
         }
     }
     let bytes = packed.bytes();
+    let pairs: Vec<bf16> = rng.floats(6).into_iter().map(bf16::from_f32).collect();
+    if packed.pack_bf16(Isa::detect(), &Layout::dense(&[2, 3]), &pairs, &mut scratch).is_ok() {
+        let one = Gemm::new(Layout::dense(&[2, 2]), Layout::dense(&[2, 3]), Layout::dense(&[2, 3]));
+        assert!(gemm_packed(&one, &[1.0; 4], &packed, &mut [0.0; 6], &mut scratch).is_err(), "pairs are no f32");
+    }
     packed.pack(Isa::detect(), &Layout::dense(&[2, 3]), &[1.0; 6], 4).unwrap();
     assert_eq!((packed.bytes(), packed.extents()), (bytes, (2, 3)));
     let wrong = Gemm::new(Layout::dense(&[2, 3]), Layout::dense(&[3, 4]), Layout::dense(&[2, 4]));

@@ -4,6 +4,7 @@
 //! halving is done on the way, in registers, so that half of the lanes need memory, and that stays in the first-level cache.
 
 use super::loops::LANES;
+use crate::arch::fetch;
 use crate::arch::tier::Work;
 use crate::lane::Lane;
 
@@ -40,6 +41,10 @@ impl<L: Lane, F: Fn(L::Value, L::Value) -> L::Value> Lanes<'_, L, F> {
                     *s = (self.f)(*s, x.widen());
                 }
             }
+        }
+        // Columns are short runs far apart, which nothing but this fetches in time.
+        for next in [l + 1, l + 1 + half].into_iter().filter_map(|lane| self.places.get(lane)) {
+            (0..W).step_by(64 / size_of::<L>()).for_each(|i| fetch(self.from, *next as usize + row + i));
         }
         let [mut low, high] = sums;
         if l + half < self.places.len() {

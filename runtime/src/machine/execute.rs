@@ -2,13 +2,13 @@
 
 use super::sram::{Access, Views};
 use super::strided::{self, Block};
-use super::task::{Feed, Spot, Task, Work};
+use super::task::{Feed, Packable, Spot, Task, Work};
 use girih_ir::ops::random::Stream;
 use girih_ir::types::{DType, Layout};
 use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
 use girih_kernels::conv::{Conv, conv, conv_bf16, conv_bf16_sums, conv_reference};
 use girih_kernels::element::Element;
-use girih_kernels::gemm::{Gemm, PackedB, gemm, gemm_bf16, gemm_generic, gemm_packed};
+use girih_kernels::gemm::{Gemm, PackedB, gemm, gemm_bf16, gemm_generic, gemm_packed, gemm_packed_bf16};
 use girih_kernels::lane::{F8E4M3, F8E5M2};
 use girih_kernels::map::{self, MapScratch};
 use girih_kernels::{Isa, KernelError, Scratch};
@@ -71,7 +71,14 @@ pub fn run(task: &Task, mut access: Access<'_>, isa: Isa, bench: &mut Bench) -> 
                 value: *slot as i64,
                 rule: "it has to be packed before the loop",
             })?;
-            return gemm_packed(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(&mut *writes[0], DType::F32)?, &mut bench.gemm);
+            let (out, dtype, scratch) = (&mut *writes[0], task.outs[0].dtype, &mut bench.gemm);
+            return match (a.dtype(), dtype) {
+                (DType::BF16, DType::F32) => {
+                    gemm_packed_bf16::<bf16, f32>(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(out, dtype)?, scratch)
+                }
+                (DType::BF16, _) => gemm_packed_bf16::<bf16, bf16>(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(out, dtype)?, scratch),
+                _ => gemm_packed(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(out, dtype)?, scratch),
+            };
         }
         Work::Conv(c) => {
             let [a, b] = pair(task, &reads, &bench.stage)?;
@@ -103,12 +110,16 @@ pub fn run(task: &Task, mut access: Access<'_>, isa: Isa, bench: &mut Bench) -> 
     run_plain(&task.work, isa, &ins, &mut outs)
 }
 
-/// Packs the right operand of products of about `rows` rows.
-pub fn pack(slot: usize, layout: &Layout, rows: usize, b: &[u8], isa: Isa, bench: &mut Bench) -> Result<(), KernelError> {
+/// Packs the right operand of a product.
+pub fn pack(slot: usize, operand: &Packable, b: &[u8], isa: Isa, bench: &mut Bench) -> Result<(), KernelError> {
     if bench.packed.len() <= slot {
         bench.packed.resize_with(slot + 1, PackedB::default);
     }
-    bench.packed[slot].pack(isa, layout, typed(b, DType::F32)?, rows)
+    let packed = &mut bench.packed[slot];
+    match operand.dtype {
+        DType::BF16 => packed.pack_bf16::<bf16>(isa, &operand.layout, typed(b, DType::BF16)?, &mut bench.gemm),
+        dtype => packed.pack(isa, &operand.layout, typed(b, dtype)?, operand.rows),
+    }
 }
 
 fn feed_view<'a>(feed: &Feed, reads: &[&'a [u8]], stage: &'a [Block]) -> Result<map::Operand<'a>, KernelError> {

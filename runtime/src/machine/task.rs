@@ -15,7 +15,8 @@ use girih_ir::program::{Instr, Program, Region};
 use girih_ir::scalar::Monoid;
 use girih_ir::types::{DType, Dims, Layout};
 use girih_kernels::conv::{Conv, ConvDims, ConvWindow, winograd_pays, winograd_pays_bf16};
-use girih_kernels::gemm::Gemm;
+use girih_kernels::Isa;
+use girih_kernels::gemm::{Gemm, packs_pairs};
 use girih_kernels::map::Compiled;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -133,15 +134,33 @@ const MOST_PACKED: usize = 2 << 20;
 /// Products of more rows repay packing by themselves.
 const MOST_ROWS: usize = 512;
 
+/// A right operand that may be packed ahead.
+#[derive(Clone, Debug)]
+pub struct Packable {
+    /// Where it is, relative to its bytes.
+    pub layout: Layout,
+    /// Its element type: f32 or bf16.
+    pub dtype: DType,
+    /// Rows that it meets.
+    pub rows: usize,
+}
+
 impl Task {
-    /// For a product whose right operand may be packed ahead: that operand, relative to its bytes, and the rows that it meets.
-    pub fn packable(&self) -> Option<(Layout, usize)> {
-        let Work::Gemm(gemm) = &self.work else { return None };
-        let staged = !matches!(self.ins.get(1), Some(Feed::View(spot)) if spot.dtype == DType::F32);
+    /// The right operand of a product, if it may be packed ahead.
+    pub fn packable(&self, isa: Isa) -> Option<Packable> {
+        let (Work::Gemm(gemm), [a, Feed::View(b)]) = (&self.work, &self.ins[..]) else { return None };
         let g = squeezed(gemm);
         let (m, n, k) = g.extents();
         let fits = g.out.dims.len() == 2 && g.out.strides[1] == 1 && m <= MOST_ROWS && n.saturating_mul(k) <= MOST_PACKED && m * n * k > 0;
-        (!staged && fits).then_some((g.b, m))
+        let has_type = match b.dtype {
+            DType::F32 => true,
+            DType::BF16 => {
+                let rows = matches!(a, Feed::View(a) | Feed::Staged(a) if a.dtype == DType::BF16) && g.a.strides.contains(&1);
+                rows && matches!(self.outs[0].dtype, DType::F32 | DType::BF16) && packs_pairs(isa)
+            }
+            _ => false,
+        };
+        (fits && has_type).then_some(Packable { layout: g.b, dtype: b.dtype, rows: m })
     }
 }
 

@@ -72,8 +72,7 @@ enum Job {
     /// Packs the right operand of the products of a loop.
     Pack {
         slot: usize,
-        layout: Layout,
-        rows: usize,
+        operand: task::Packable,
     },
     Load {
         host: usize,
@@ -173,10 +172,10 @@ impl HostMachine {
         let (mut jobs, mut leases, mut slots) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
         for part in parts {
             let Some(task) = task::prepare(part, motion, program, &mut Programs::default())? else { return Ok(SmallVec::new()) };
-            let (Some((layout, rows)), Instr::Gemm { b, .. }) = (task.packable(), part) else { return Ok(SmallVec::new()) };
+            let (Some(operand), Instr::Gemm { b, .. }) = (task.packable(self.isa), part) else { return Ok(SmallVec::new()) };
             leases.push(Lease::new(&[task::extent(b)?], &[], &[]).ok_or("its operand is empty")?);
             slots.push(self.packed + slots.len());
-            jobs.push(Job::Pack { slot: self.packed + jobs.len(), layout, rows });
+            jobs.push(Job::Pack { slot: self.packed + jobs.len(), operand });
         }
         if self.table.push(leases).is_err() {
             return Ok(SmallVec::new());
@@ -353,9 +352,7 @@ enum Trouble {
 fn run_job(job: &Job, mut access: Access<'_>, hosts: &Hosts, isa: Isa, bench: &mut Bench) -> Result<(), Trouble> {
     match job {
         Job::Task(task) => execute::run(task, access, isa, bench).map_err(Trouble::Kernel),
-        Job::Pack { slot, layout, rows } => {
-            execute::pack(*slot, layout, *rows, access.views().reads[0], isa, bench).map_err(Trouble::Kernel)
-        }
+        Job::Pack { slot, operand } => execute::pack(*slot, operand, access.views().reads[0], isa, bench).map_err(Trouble::Kernel),
         Job::Load { host, part, layout, size } => {
             let loaded = hosts
                 .load(*host, part, |from, from_layout| strided::copy(*size, from, from_layout, &mut *access.views().writes[0], layout));
