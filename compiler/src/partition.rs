@@ -5,12 +5,14 @@
 //! elimination over the groups finds the exact minimum of that sum. When tables would grow beyond a limit, the busiest neighbor is fixed
 //! first, and the report says so.
 
+mod apart;
 mod cost;
 mod eliminate;
 mod explain;
 mod groups;
 mod pins;
 mod remat;
+mod rows;
 mod strategies;
 mod stream;
 
@@ -27,6 +29,7 @@ pub use eliminate::{Elimination, Factor, solve};
 pub use explain::{Alternative, Explanation, explain};
 pub use pins::{Pin, PinError, Pinning, Wish};
 pub use remat::{Remat, rematerialize};
+pub use rows::InParts;
 pub use strategies::Baseline;
 pub use stream::{Streamable, edge_time, relieved, streamable};
 
@@ -89,7 +92,9 @@ pub fn partition(
     target: &Target,
     options: &PartitionOptions,
 ) -> Result<(ShardedGraph, LogicalMesh, PartitionReport), PartitionError> {
-    let space = Space::new(step, target, options.dies, &options.pins)?;
+    let whole = Space::new(step, target, options.dies, &options.pins)?;
+    let parts = whole.in_parts(target, options.dies, &options.pins)?;
+    let space = parts.as_ref().map_or(Ok(whole), |p| p.space(target, options.dies))?;
     let solved = space.solve(&options.price);
     Ok((solved.sharded, space.meshes[solved.mesh].mesh.clone(), solved.report))
 }
@@ -163,7 +168,11 @@ impl std::fmt::Debug for Space<'_> {
 impl<'a> Space<'a> {
     /// The space of a step on a target, over exactly `dies` dies if that is given.
     pub fn new(step: &'a TrainStep, target: &Target, dies: Option<usize>, pins: &Pinning) -> Result<Self, PartitionError> {
-        let pins = pins.of(step)?;
+        Self::pinned(step, target, dies, &pins.of(step)?)
+    }
+
+    /// The same with the pin of each node.
+    fn pinned(step: &'a TrainStep, target: &Target, dies: Option<usize>, pins: &[Option<Pin>]) -> Result<Self, PartitionError> {
         let mut meshes = candidates(target, dies)?;
         if meshes.is_empty() {
             meshes.push(target.logical_mesh(1, 1)?);
@@ -174,7 +183,7 @@ impl<'a> Space<'a> {
             let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
             let limit = best.saturating_add(best / SPARING);
             let model = CostModel::new(step, target, shape, dies.is_some());
-            let Some(terms) = Terms::of(step, shape, &pins, &model, limit) else { continue };
+            let Some(terms) = Terms::of(step, shape, pins, &model, limit) else { continue };
             let mut candidate = Candidate { mesh, terms, free: None };
             let free = candidate.solve(step, &Price::default());
             best = best.min(free.sharded.cost);

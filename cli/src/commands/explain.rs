@@ -83,7 +83,7 @@ impl Explain {
             let text = || format!("{value} is made on every die that needs it, so nothing was decided");
             return out.result(text, || json!({ "value": value, "alternatives": [] }));
         };
-        let op = step.graph.node(e.node).op.name();
+        let op = e.op;
         let text = || {
             let micro = |ps: u64| format!("{:.3}", ps as f64 * 1e-6);
             let mut rows = vec![["split", "work us", "moves us", "step us", "memory us", "more"].map(String::from).to_vec()];

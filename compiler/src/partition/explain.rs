@@ -37,8 +37,10 @@ impl Alternative {
 pub struct Explanation {
     /// Rows and columns of the logical mesh.
     pub mesh: (usize, usize),
-    /// The node that makes the value (for state: its new value).
+    /// The node that makes the value (for state: its new value), as `--emit partition` counts nodes.
     pub node: ValueId,
+    /// Its op.
+    pub op: &'static str,
     /// The nodes that share the decision.
     pub members: Vec<ValueId>,
     /// What could have been chosen, cheapest first: the first one was.
@@ -52,7 +54,10 @@ pub fn explain(
     options: &PartitionOptions,
     value: ValueId,
 ) -> Result<Option<Explanation>, PartitionError> {
-    let space = Space::new(step, target, options.dies, &options.pins)?;
+    let whole = Space::new(step, target, options.dies, &options.pins)?;
+    let parts = whole.in_parts(target, options.dies, &options.pins)?;
+    let Some(value) = parts.as_ref().map_or(Some(value), |p| p.value(value)) else { return Ok(None) };
+    let space = parts.as_ref().map_or(Ok(whole), |p| p.space(target, options.dies))?;
     let terms = &space.meshes[space.solve(&options.price).mesh].terms;
     let groups = &terms.groups;
     let mesh = groups.mesh;
@@ -76,5 +81,7 @@ pub fn explain(
     alternatives.sort_by_key(Alternative::cost);
     alternatives.dedup_by(|a, b| a.split == b.split);
     let members = group.members.iter().map(|m| m.node).collect();
-    Ok(Some(Explanation { mesh: (mesh.rows, mesh.cols), node: group.members[at].node, members, alternatives }))
+    let node = group.members[at].node;
+    let op = space.step().graph.node(node).op.name();
+    Ok(Some(Explanation { mesh: (mesh.rows, mesh.cols), node, op, members, alternatives }))
 }

@@ -188,6 +188,10 @@ impl<'a> Groups<'a> {
     fn host(&self, v: ValueId, axes: &Axes) -> Option<(usize, Member)> {
         let graph = &self.step.graph;
         let node = graph.node(v);
+        // What reduces may be cut where its operand is not.
+        if axes.loops.iter().any(|l| matches!(l.kind, LoopKind::Reduce(_))) {
+            return None;
+        }
         if !matches!(
             node.op,
             Op::Fused(_)

@@ -8,6 +8,7 @@
 //! %12            y=- x=1      a node by its number in `--emit fuse`
 //! op:dot_general y=1 x=2      every node of this op
 //! ```
+//! A pin that splits the columns of a `rows` op, such as the keys of a softmax, has its reductions combined over dies.
 
 use super::strategies::{self, Baseline};
 use crate::sharded::axes_of;
@@ -134,7 +135,8 @@ impl Wish {
         for node in nodes {
             let axes = axes_of(&step.graph, node);
             for number in [self.y, self.x].into_iter().flatten() {
-                let splits = axes.loops.get(number).is_some_and(|l| l.kind != girih_ir::axes::LoopKind::Whole);
+                let apart = super::apart::separable(&step.graph.node(node).op).is_some();
+                let splits = axes.loops.get(number).is_some_and(|l| apart || l.kind != girih_ir::axes::LoopKind::Whole);
                 // An op of many shapes is split where it can be.
                 if !splits && !self.what.starts_with("op:") {
                     let op = step.graph.node(node).op.name();

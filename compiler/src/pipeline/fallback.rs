@@ -98,7 +98,9 @@ impl Pipeline<'_> {
     fn repairs(&self, attempt: Attempt<'_>, report: &DoesNotFit) -> Vec<Repair> {
         let mut repairs: Vec<Repair> = Vec::new();
         let options = || self.options.clone();
-        let space = Space::new(attempt.step, self.target, self.options.dies, &self.options.pins).ok();
+        let whole = Space::new(attempt.step, self.target, self.options.dies, &self.options.pins).ok();
+        let parts = whole.as_ref().and_then(|s| s.in_parts(self.target, self.options.dies, &self.options.pins).ok()?);
+        let space = parts.as_ref().map_or(whole, |p| p.space(self.target, self.options.dies).ok());
         let planned = |flag: &str, target: &Target, options: &CompileOptions| {
             let plan = Pipeline::new(target, options).fit_in(space.as_ref()?, Instant::now()).ok()?.ok()?;
             Some(repair(attempt.flags(flag), &plan))

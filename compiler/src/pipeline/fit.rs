@@ -219,7 +219,13 @@ impl Pipeline<'_> {
     /// The fastest plan that is found to fit, or why none does.
     pub(super) fn fit(&mut self, step: &TrainStep) -> Result<Result<MemoryPlan, Failed>, CompileError> {
         let start = Instant::now();
-        let space = Space::new(step, self.target, self.options.dies, &self.options.pins)?;
+        let whole = Space::new(step, self.target, self.options.dies, &self.options.pins)?;
+        let Some(parts) = whole.in_parts(self.target, self.options.dies, &self.options.pins)? else { return self.fit_in(&whole, start) };
+        let (seconds, before) = (start.elapsed().as_secs_f64(), step.graph.nodes().len());
+        let (after, summary) = (parts.step.graph.nodes().len(), format!("rows of {} ops are cut over dies", parts.count));
+        self.report.passes.push(PassReport { name: "apart", seconds, before, after, summary });
+        let start = Instant::now();
+        let space = parts.space(self.target, self.options.dies)?;
         self.fit_in(&space, start)
     }
 

@@ -6,13 +6,16 @@
 //! (C1) the program types, has a result, and its inputs are the operands' element types; (C2) `cols` is at most the number of loops, and 0
 //! only for a program that does not reduce; (C3) every operand dimension has a loop of its own, of equal extent; (C4) `Index` names a loop.
 //! Every instruction rounds to its slot's type; reductions accumulate in at least f32 and round once.
+//!
+//! A row may not be cut, unless the program is a single reduction, whose result is all that it makes ([`Fused::reduction`]): then parts of a row
+//! make partial results, which that monoid combines.
 
 use super::elementwise::{tensor, wides};
 use super::{InferError, NoVjp, OpDef, Vjp};
 use crate::axes::{Axes, DimUse, LoopKind};
 use crate::fused::{Expr, FusedProgram};
 use crate::graph::ValueId;
-use crate::scalar::Wide;
+use crate::scalar::{Monoid, Wide};
 use crate::tensor::{Tensor, float_to_int, indices, int_to_float, position, round_float, wrap_int};
 use crate::types::{DType, Dims, NumberKind, TensorType, Type};
 use std::sync::Arc;
@@ -35,6 +38,21 @@ impl Fused {
     /// Number of row loops.
     pub fn rows(&self) -> usize {
         self.loops.len() - self.cols
+    }
+
+    /// The monoid that combines what parts of a row make, where there is one: the only result is the only reduction, in a type in which
+    /// partial results are not rounded.
+    pub fn reduction(&self) -> Option<Monoid> {
+        let reductions = || self.program.body.iter().filter(|e| matches!(e, Expr::Reduce(..)));
+        let [result] = self.program.outputs[..] else { return None };
+        match self.program.body.get(result as usize)? {
+            Expr::Reduce(m, _) if self.cols > 0 && reductions().count() == 1 => {
+                let types = self.program.types().ok()?;
+                let own = types[result as usize];
+                (m.carried_in(own) == own).then_some(*m)
+            }
+            _ => None,
+        }
     }
 
     fn check(&self, ins: &[&TensorType]) -> Result<Vec<DType>, String> {
@@ -135,7 +153,8 @@ impl OpDef for Fused {
     fn axes(&self, _: &[&TensorType], out: &Type) -> Axes {
         let free = |e: &&Expr| !matches!(e, Expr::Input(_) | Expr::Const(..) | Expr::Index(..));
         let mut axes = Axes::elementwise(&self.loops, 0, self.program.body.iter().filter(free).count() as u64);
-        axes.loops[self.rows()..].iter_mut().for_each(|l| l.kind = LoopKind::Whole);
+        let columns = self.reduction().map_or(LoopKind::Whole, LoopKind::Reduce);
+        axes.loops[self.rows()..].iter_mut().for_each(|l| l.kind = columns);
         axes.operands = self.operands.iter().map(|map| map.iter().map(|l| DimUse::Loop(*l)).collect()).collect();
         axes.results = out.components().iter().map(|t| (0..t.rank()).map(DimUse::Loop).collect()).collect();
         axes
@@ -172,7 +191,7 @@ impl OpDef for Fused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scalar::{BinaryFn, Monoid, UnaryFn};
+    use crate::scalar::{BinaryFn, UnaryFn};
 
     #[test]
     fn a_row_program_is_a_softmax() {
@@ -196,6 +215,25 @@ mod tests {
         }
         assert!((y[1].floats()[0] - 3.0).abs() < 1e-12);
         assert_eq!(op.name(), "rows");
+    }
+
+    #[test]
+    fn rows_that_are_one_reduction_may_be_cut() {
+        let columns = |body: Vec<Expr>, outputs: Vec<u32>, dtype: DType| {
+            let program = FusedProgram { inputs: vec![dtype], body, outputs };
+            let op = Fused { program: Arc::new(program), loops: Dims::from_slice(&[2, 3]), cols: 1, operands: vec![vec![0, 1]] };
+            let x = TensorType::new(dtype, [2, 3]);
+            let out = op.infer(&[&x]).unwrap();
+            op.axes(&[&x], &out).loops.iter().map(|l| l.kind).collect::<Vec<_>>()
+        };
+        let squares = vec![Expr::Input(0), Expr::Binary(BinaryFn::Mul, 0, 0), Expr::Reduce(Monoid::Sum, 1)];
+        assert_eq!(columns(squares.clone(), vec![2], DType::F32), [LoopKind::Parallel, LoopKind::Reduce(Monoid::Sum)]);
+        assert_eq!(columns(squares.clone(), vec![2], DType::BF16)[1], LoopKind::Whole, "partial sums would be rounded");
+        assert_eq!(columns(squares.clone(), vec![1, 2], DType::F32)[1], LoopKind::Whole, "not all of it is the sum");
+        let scaled = [squares, vec![Expr::Binary(BinaryFn::Div, 1, 2)]].concat();
+        assert_eq!(columns(scaled, vec![3], DType::F32)[1], LoopKind::Whole);
+        let largest = vec![Expr::Input(0), Expr::Reduce(Monoid::Max, 0)];
+        assert_eq!(columns(largest, vec![1], DType::BF16)[1], LoopKind::Reduce(Monoid::Max));
     }
 
     #[test]
