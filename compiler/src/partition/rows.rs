@@ -16,7 +16,7 @@ use rustc_hash::FxHashSet;
 use std::collections::BTreeSet;
 
 /// Shorter rows stay whole.
-const LONG: usize = 512;
+const LONG: usize = 1024;
 /// Parts are planned when so many percent of the step could be saved at best.
 const GAIN: u64 = 2;
 /// They are kept when the step takes one part in so many less.
