@@ -30,9 +30,12 @@ pub fn packs_pairs(isa: Isa) -> bool {
     isa == Isa::Scalar || (isa == Isa::Avx512 && Isa::has_bf16_pairs())
 }
 
+/// Most terms: the panels of a few columns would fill the memory that is kept for them.
+const MOST_TERMS: usize = 8 << 10;
+
 /// Whether a result of this type takes the sums of `k` terms: several blocks meet in totals, which begin with the first block.
 pub(super) fn joins<O: Stored>(k: usize, accumulate: bool) -> bool {
-    k > 0 && (k <= TERMS || O::DTYPE == DType::F32 || !accumulate)
+    (1..=MOST_TERMS).contains(&k) && (k <= TERMS || O::DTYPE == DType::F32 || !accumulate)
 }
 
 /// Packs a right operand `[k, n]`: panels of [`WIDTH`] columns for every block of [`TERMS`] terms.
