@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use girih::{CompileOptions, LossSpec, Model, ModelOptions, OptimizerSpec, Prepared, RuntimeOptions, Target};
-use girih_ir::graph::random::{random_graph, random_inputs};
+use girih::{CompileOptions, LossSpec, Model, ModelOptions, OptimizerSpec, Prepared, RuntimeOptions, Session, Target};
+use girih_compiler::partition::Pinning;
+use girih_ir::graph::random::{Random, random_graph, random_inputs};
 use girih_ir::interp;
 use girih_ir::literal::Literal;
 use girih_ir::step::{TrainStep, Weights};
@@ -38,9 +39,25 @@ fn batch(step: u64) -> BTreeMap<String, Literal> {
 fn run(prepared: &Prepared, target: &Target, dies: Option<usize>, threads: usize) -> (Vec<u8>, Vec<f64>, Weights) {
     let options = CompileOptions { dies, ..CompileOptions::default() };
     let compiled = girih::compile(prepared.clone(), target, &options).unwrap();
-    let mut session = compiled.session(RuntimeOptions { threads, ..RuntimeOptions::default() }).unwrap();
+    let (losses, state) = train(compiled.session(RuntimeOptions { threads, ..RuntimeOptions::default() }).unwrap());
+    (compiled.to_bytes().unwrap(), losses, state)
+}
+
+fn train(mut session: Session) -> (Vec<f64>, Weights) {
     let losses = (0..3).map(|i| session.step(&batch(i)).unwrap().loss().unwrap()).collect();
-    (compiled.to_bytes().unwrap(), losses, session.all_state().unwrap())
+    (losses, session.all_state().unwrap())
+}
+
+#[test]
+fn a_step_of_many_dies_that_runs_as_one_gives_the_bits_of_the_dies() {
+    let prepared = digits();
+    let options = CompileOptions { dies: Some(25), ..CompileOptions::default() };
+    let compiled = girih::compile(prepared.clone(), &tile(&[]), &options).unwrap();
+    let mut apart = Session::die_by_die(compiled.program.clone(), RuntimeOptions::default()).unwrap();
+    prepared.weights.iter().for_each(|(name, value)| apart.set_state(name, value).unwrap());
+    let together = compiled.session(RuntimeOptions::default()).unwrap();
+    assert!(together.is_woven());
+    assert!(train(together) == train(apart));
 }
 
 fn tile(changes: &[&str]) -> Target {
@@ -144,4 +161,52 @@ fn random_graphs_compute_the_same_on_any_number_of_dies() {
         }
     }
     assert!(compared > 60, "only {compared} outputs were compared");
+}
+
+/// A program in which every kind of op is split along some of its loops.
+fn randomly_split(prepared: &Prepared, target: &Target, dies: usize, r: &mut Random) -> girih::Compiled {
+    let names: std::collections::BTreeSet<&str> = prepared.step.graph.nodes().iter().map(|n| n.op.name()).chain(["map", "rows"]).collect();
+    let mut lines: Vec<String> = names.iter().map(|name| format!("op:{name} y={} x={}", r.below(3), r.below(3))).collect();
+    loop {
+        let pins = Pinning::parse(&lines.join("\n")).unwrap();
+        let options = CompileOptions { dies: Some(dies), pins, optimize: None, ..CompileOptions::default() };
+        match girih::compile(prepared.clone(), target, &options) {
+            Ok(compiled) => return compiled,
+            Err(e) => {
+                // An op that is fused away cannot be split.
+                let text = e.to_string();
+                let before = lines.len();
+                lines.retain(|line| !line.split_whitespace().next().is_some_and(|op| text.contains(&format!("E0804: the pin `{op}`"))));
+                assert!(lines.len() < before, "{text}\n{}", prepared.step);
+            }
+        }
+    }
+}
+
+#[test]
+fn streams_of_many_dies_that_run_as_one_give_the_bits_of_the_dies() {
+    let mut woven = 0;
+    for seed in 0..150 {
+        let step = TrainStep::inference(random_graph(seed, 14));
+        let mut r = Random::new(seed);
+        let inputs = random_inputs(&step.graph, seed);
+        let named = || step.graph.inputs.iter().map(|i| i.name.clone()).zip(inputs.iter().map(Tensor::to_literal));
+        let is_state = |name: &String| step.state.iter().any(|s| s.name == *name);
+        let (weights, data): (Weights, BTreeMap<String, Literal>) = named().partition(|(name, _)| is_state(name));
+        let (changes, dies): (&[&str], usize) = *r.pick(&[(&["mesh=2x2"][..], 4), (&["mesh=2x3"], 6), (&["dead=1,1"], 24)]);
+        let compiled = randomly_split(&Prepared { step: step.clone(), weights: weights.clone() }, &tile(changes), dies, &mut r);
+        let bits = |mut session: Session| {
+            weights.iter().for_each(|(name, value)| session.set_state(name, value).unwrap());
+            session.run(&data)
+        };
+        let with = |threads| RuntimeOptions { threads, ..RuntimeOptions::default() };
+        // Not every element type has every kernel.
+        let Ok(want) = bits(Session::die_by_die(compiled.program.clone(), with(1)).unwrap()) else { continue };
+        for threads in [1, 2, 3] {
+            let session = compiled.session(with(threads)).unwrap();
+            woven += usize::from(session.is_woven());
+            assert!(bits(session).unwrap() == want, "seed {seed}: {dies} dies and {threads} threads\n{}", *compiled.program);
+        }
+    }
+    assert!(woven > 150, "only {woven} sessions ran many dies as one");
 }

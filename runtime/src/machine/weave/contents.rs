@@ -21,7 +21,7 @@ pub const ENDLESS: u64 = 1 << 62;
 /// Rows that are told apart one by one when a block gets another pitch.
 const MOST_ROWS: u64 = 1 << 14;
 
-/// Pieces of a content up to which single rows are looked for.
+/// Pieces of a content, or of a block, up to which single rows are looked for or laid into it.
 const FEW: usize = 256;
 /// So many rows are laid one by one into a block of another pitch.
 const FEW_ROWS: u64 = 8;
@@ -272,7 +272,7 @@ impl Map {
         let pitch = block.pitch;
         // It may end a row behind the block, if nothing else is there.
         let inside = span.end <= block.end || (span.end - block.end < pitch && next.is_none_or(|n| span.end <= n));
-        let fits = pitch == comb.pitch || (patch.rows <= FEW_ROWS && patch.len <= pitch);
+        let fits = pitch == comb.pitch || (patch.rows <= FEW_ROWS && patch.len <= pitch && block.rects.len() <= FEW);
         if pitch == ENDLESS || block.end <= span.start || !inside || !fits {
             return false;
         }

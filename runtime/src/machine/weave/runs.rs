@@ -275,6 +275,10 @@ fn spread(q: Patch, len: u64, group: u64, f: &mut dyn FnMut(Patch, u64, u64, Hop
     let pitch = q.pitch[AT];
     let (row, col) = (at / len, at % len);
     if pitch.is_multiple_of(len) {
+        if col + q.len > len && q.len / len > q.rows {
+            // Its rows are the fewer parts.
+            return (0..q.rows).for_each(|r| spread(q.window(r..r + 1, 0..q.len), len, group, f));
+        }
         if col + q.len > len {
             spread(q.window(0..q.rows, 0..len - col), len, group, f);
             return spread(q.window(0..q.rows, len - col..q.len), len, group, f);

@@ -1,6 +1,6 @@
 //! Woven programs do what the dies do, and less of it.
 
-use super::weave;
+use super::{weave, weave_within};
 use crate::session::{Inputs, RuntimeOptions, Session};
 use crate::testing::{Builder, at, deadlocked, gemm, halo, literal, partial_sums, relu_mul_add, wait, weights};
 use girih_ir::axes::{Box as Part, full_box};
@@ -119,4 +119,41 @@ fn messages_are_read_where_they_are() {
 #[test]
 fn what_has_no_end_is_not_woven() {
     assert!(weave(&deadlocked()).is_none());
+}
+
+/// One die sends single elements from all over its memory to the other, which stores them.
+fn crumbs(n: usize) -> Program {
+    let mut b = Builder::new(1, 2);
+    let (near, far) = (6, 6 * n + 2);
+    let there = Region { strides: [far as i64, near as i64, 2].into_iter().collect(), ..at(0, &[n, n, 2]) };
+    let (all, bytes) = (far * n, 4 * (2 * n * n) as u64);
+    b.state("x", &[all], vec![(0, full_box(&[all]), at(0, &[all]))]);
+    let y = b.output("y", &[n, n, 2]);
+    let dies = [b.die_id(0, 0), b.die_id(0, 1)];
+    let channel = b.channel(dies[0], dies[1], 1);
+    b.die(dies[0], 4 * all as u64, &[channel], &[], vec![Instr::Send { port: PortId(0), region: there }, Instr::End]);
+    let out = at(0, &[n, n, 2]);
+    let stream = vec![
+        Instr::Recv { port: PortId(0), out: out.clone() },
+        wait(Queue::In(Direction::West), 1),
+        Instr::Store { host: y, part: full_box(&[n, n, 2]), region: out },
+        Instr::End,
+    ];
+    b.die(dies[1], bytes, &[], &[channel], stream);
+    b.program
+}
+
+#[test]
+fn what_would_take_too_long_to_follow_is_left_to_the_dies() {
+    let program = recurrence(false);
+    assert!(weave_within(&program, 10).is_none());
+    check(&crumbs(8));
+    let many = crumbs(70);
+    assert!(weave(&many).is_none());
+    let apart = trajectory(&many, 1, false);
+    for threads in [1, 2, 3] {
+        let session = Session::with(many.clone(), RuntimeOptions { threads, isa: None }, true).unwrap();
+        assert!(!session.is_woven());
+        assert_eq!(trajectory(&many, threads, true), apart);
+    }
 }
