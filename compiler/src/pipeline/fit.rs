@@ -46,6 +46,8 @@ const REMAT_WEIGHT: f64 = 3.0;
 const NEAR: f64 = 3.0;
 /// The part of the SRAM that a draft may take: the rest is for what packing loses.
 const MARGIN: f64 = 0.985;
+/// Drafts take as long when their times differ by less than one part in so many.
+const ALIKE: u64 = 200;
 /// How many drafts are placed on all dies.
 const TRIES: usize = 5;
 
@@ -306,8 +308,12 @@ impl Pipeline<'_> {
             more(self, &mut all, &[HIGH_PRICE])?;
         }
         if let Some(at) = best(&all, goal) {
-            // Between two prices with the same split there is no other.
-            let differ = |a: usize, b: usize| all[a].kept.peak != all[b].kept.peak || all[a].alone != all[b].alone;
+            // Between two prices with the same split there is no other, and nothing to gain between two that fit and take as long.
+            let alike = |a: &Draft, b: &Draft| a.time.abs_diff(b.time) < a.time / ALIKE && a.peak.max(b.peak) <= goal;
+            let differ = |a: usize, b: usize| {
+                let (a, b) = (&all[a], &all[b]);
+                (a.kept.peak != b.kept.peak || a.alone != b.alone) && !alike(a, b)
+            };
             let below = at.checked_sub(1).filter(|b| differ(*b, at)).map(|b| between(all[b].price.lambda, all[at].price.lambda));
             let above = all.get(at + 1).filter(|_| differ(at, at + 1)).map(|a| between(all[at].price.lambda, a.price.lambda));
             let prices: Vec<f64> = below.into_iter().chain(above).collect();
