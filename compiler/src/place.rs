@@ -9,6 +9,7 @@ mod combine;
 mod dies;
 mod holders;
 mod loops;
+mod panels;
 mod stream;
 
 pub use dies::{Buffer, BufferId, Message, PlacedGraph, Storage, Task, TaskKind, View};

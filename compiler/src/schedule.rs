@@ -10,7 +10,7 @@ pub use overlap::overlap;
 
 use crate::place::{PlacedGraph, Storage, Task, TaskKind, View};
 use crate::sharded::splats;
-use girih_ir::axes::box_dims;
+use girih_ir::axes::{Box, box_dims, box_intersect};
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::ops::Op;
@@ -34,6 +34,10 @@ const PREFETCH: u32 = 6;
 const PREFETCH_SMALL: u32 = 24;
 /// Few bytes.
 const SMALL: usize = 4096;
+/// The same for messages of many bytes, which take long.
+const PREFETCH_LARGE: u32 = 20;
+/// Many bytes.
+const LARGE: usize = 512 << 10;
 /// The position of new state.
 const LAST: u32 = u32::MAX;
 
@@ -71,6 +75,8 @@ struct Scheduler<'a> {
     splats: Vec<bool>,
     /// The position at which the bytes of a root buffer are complete.
     ready: Vec<u32>,
+    /// By root buffer that is made in panels: the position at which each one is.
+    panels: FxHashMap<usize, Vec<(Box, u32)>>,
     message_ready: Vec<u32>,
     /// The task that receives each message.
     receiver: Vec<Option<usize>>,
@@ -81,6 +87,8 @@ struct Scheduler<'a> {
     /// The position of the last node placed, and that node.
     now: u32,
     node: Option<ValueId>,
+    /// The position of that node's first panel.
+    base: u32,
     /// Whether the loop has begun on a die.
     begun: Vec<Vec<bool>>,
 }
@@ -94,12 +102,14 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
     let bounds = (0..nest.loops.len()).map(|l| Bounds { begin: at_node(first(l)) - 1, first: first(l), end: nest.loops[l].end }).collect();
     let mut s = Scheduler {
         ready: vec![0; placed.buffers.len()],
+        panels: FxHashMap::default(),
         message_ready: vec![0; placed.messages.len()],
         receiver: receivers(&placed),
         position: Vec::with_capacity(placed.tasks.len()),
         rounding: FxHashMap::default(),
         now: 0,
         node: None,
+        base: 0,
         begun: vec![vec![false; placed.dies.len()]; nest.loops.len()],
         splats: splats(graph),
         placed: &placed,
@@ -131,7 +141,7 @@ impl Scheduler<'_> {
         let task = &self.placed.tasks[i];
         let graph = &self.placed.sharded.step.graph;
         let root = |b| self.placed.root(b).index();
-        let inputs = task.reads.iter().filter(|v| v.buffer.0 != u32::MAX).map(|v| self.ready[root(v.buffer)]).max().unwrap_or(0);
+        let inputs = task.reads.iter().filter(|v| v.buffer.0 != u32::MAX).map(|v| self.ready_at(v)).max().unwrap_or(0);
         let outputs = task.writes.iter().map(|v| self.ready[root(v.buffer)]).max().unwrap_or(0);
         let at = match &task.kind {
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::Constant(_) | Op::Iota(_)) => self.outside(),
@@ -147,10 +157,16 @@ impl Scheduler<'_> {
             TaskKind::Compute { node, .. } if matches!(graph.node(*node).op, Op::AllReduce(_)) => inputs.max(outputs),
             TaskKind::Compute { node, .. } => {
                 // What is made again comes behind what it is made from, on all dies: the transfers of the one are before the other.
-                let again = self.node != Some(*node) && at_node(*node) <= self.now;
-                self.node = Some(*node);
-                self.now = if again { self.now + 1 } else { self.now.max(at_node(*node)) };
-                self.now
+                if self.node != Some(*node) {
+                    self.base = if at_node(*node) <= self.now { self.now + 1 } else { at_node(*node) };
+                    self.node = Some(*node);
+                }
+                // The panels of a share follow each other, with what carries each away in between.
+                let before = i.checked_sub(1).map(|b| &self.placed.tasks[b]).filter(|t| t.die == task.die);
+                let next = before.is_some_and(|t| matches!(&t.kind, TaskKind::Compute { node: n, .. } if n == node));
+                let at = if next { self.position[i - 1] + 1 } else { self.base };
+                self.now = self.now.max(at);
+                at
             }
             // State from host memory is on its way before it is sent on, and that is before its use.
             TaskKind::Load(i) if self.is_state(*i) => self.streamed(),
@@ -160,6 +176,7 @@ impl Scheduler<'_> {
                 self.begun[l][task.die as usize] = true;
                 self.node = Some(self.bounds[l].first);
                 self.now = self.now.max(self.bounds[l].begin);
+                self.base = self.now.max(at_node(self.bounds[l].first));
                 self.bounds[l].begin
             }
             // Behind the predicate, wherever its transfers stand.
@@ -167,6 +184,7 @@ impl Scheduler<'_> {
             TaskKind::LoopEnd(end) => {
                 self.node = Some(*end);
                 self.now = self.now.max(at_node(*end));
+                self.base = self.now;
                 at_node(*end)
             }
             TaskKind::Copy => match self.home(task) {
@@ -183,8 +201,10 @@ impl Scheduler<'_> {
             TaskKind::Recv(..) if matches!(self.home(task), Some(Home::State)) => LAST,
             TaskKind::Store(_) => inputs,
             TaskKind::Send(m) => {
-                // Both ends are issued at one place of the order.
-                let dest = self.receiver[*m as usize].map_or(0, |t| self.ready[root(self.placed.tasks[t].writes[0].buffer)]);
+                // Both ends are issued at one place of the order. Parts that are brought together do not wait for each other.
+                let receive = self.receiver[*m as usize].map(|t| &self.placed.tasks[t]);
+                let onto = receive.filter(|t| matches!(t.kind, TaskKind::Recv(_, Some(_))) || self.home(t).is_some());
+                let dest = onto.map_or(0, |t| self.ready[root(t.writes[0].buffer)]);
                 self.message_ready[*m as usize] = inputs.max(dest).max(self.ahead(inputs, self.bytes(task)));
                 self.message_ready[*m as usize]
             }
@@ -200,6 +220,9 @@ impl Scheduler<'_> {
         for v in &task.writes {
             let root = self.placed.root(v.buffer).index();
             self.ready[root] = self.ready[root].max(at);
+            if matches!(task.kind, TaskKind::Compute { .. }) && self.placed.buffers[root].part != v.part && v.buffer.index() == root {
+                self.panels.entry(root).or_default().push((v.part.clone(), at));
+            }
         }
         if let TaskKind::LoopBegin(_) | TaskKind::LoopEnd(_) = task.kind {
             // The slots hold their values from here on: those of the iteration, or the loop's results.
@@ -209,6 +232,14 @@ impl Scheduler<'_> {
             }
         }
         at
+    }
+
+    /// The position at which what a view shows is complete.
+    fn ready_at(&self, view: &View) -> u32 {
+        let root = self.placed.root(view.buffer).index();
+        let panels = self.panels.get(&root).filter(|_| view.buffer.index() == root);
+        let shown = |p: &&(Box, u32)| box_intersect(&p.0, &view.part).is_some();
+        panels.map_or(self.ready[root], |panels| panels.iter().filter(shown).map(|p| p.1).max().unwrap_or(0))
     }
 
     /// Whether a copy rounds a sum.
@@ -252,7 +283,11 @@ impl Scheduler<'_> {
     /// How early something may be brought whose sources are complete at `ready`: some nodes before it is used, and before the loops that it
     /// does not depend on. Nearer would be waited for, and farther would hold memory for long.
     fn ahead(&self, ready: u32, bytes: usize) -> u32 {
-        let prefetch = if bytes <= SMALL { PREFETCH_SMALL } else { PREFETCH };
+        let prefetch = match bytes {
+            ..=SMALL => PREFETCH_SMALL,
+            LARGE.. => PREFETCH_LARGE,
+            _ => PREFETCH,
+        };
         let inner = self.node.and_then(|v| self.nest.innermost(v));
         let around: Vec<usize> = std::iter::successors(inner, |l| self.nest.loops[*l].parent).collect();
         let outside = around.iter().filter(|l| ready < self.bounds[**l].begin).map(|l| self.bounds[*l].invariants()).min();

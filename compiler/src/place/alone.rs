@@ -16,18 +16,15 @@ impl Placer<'_> {
     pub(super) fn gather_alone(&mut self, die: u32, key: Key, part: Box) -> View {
         let target = self.buffer(die, key, part.clone(), Storage::Own);
         let to = View { buffer: target, part: part.clone() };
-        let mut sent = None;
-        let held: Vec<(View, bool)> =
-            self.local(die, key).iter().map(|l| (View { buffer: l.buffer, part: l.part.clone() }, l.origin)).collect();
-        for (from, origin) in held {
+        let held: Vec<View> = self.local(die, key).iter().map(|l| View { buffer: l.buffer, part: l.part.clone() }).collect();
+        for from in held {
             if let Some(piece) = box_intersect(&from.part, &part) {
                 let reads = vec![View { buffer: from.buffer, part: piece.clone() }];
                 self.push(Task { die, kind: TaskKind::Copy, reads, writes: vec![View { buffer: target, part: piece }] });
             }
-            if origin && sent.is_none() {
-                sent = Some(from);
-            }
         }
+        // The first panel leaves first.
+        let sent = self.offered(key).first().map(|h| View { buffer: h.buffer, part: h.part.clone() });
         self.exchange(die, sent, to.clone(), None);
         self.hold(die, key, target, part, false);
         to

@@ -112,6 +112,11 @@ impl<'a> Placer<'a> {
         self.local.get(&(die, key)).map_or(&[], Vec::as_slice)
     }
 
+    /// What the others can have of a value.
+    pub(super) fn offered(&self, key: Key) -> &[Holding] {
+        self.holdings.get(&key).map_or(&[], |h| &h.list)
+    }
+
     /// A new message.
     pub(super) fn message(&mut self, message: Message) -> u32 {
         self.messages.push(message);
@@ -178,11 +183,20 @@ impl<'a> Placer<'a> {
 
     /// Makes it known that `buffer` holds a complete `part` of a value.
     pub(super) fn hold(&mut self, die: u32, key: Key, buffer: BufferId, part: Box, origin: bool) {
-        let used = self.now;
-        self.local.entry((die, key)).or_default().push(Local { buffer, part: part.clone(), origin, used });
+        self.use_here(die, key, buffer, part.clone(), origin);
         if origin {
-            self.holdings.entry(key).or_default().push(Holding { die, buffer, part });
+            self.offer(die, key, buffer, part);
         }
+    }
+
+    /// The same for the die itself alone.
+    fn use_here(&mut self, die: u32, key: Key, buffer: BufferId, part: Box, origin: bool) {
+        self.local.entry((die, key)).or_default().push(Local { buffer, part, origin, used: self.now });
+    }
+
+    /// The same for the others alone.
+    fn offer(&mut self, die: u32, key: Key, buffer: BufferId, part: Box) {
+        self.holdings.entry(key).or_default().push(Holding { die, buffer, part });
     }
 
     /// Places one node: a task on every die that has a share of it.
@@ -218,13 +232,25 @@ impl<'a> Placer<'a> {
                 if shard.partial {
                     *dtype = self.sharded.carried_in(combination, *dtype, part);
                 } else {
-                    self.hold(die, (value, c as u32), buffer, part.clone(), true);
+                    self.use_here(die, (value, c as u32), buffer, part.clone(), true);
                 }
             }
-            if shard.partial {
-                partials.push((die, writes.clone()));
+            for ranges in self.panels(value, axes, &shard, die) {
+                let part_of = |k: usize, v: &View| match box_is_empty(&v.part) {
+                    true => v.clone(),
+                    false => View { part: axes.operand_box(k, self.shape(self.resolve(node.operands[k])), &ranges), ..*v },
+                };
+                let reads = reads.iter().enumerate().map(|(k, v)| part_of(k, v)).collect();
+                let made = |c: usize, v: &View| View { part: axes.result_box(c, self.shape((value, c as u32)), &ranges), ..*v };
+                let writes: Vec<View> = writes.iter().enumerate().map(|(c, v)| made(c, v)).collect();
+                if !shard.partial {
+                    writes.iter().enumerate().for_each(|(c, v)| self.offer(die, (value, c as u32), v.buffer, v.part.clone()));
+                }
+                self.tasks.push(Task { die, kind: TaskKind::Compute { node: value, ranges }, reads, writes });
             }
-            self.tasks.push(Task { die, kind: TaskKind::Compute { node: value, ranges: shard.ranges }, reads, writes });
+            if shard.partial {
+                partials.push((die, writes));
+            }
         }
         match (partials.is_empty(), self.only) {
             (true, _) => {}
