@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn sums_over_leading_dimensions_take_them_in_any_order() {
-        let text = "graph (%g: f32[6,4,8]) { %t = transpose %g {permutation = [1, 0, 2]} %s = reduce %t {monoid = sum, dims = [0, 1]} return %s }";
+        let text =
+            "graph (%g: f32[6,4,8]) { %t = transpose %g {permutation = [1, 0, 2]} %s = reduce %t {monoid = sum, dims = [0, 1]} return %s }";
         assert_eq!(turns_left(text), Some(0));
     }
 

@@ -76,7 +76,9 @@ pub fn run(task: &Task, mut access: Access<'_>, isa: Isa, bench: &mut Bench) -> 
                 (DType::BF16, DType::F32) => {
                     gemm_packed_bf16::<bf16, f32>(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(out, dtype)?, scratch)
                 }
-                (DType::BF16, _) => gemm_packed_bf16::<bf16, bf16>(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(out, dtype)?, scratch),
+                (DType::BF16, _) => {
+                    gemm_packed_bf16::<bf16, bf16>(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(out, dtype)?, scratch)
+                }
                 _ => gemm_packed(g, typed(a.bytes(), a.dtype())?, packed, typed_mut(out, dtype)?, scratch),
             };
         }
