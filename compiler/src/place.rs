@@ -11,6 +11,8 @@ mod holders;
 mod loops;
 mod panels;
 mod stream;
+#[cfg(test)]
+mod testing;
 
 pub use dies::{Buffer, BufferId, Message, PlacedGraph, Storage, Task, TaskKind, View};
 

@@ -126,6 +126,7 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
     Schedule { placed, order }
 }
 
+/// The task that receives each message.
 fn receivers(placed: &PlacedGraph) -> Vec<Option<usize>> {
     let mut receiver = vec![None; placed.messages.len()];
     for (i, task) in placed.tasks.iter().enumerate() {

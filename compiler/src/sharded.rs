@@ -129,6 +129,9 @@ impl fmt::Display for LoopSplit {
     }
 }
 
+/// Fewer bytes are not worth a part of their own on a die.
+pub(crate) const PIECE_BYTES: usize = 1024;
+
 /// Parts of a combination travel in messages of at most so many bytes in the type in which nothing is rounded, for what a message of that size
 /// takes is hardly the time of its bytes; larger ones travel in the value's own type.
 const CARRIED_BYTES: usize = 32 << 10;

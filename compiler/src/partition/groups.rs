@@ -1,7 +1,7 @@
 //! Decision groups: nodes that are split alike because one feeds the other dimension by dimension.
 
 use super::pins::Pin;
-use crate::sharded::{AxisSet, LoopSplit, MeshShape, Strategy, axes_of, splats};
+use crate::sharded::{AxisSet, LoopSplit, MeshShape, PIECE_BYTES, Strategy, axes_of, splats};
 use girih_ir::axes::{Axes, DimUse, LoopKind};
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
@@ -19,9 +19,6 @@ pub(super) struct Member {
     /// For each loop of the node: the group's dimension.
     pub dim_of_loop: Vec<usize>,
 }
-
-/// What has so few bytes a die is left on one die.
-const SMALL_PART: usize = 1024;
 
 /// A decision: the group's dimension on the mesh's `y` axis and on its `x` axis, and when it is the same one, which is the outer axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,11 +118,11 @@ impl<'a> Groups<'a> {
         groups
     }
 
-    /// The small values of an update are many, and none of them takes longer than its launch: each is left on one die, and so are the values
-    /// that follow from it.
+    /// The small values that no product is made of, those of an update above all, are many, and none of them takes longer than its launch: each
+    /// is left on one die, and so are the values that follow from it.
     fn leave_small_updates(&mut self, pins: &[Option<Pin>]) {
         let late = late(&self.step.graph);
-        let most = SMALL_PART * self.mesh.count();
+        let most = PIECE_BYTES * self.mesh.count();
         let mut next = 0;
         for g in 0..self.list.len() {
             let (group, first) = (&self.list[g], self.list[g].members[0].node);

@@ -3,14 +3,12 @@
 use super::PlaceError;
 use super::assemble::{Key, LASTING, Placer};
 use super::dies::{BufferId, Storage, Task, TaskKind, View};
-use crate::sharded::{AxisSet, axes_of};
+use crate::sharded::{AxisSet, PIECE_BYTES, axes_of};
 use girih_ir::axes::{Axes, Box, box_dims, box_intersect, box_is_empty};
 use girih_ir::graph::ValueId;
 use girih_ir::types::element_count;
+use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// Partial results are combined in pieces of at least this many bytes, one a die; smaller ones are combined on one die.
-const PIECE_BYTES: usize = 1024;
 
 impl Placer<'_> {
     /// Combines partial results along the mesh axes that cut the reducing loops. Every group of dies on such a line combines for
@@ -18,7 +16,7 @@ impl Placer<'_> {
     pub(super) fn combine(&mut self, value: ValueId, axes: &Axes, partials: Vec<(u32, Vec<View>)>) -> Result<(), PlaceError> {
         let (cut, monoid) = self.sharded().combination(value, axes);
         let rest = AxisSet(3 & !cut.0);
-        let mut groups: std::collections::BTreeMap<usize, Vec<(u32, Vec<View>)>> = std::collections::BTreeMap::new();
+        let mut groups: BTreeMap<usize, Vec<(u32, Vec<View>)>> = BTreeMap::new();
         for (die, views) in partials {
             groups.entry(self.sharded().mesh.part(rest, die as usize)).or_default().push((die, views));
         }
@@ -102,7 +100,8 @@ impl Placer<'_> {
     }
 }
 
-/// Which group member combines which piece of a part; few bytes are combined by one, which differs from one value to the next.
+/// Which group member combines which piece of a part, of at least [`PIECE_BYTES`] each; fewer bytes are combined by one, which differs from one
+/// value to the next.
 fn pieces(part: &[Range<usize>], members: usize, element: usize, value: usize) -> Vec<(usize, Box)> {
     let dims = box_dims(part);
     let whole: Box = part.iter().cloned().collect();
@@ -124,37 +123,15 @@ fn pieces(part: &[Range<usize>], members: usize, element: usize, value: usize) -
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::product;
     use super::*;
     use smallvec::smallvec;
 
     #[test]
     fn partial_results_are_combined_where_they_are_read() {
-        use crate::sharded::{LoopSplit, MeshShape, ShardedGraph, Strategy};
-        use girih_ir::graph::{Graph, Role};
-        use girih_ir::ops::Op;
-        use girih_ir::ops::dot_general::DotGeneral;
-        use girih_ir::scalar::UnaryFn;
-        use girih_ir::step::TrainStep;
-        use girih_ir::target::Target;
-        use girih_ir::types::{DType, TensorType};
-        let mut g = Graph::new("combined");
-        let x = g.input("x", TensorType::new(DType::F32, [100usize, 60]), Role::Data);
-        let w = g.input("w", TensorType::new(DType::F32, [60usize, 256]), Role::Data);
-        let dot = g.add(Op::DotGeneral(DotGeneral::matmul(2, 0, 0)), &[x, w]).unwrap();
-        let y = g.unary(UnaryFn::Tanh, dot);
-        g.output("y", y);
-        let target = Target::builtin("dojo-tile").unwrap();
-        let mesh = target.logical_mesh(2, 3).unwrap();
         let plain = |order: AxisSet| {
-            let split = LoopSplit::Over;
-            let mut strategies = vec![Strategy::new(); g.nodes().len()];
             // Rows over the columns of the mesh, terms over its rows; the reader has rows over both.
-            strategies[dot.index()] = [AxisSet::X, AxisSet::NONE, AxisSet::Y].map(split).into_iter().collect();
-            strategies[y.index()] = [order, AxisSet::NONE].map(split).into_iter().collect();
-            let shape = MeshShape { rows: 2, cols: 3 };
-            let step = TrainStep::inference(g.clone());
-            let sharded = ShardedGraph { step, mesh: shape, strategies, cost: 0, reuse: None, remat: Vec::new(), streamed: Vec::new() };
-            let placed = super::super::place(sharded, &mesh, &target).unwrap();
+            let (dot, placed) = product([100, 60, 256], (2, 3), [AxisSet::X, AxisSet::NONE, AxisSet::Y], [order, AxisSet::NONE]);
             let of_product = |t: &&Task| t.writes.iter().any(|v| placed.buffers[v.buffer.index()].value == dot);
             let plain = placed.tasks.iter().filter(|t| matches!(t.kind, TaskKind::Recv(_, None))).filter(of_product).count();
             let added = placed.tasks.iter().filter(|t| matches!(t.kind, TaskKind::Recv(_, Some(_)))).filter(of_product).count();

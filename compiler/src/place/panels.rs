@@ -61,38 +61,20 @@ impl Placer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{TaskKind, place};
+    use super::super::testing::product;
+    use super::super::{TaskKind, View};
     use super::PANELS;
     use crate::schedule::schedule;
-    use crate::sharded::{AxisSet, LoopSplit, MeshShape, ShardedGraph, Strategy};
-    use girih_ir::graph::{Graph, Role};
-    use girih_ir::ops::Op;
-    use girih_ir::ops::dot_general::DotGeneral;
-    use girih_ir::scalar::UnaryFn;
-    use girih_ir::step::TrainStep;
-    use girih_ir::target::Target;
-    use girih_ir::types::{DType, TensorType};
+    use crate::sharded::AxisSet;
 
     #[test]
     fn a_panel_leaves_before_the_next_is_computed() {
-        let mut g = Graph::new("panels");
-        let x = g.input("x", TensorType::new(DType::F32, [2048usize, 64]), Role::Data);
-        let w = g.input("w", TensorType::new(DType::F32, [64usize, 4096]), Role::Data);
-        let dot = g.add(Op::DotGeneral(DotGeneral::matmul(2, 0, 0)), &[x, w]).unwrap();
-        let y = g.unary(UnaryFn::Tanh, dot);
-        g.output("y", y);
-        let mut strategies = vec![Strategy::new(); g.nodes().len()];
         // Rows and columns of the product over the mesh; its reader has whole rows.
-        strategies[dot.index()] = [AxisSet::Y, AxisSet::X, AxisSet::NONE].map(LoopSplit::Over).into_iter().collect();
-        strategies[y.index()] = [AxisSet::YX, AxisSet::NONE].map(LoopSplit::Over).into_iter().collect();
-        let target = Target::builtin("dojo-tile").unwrap();
-        let mesh = MeshShape { rows: 2, cols: 2 };
-        let step = TrainStep::inference(g);
-        let sharded = ShardedGraph { step, mesh, strategies, cost: 0, reuse: None, remat: Vec::new(), streamed: Vec::new() };
-        let schedule = schedule(place(sharded, &target.logical_mesh(2, 2).unwrap(), &target).unwrap());
+        let (dot, placed) = product([2048, 64, 4096], (2, 2), [AxisSet::Y, AxisSet::X, AxisSet::NONE], [AxisSet::YX, AxisSet::NONE]);
+        let schedule = schedule(placed);
         for die in 0..4 {
             let tasks = schedule.order.iter().map(|t| &schedule.placed.tasks[*t as usize]).filter(|t| t.die == die);
-            let of_product = |v: &super::super::View| schedule.placed.buffers[v.buffer.index()].value == dot;
+            let of_product = |v: &View| schedule.placed.buffers[v.buffer.index()].value == dot;
             let found: Vec<char> = tasks
                 .filter_map(|t| match &t.kind {
                     TaskKind::Compute { node, ranges } if *node == dot => {

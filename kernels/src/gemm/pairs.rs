@@ -23,15 +23,14 @@ const PANEL_BYTES: usize = 2 << 20;
 const COPY_BYTES: usize = 8 << 20;
 /// Rows that are over soon.
 const FEW_ROWS: usize = 64;
+/// Most terms: the panels of a few columns would fill the memory that is kept for them.
+const MOST_TERMS: usize = 8 << 10;
 
 /// Whether this instruction set multiplies pairs of bf16, so that operands may be packed in pairs ahead.
 pub fn packs_pairs(isa: Isa) -> bool {
     let isa = isa.usable();
     isa == Isa::Scalar || (isa == Isa::Avx512 && Isa::has_bf16_pairs())
 }
-
-/// Most terms: the panels of a few columns would fill the memory that is kept for them.
-const MOST_TERMS: usize = 8 << 10;
 
 /// Whether a result of this type takes the sums of `k` terms: several blocks meet in totals, which begin with the first block.
 pub(super) fn joins<O: Stored>(k: usize, accumulate: bool) -> bool {
