@@ -2,7 +2,7 @@
 //!
 //! Written once for both multiply-adds: `vfmadd` on f32 and `vdpbf16ps` on pairs of bf16.
 
-use super::block::Block;
+use super::block::{Block, Packing};
 use std::arch::asm;
 use std::arch::x86_64::{
     __m512, __m512bh, __mmask16, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
@@ -12,6 +12,8 @@ use std::arch::x86_64::{
 const LANES: usize = 16;
 /// Terms that are over before what is fetched at their beginning has come.
 const SHORT: usize = 24;
+/// Terms between the fetching of a line and its use, where it is not fetched by the tile before.
+const NEAR: isize = 32;
 
 /// What a microkernel reads and writes: pointers whose ranges [`Block::check`](super::block::Block) has proved.
 #[derive(Clone, Copy)]
@@ -23,8 +25,14 @@ struct Job {
     a_step: isize,
     b: *const f32,
     b_step: isize,
-    /// Where the vectors that are read go for the next strips; for the instances that keep them.
-    kept: *mut f32,
+    /// Lines that are copied and where they go, for the instances that pack; the number of terms between two of them, a power of two, less 1.
+    from: *const f32,
+    from_step: isize,
+    to: *mut f32,
+    copies: usize,
+    pause: usize,
+    /// From a line to one that is copied later, which is fetched.
+    soon: isize,
     /// What to fetch, a line a term.
     ahead: *const f32,
     ahead_step: isize,
@@ -36,19 +44,63 @@ struct Job {
     accumulate: bool,
 }
 
+/// What the strips of a block pack: the first copies the panel that it reads in place, then each a share of the next panel.
+struct Shares<'a> {
+    packing: Packing<'a>,
+    /// Terms of a share.
+    share: usize,
+    /// See [`Job::pause`].
+    pause: usize,
+}
+
+impl<'a> Shares<'a> {
+    fn new(t: &Block<'_>, packing: Packing<'a>, strips: usize) -> Self {
+        let share = t.k.div_ceil((strips - usize::from(packing.own.is_some())).max(1)).max(1);
+        Shares { packing, share, pause: (t.k / share + 1).next_power_of_two() / 2 - 1 }
+    }
+
+    /// How many of the strips pack.
+    fn strips(&self, strips: usize) -> usize {
+        if self.packing.next.is_some() { strips } else { usize::from(self.packing.own.is_some()) }
+    }
+
+    fn of_strip(&mut self, t: &Block<'_>, strip: usize, job: &mut Job) {
+        let Packing { own, next } = &mut self.packing;
+        if let Some(own) = own.as_mut().filter(|_| strip == 0) {
+            (job.from, job.from_step, job.to) = (job.b, job.b_step, own.as_mut_ptr());
+            (job.copies, job.pause, job.soon) = (t.k, 0, if t.k > 2 * NEAR as usize { NEAR * job.b_step } else { 0 });
+        } else if let Some(next) = next {
+            let (done, step) = (((strip - usize::from(own.is_some())) * self.share).min(t.k), next.step);
+            job.from = next.data.as_ptr().wrapping_add(next.base).wrapping_offset(done as isize * step);
+            (job.from_step, job.to) = (step, next.to.as_mut_ptr().wrapping_add(done * t.cols));
+            (job.copies, job.pause) = (self.share.min(t.k - done), self.pause);
+            // The first lines of what lies beside it come last.
+            let last = done + self.share >= t.k;
+            job.soon = if last { t.cols as isize - done as isize * step } else { self.share as isize * step };
+        }
+    }
+
+    /// After the first strip the panel is read where it has been copied to.
+    fn done(&self, t: &Block<'_>, job: &mut Job) {
+        if let Some(own) = &self.packing.own {
+            (job.b, job.b_step) = (own.as_ptr(), t.cols as isize);
+        }
+    }
+}
+
 macro_rules! rows_of {
-    ($whole:literal, $keep:literal, $vectors:literal: $($rows:literal)*) => {
-        [$(run::<$rows, $vectors, $whole, $keep>),*]
+    ($whole:literal, $pack:literal, $vectors:literal: $($rows:literal)*) => {
+        [$(run::<$rows, $vectors, $whole, $pack>),*]
     };
 }
 
 macro_rules! all_of {
-    ($whole:literal, $keep:literal) => {
+    ($whole:literal, $pack:literal) => {
         (
-            rows_of!($whole, $keep, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-            rows_of!($whole, $keep, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-            rows_of!($whole, $keep, 3: 1 2 3 4 5 6 7 8 9),
-            rows_of!($whole, $keep, 4: 1 2 3 4 5 6),
+            rows_of!($whole, $pack, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            rows_of!($whole, $pack, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+            rows_of!($whole, $pack, 3: 1 2 3 4 5 6 7 8 9),
+            rows_of!($whole, $pack, 4: 1 2 3 4 5 6),
         )
     };
 }
@@ -70,7 +122,7 @@ pub(super) use each_row;
 
 /// The module of one multiply-add.
 macro_rules! microkernels {
-    ($name:ident, $features:literal, $keeping:literal, $step:expr) => {
+    ($name:ident, $features:literal, $packs:literal, $step:expr) => {
         pub(super) mod $name {
             use super::*;
 
@@ -79,8 +131,8 @@ macro_rules! microkernels {
 
             /// The last vector is read under a mask, which takes a place among the multiply-adds.
             static MASKED: Kernels = all_of!(false, false);
-            static WHOLE: Kernels = all_of!($keeping, false);
-            static KEEPING: Kernels = all_of!($keeping, $keeping);
+            static WHOLE: Kernels = all_of!($packs, false);
+            static PACKING: Kernels = all_of!($packs, $packs);
 
             fn kernel(all: &Kernels, rows: usize, vectors: usize) -> Kernel {
                 match vectors {
@@ -94,11 +146,12 @@ macro_rules! microkernels {
             /// Runs all tiles of a block, a panel at a time.
             ///
             /// # Safety
-            /// The processor has the features, and `Block::check` holds; `kept` is as long as the panel of a block that has one, of whole vectors.
+            /// The processor has the features, and `Block::check` holds; a packing is that of `block_packing`.
             #[target_feature(enable = $features)]
-            pub(in super::super) unsafe fn block(t: &Block<'_>, kept: Option<&mut [f32]>, c: &mut [f32]) {
-                let kept = if $keeping { kept.map(<[f32]>::as_mut_ptr) } else { None };
+            pub(in super::super) unsafe fn block(t: &Block<'_>, packing: Option<Packing<'_>>, c: &mut [f32]) {
                 let (panels, strips) = (t.cols.div_ceil(t.b.width), t.rows.len().div_ceil(t.a.height));
+                let mut packing = if $packs { packing.map(|packing| Shares::new(t, packing, strips)) } else { None };
+                let busy = packing.as_ref().map_or(0, |packing| packing.strips(strips));
                 if t.by_rows {
                     for strip in 0..strips {
                         for panel in 0..panels {
@@ -112,28 +165,29 @@ macro_rules! microkernels {
                 }
                 for panel in 0..panels {
                     let (mut job, all, vectors) = of_panel(t, panel, c.as_mut_ptr());
-                    job.kept = kept.unwrap_or(std::ptr::null_mut());
                     let ahead = t.ahead.or_else(|| t.panel_ahead(panel + 1));
+                    // The last strips fetch it, so that it is not long in the cache before it is used.
+                    let fetches = ahead.map_or(0, |ahead| ahead.len.div_ceil(LANES));
                     for strip in 0..strips {
                         let height = to_strip(t, &mut job, strip);
-                        let fresh = kept.is_some() || (t.fresh && panel == 0);
-                        let rows_ahead = if fresh { t.rows_ahead(height) } else { None };
+                        let left = strips - 1 - strip;
+                        let rows_ahead = if t.fresh && panel == 0 { t.rows_ahead(height) } else { None };
                         (job.ahead, job.ahead_step) = match (&ahead, rows_ahead) {
-                            (Some(ahead), _) if strip * LANES < ahead.len => (ahead.start.wrapping_add(strip * ahead.next), ahead.step),
+                            (Some(ahead), _) if left < fetches => (ahead.start.wrapping_add(left * ahead.next), ahead.step),
                             // The rows that come next, when this is their first use.
                             (_, Some((from, step))) => (job.a.wrapping_offset(from), step),
                             _ => (t.rows.as_ptr().cast(), 0),
                         };
-                        let all = match kept {
-                            Some(_) if strip == 0 => &KEEPING,
-                            Some(_) => &WHOLE,
-                            None => all,
+                        let shares = packing.as_mut().filter(|_| strip < busy);
+                        let Some(shares) = shares else {
+                            // SAFETY: as above.
+                            unsafe { kernel(all, height, vectors)(&job) };
+                            continue;
                         };
-                        // SAFETY: as above.
-                        unsafe { kernel(all, height, vectors)(&job) }
-                        if let Some(kept) = kept.filter(|_| strip == 0) {
-                            (job.b, job.b_step) = (kept, (vectors * LANES) as isize);
-                        }
+                        shares.of_strip(t, strip, &mut job);
+                        // SAFETY: as above; the shares are parts of what `block_packing` proved.
+                        unsafe { kernel(&PACKING, height, vectors)(&job) };
+                        shares.done(t, &mut job);
                     }
                 }
             }
@@ -152,7 +206,12 @@ macro_rules! microkernels {
                     a_step: 0,
                     b: t.b.data.as_ptr().wrapping_add(b_base),
                     b_step,
-                    kept: std::ptr::null_mut(),
+                    from: t.rows.as_ptr().cast(),
+                    from_step: 0,
+                    to: std::ptr::null_mut(),
+                    copies: 0,
+                    pause: 0,
+                    soon: 0,
                     ahead: t.rows.as_ptr().cast(),
                     ahead_step: 0,
                     c: c.wrapping_offset(t.base + at as isize),
@@ -177,11 +236,13 @@ macro_rules! microkernels {
 
             /// # Safety
             /// The processor has the features; the ranges of the job are those of a checked block: `ROWS` rows, and columns that fill `VECTORS`
-            /// vectors, the last up to its mask; all of the last can be read if `WHOLE`; `kept` has `VECTORS` whole vectors for each term if `KEEP`.
+            /// vectors, the last up to its mask; all of the last can be read if `WHOLE`; if `PACK`, `VECTORS` whole vectors of each copy can be read and
+            /// written.
             #[target_feature(enable = $features)]
-            unsafe fn run<const ROWS: usize, const VECTORS: usize, const WHOLE: bool, const KEEP: bool>(job: &Job) {
+            unsafe fn run<const ROWS: usize, const VECTORS: usize, const WHOLE: bool, const PACK: bool>(job: &Job) {
                 let (row, step) = (job.a_row, job.a_step);
-                let (mut b, mut kept, mut ahead) = (job.b, job.kept, job.ahead);
+                let (mut b, mut ahead) = (job.b, job.ahead);
+                let (mut from, mut to, mut copies) = (job.from, job.to, job.copies);
                 // Three pointers, five rows apart, and one multiple of the stride reach every row by an address of one instruction;
                 // laundered, or the compiler makes one chain of additions of them.
                 let triple = launder(3 * row);
@@ -203,7 +264,7 @@ macro_rules! microkernels {
                 loop {
                     let terms = left.min(job.chain);
                     let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-                    for _ in 0..terms {
+                    for p in 0..terms {
                         let mut line = [_mm512_setzero_ps(); VECTORS];
                         // SAFETY: (i, p) and (p, j) are inside their slices for every i < ROWS, p < k, j < cols; the mask hides the rest.
                         unsafe {
@@ -212,11 +273,17 @@ macro_rules! microkernels {
                             }
                             let last = b.wrapping_add((VECTORS - 1) * LANES);
                             line[VECTORS - 1] = if WHOLE { _mm512_loadu_ps(last) } else { _mm512_maskz_loadu_ps(edge, last) };
-                            if KEEP {
-                                for (v, x) in line.iter().enumerate() {
-                                    _mm512_storeu_ps(kept.wrapping_add(v * LANES), *x);
+                            if PACK && p & job.pause == 0 && copies > 0 {
+                                let soon = from.wrapping_offset(job.soon);
+                                for v in 0..VECTORS {
+                                    let at = v * LANES;
+                                    _mm512_storeu_ps(to.wrapping_add(at), _mm512_loadu_ps(from.wrapping_add(at)));
+                                    _mm_prefetch::<_MM_HINT_T1>(soon.wrapping_add(at).cast());
                                 }
-                                kept = kept.wrapping_add(VECTORS * LANES);
+                                // A line may begin and end inside a cache line.
+                                _mm_prefetch::<_MM_HINT_T1>(soon.wrapping_add(VECTORS * LANES - 1).cast());
+                                (from, to) = (from.wrapping_offset(job.from_step), to.wrapping_add(VECTORS * LANES));
+                                copies -= 1;
                             }
                             _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                             ahead = ahead.wrapping_offset(job.ahead_step);

@@ -2,9 +2,9 @@
 
 use super::avx512::{mask, transpose};
 use std::arch::x86_64::{
-    __m512i, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_setzero_ps,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 const LANES: usize = 16;
@@ -21,6 +21,7 @@ const STRIP_TERMS: usize = 32;
 pub(super) unsafe fn lines(src: *const f32, step: isize, count: usize, k: usize, width: usize, tight: bool, dst: *mut f32) {
     let terms = if tight { STRIP_TERMS } else { TERMS };
     for p0 in (0..k).step_by(terms) {
+        let soon = if p0 + terms < k { terms as isize * step } else { 0 };
         for first in (0..count).step_by(width) {
             let group = width.min(count - first);
             let ld = if tight { group } else { width };
@@ -28,8 +29,10 @@ pub(super) unsafe fn lines(src: *const f32, step: isize, count: usize, k: usize,
                 let from = src.wrapping_offset(p as isize * step).wrapping_add(first);
                 let to = dst.wrapping_add(first * k + p * ld);
                 let mut at = 0;
-                // SAFETY: the group's elements are readable and its line is writable; the mask hides what lies past the group.
+                // SAFETY: the group's elements are readable and its line is writable; the mask hides what lies past the group. Prefetching
+                // reads nothing.
                 unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(from.wrapping_offset(soon).cast());
                     while at + LANES <= group {
                         _mm512_storeu_ps(to.add(at), _mm512_loadu_ps(from.add(at)));
                         at += LANES;
@@ -44,12 +47,12 @@ pub(super) unsafe fn lines(src: *const f32, step: isize, count: usize, k: usize,
     }
 }
 
-/// Groups whose terms are neighbors in the source; index `i` starts at `src + i·stride`.
+/// Groups whose terms are neighbors in the source; index `i` starts at `src + i·stride`. What lies `soon` elements on is fetched.
 ///
 /// # Safety
 /// The processor has AVX-512 F; `k` elements can be read from each of `count` indices, and `super::pack`'s groups written.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn turned(src: *const f32, stride: isize, count: usize, k: usize, width: usize, tight: bool, dst: *mut f32) {
+pub(super) unsafe fn turned(src: *const f32, stride: isize, count: usize, k: usize, width: usize, tight: bool, dst: *mut f32, soon: isize) {
     for first in (0..count).step_by(width) {
         let group = width.min(count - first);
         let ld = if tight { group } else { width };
@@ -63,8 +66,12 @@ pub(super) unsafe fn turned(src: *const f32, stride: isize, count: usize, k: usi
                 let mut block = [_mm512_setzero_ps(); LANES];
                 for (i, line) in block.iter_mut().enumerate() {
                     if i < rows {
-                        // SAFETY: index i is readable from 0 to k; the mask hides what lies past k.
-                        *line = unsafe { _mm512_maskz_loadu_ps(terms, from.wrapping_offset(i as isize * stride).wrapping_add(p)) };
+                        let place = from.wrapping_offset(i as isize * stride).wrapping_add(p);
+                        // SAFETY: index i is readable from 0 to k; the mask hides what lies past k. Prefetching reads nothing.
+                        unsafe {
+                            *line = _mm512_maskz_loadu_ps(terms, place);
+                            _mm_prefetch::<_MM_HINT_T1>(place.wrapping_offset(soon).cast());
+                        }
                     }
                 }
                 let block = transpose(block);

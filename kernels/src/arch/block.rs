@@ -166,29 +166,57 @@ impl Block<'_> {
     }
 }
 
+/// What a block of one panel packs on the way.
+pub(crate) struct Packing<'a> {
+    /// Where its own panel goes, which is read in place by the first strip and here by the others.
+    pub own: Option<&'a mut [f32]>,
+    /// The next panel, which has as many columns.
+    pub next: Option<Next<'a>>,
+}
+
+/// A panel that is copied by the strips of a block, a share each: it is not read long before, for it would leave the cache again where its lines
+/// share few sets, and its misses are spread over the whole block.
+pub(crate) struct Next<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Position of (term 0, column 0); what comes after this panel lies beside it.
+    pub base: usize,
+    /// Term stride.
+    pub step: isize,
+    /// Where it goes.
+    pub to: &'a mut [f32],
+}
+
 /// Runs a block.
 pub(crate) fn block(isa: Isa, t: &Block<'_>, c: &mut [f32]) {
     run(isa, t, None, c);
 }
 
-/// Runs a block of one panel that is read in place, of whole vectors, and packs the panel into `kept` on the way, for the strips after the
-/// first.
-pub(crate) fn block_keeping(isa: Isa, t: &Block<'_>, kept: &mut [f32], c: &mut [f32]) {
-    assert!(t.cols <= t.b.width && t.b.step.is_some() && kept.len() >= t.k * t.b.width, "one panel in place is kept");
-    assert!(t.cols.is_multiple_of(lanes_of(isa)), "a panel that is kept has whole vectors");
-    run(isa, t, Some(kept), c);
+/// Runs a block of one panel of whole vectors with AVX-512, and packs on the way.
+pub(crate) fn block_packing(isa: Isa, t: &Block<'_>, packing: Packing<'_>, c: &mut [f32]) {
+    let (room, strips) = (t.k * t.cols, t.rows.len().div_ceil(t.a.height));
+    assert!(t.cols <= t.b.width && t.cols.is_multiple_of(lanes_of(isa)), "one panel of whole vectors is packed");
+    if let Some(own) = &packing.own {
+        assert!(t.b.step.is_some() && own.len() >= room, "a panel in place is kept");
+    }
+    if let Some(next) = &packing.next {
+        let inside = inside(next.data.len(), next.base as isize, [(t.cols, 1), (t.k, next.step)]);
+        assert!(inside && next.to.len() >= room && strips > usize::from(packing.own.is_some()), "the next panel is copied");
+    }
+    run(isa, t, Some(packing), c);
 }
 
-fn run(isa: Isa, t: &Block<'_>, kept: Option<&mut [f32]>, c: &mut [f32]) {
+fn run(isa: Isa, t: &Block<'_>, packing: Option<Packing<'_>>, c: &mut [f32]) {
     let isa = isa.usable();
     if t.rows.is_empty() || t.cols == 0 {
         return;
     }
     t.check(isa, c);
     match (isa, t.term) {
-        // SAFETY: `usable` says that the processor has the features; `check` proved that every position that the block reads or writes is inside its slice.
+        // SAFETY: `usable` says that the processor has the features; `check` proved that every position that the block reads or writes is
+        // inside its slice, and `block_packing` the same of what is packed.
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Step::Single) => unsafe { super::avx512_block::single::block(t, kept, c) },
+        (Isa::Avx512, Step::Single) => unsafe { super::avx512_block::single::block(t, packing, c) },
         // SAFETY: as above, for the pairs by the test in the guard.
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Step::Pair) if Isa::has_bf16_pairs() => unsafe { super::avx512_block::pair::block(t, None, c) },
@@ -302,10 +330,15 @@ mod tests {
             let what = format!("{} {term:?} {height} x {width} of {rows} x {cols} x {k}, packed {packed_a} {packed_b}", isa.name());
             // AVX2 has no pairs and runs the twin itself; a sum of pairs is the same to the bit where the processor has the instruction.
             assert_eq!(bits(&want), bits(&got), "{what}");
-            if !packed_b && cols <= width && cols.is_multiple_of(lanes_of(isa)) && term == Step::Single && isa == Isa::Avx512 {
-                let (mut kept, mut got) = (vec![0.0; k * width], before.clone());
-                block_keeping(isa, &Block { by_rows: false, ..block }, &mut kept, &mut got);
-                assert_eq!(bits(&want), bits(&got), "{what}, kept");
+            if cols <= width && cols.is_multiple_of(lanes_of(isa)) && term == Step::Single && isa == Isa::Avx512 {
+                let (mut own, mut to, mut got) = (vec![0.0; k * cols], vec![0.0; k * cols], before.clone());
+                let (base, step, packs) = (b.len() - ld * k, ld as isize, packed_b || rows > height);
+                let next = packs.then_some(Next { data: &b, base, step, to: &mut to });
+                block_packing(isa, &Block { by_rows: false, ..block }, Packing { own: (!packed_b).then_some(&mut own), next }, &mut got);
+                assert_eq!(bits(&want), bits(&got), "{what}, packing");
+                let lines = |at: usize| (0..k).flat_map(|p| &b[at + p * ld..][..cols]).copied().collect::<Vec<_>>();
+                assert!(!packs || to == lines(base), "{what}, the next panel");
+                assert!(packed_b || own == lines(0), "{what}, its own panel");
             }
         }
     }

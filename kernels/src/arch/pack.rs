@@ -39,6 +39,9 @@ impl Plane<'_> {
     }
 }
 
+/// Terms between what is turned and what is fetched for it.
+const SOON: isize = 32;
+
 /// Packs `count` indices × `k` terms: `dst[g·width·k + p·w + i]` is (g·width + i, p), with `w` indices in group `g`.
 ///
 /// The last group may have fewer than `width`: its lines have their own length when `tight`, else they are `width` long and what
@@ -59,7 +62,7 @@ pub(crate) fn pack(isa: Isa, src: &Plane<'_>, count: usize, k: usize, width: usi
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if src.step == 1 => unsafe {
-            super::avx512_pack::turned(src.data.as_ptr().add(src.base), src.stride, count, k, width, tight, dst.as_mut_ptr());
+            super::avx512_pack::turned(src.data.as_ptr().add(src.base), src.stride, count, k, width, tight, dst.as_mut_ptr(), SOON);
         },
         isa => portable(isa, src, count, k, width, tight, dst),
     }

@@ -5,7 +5,7 @@
 
 use super::KC;
 use super::plan::{Tiles, terms_at_once};
-use crate::arch::block::{Ahead, Block, Panels, Step, Strips, block, block_keeping, lanes_of, most_rows};
+use crate::arch::block::{Ahead, Block, Next, Packing, Panels, Step, Strips, block, block_packing, lanes_of, most_rows};
 use crate::arch::pack::{Plane, pack};
 use crate::arch::transpose16;
 use crate::isa::Isa;
@@ -23,6 +23,8 @@ const FEW_STRIPS: usize = 6;
 const SHORT_TERMS: usize = 16;
 /// Rows that make high strips worth their narrower panels.
 const MANY_ROWS: usize = 128;
+/// Terms that are worth copying a panel a share at a time.
+const CARRIED_TERMS: usize = 192;
 /// Elements of a cache line.
 const LINE: usize = 16;
 
@@ -123,33 +125,49 @@ impl<'a> Product<'a> {
     fn panels(&self, isa: Isa, plane: &Plane<'_>, turn: &Turn<'_>, rows: &[isize], kept: &mut Buffer, out: &mut [f32]) {
         let Turn { strips, group: (first, all), terms: (q, kc), width, .. } = *turn;
         let alone = turn.first && turn.last;
-        let kept = kept.take(if alone { 1 } else { all.div_ceil(width) } * width * kc);
-        let keeps = plane.stride == 1 && isa.usable() == Isa::Avx512;
+        let size = width * kc;
+        let kept = kept.take(if alone { 2 } else { all.div_ceil(width) } * size);
+        let on_the_way = plane.stride == 1 && isa.usable() == Isa::Avx512;
+        let mut packed = false;
         for (slot, at) in (0..all).step_by(width).enumerate() {
             let (j, cols) = (first + at, width.min(all - at));
-            let base = if alone { 0 } else { slot * width * kc };
+            let (source, after) = (plane.at(j, q), plane.at(j + cols, q));
+            let in_place = Panels { data: source.data, base: source.base, width, step: Some(source.step) };
+            let (panel, next) = if alone {
+                let (even, odd) = kept.split_at_mut(size);
+                if slot % 2 == 0 { (even, odd) } else { (odd, even) }
+            } else {
+                kept[slot * size..].split_at_mut(size)
+            };
             if !turn.first {
-                let next = base + width * kc;
-                let ahead = kept.get(next..).filter(|k| !k.is_empty());
-                let ahead = ahead.map(|k| Ahead { start: k.as_ptr(), step: LINE as isize, len: width, next: kc * LINE });
-                let panels = Panels { data: kept, base, width, step: None };
-                block(isa, &Block { ahead, ..self.block((strips, panels), (q, kc), (j, cols), rows) }, out);
+                let ahead = (at + cols < all).then_some(Ahead { start: next.as_ptr(), step: LINE as isize, len: width, next: kc * LINE });
+                let panels = Panels { data: panel, base: 0, width, step: None };
+                block(isa, &Block { ahead, fresh: at == 0, ..self.block((strips, panels), (q, kc), (j, cols), rows) }, out);
                 continue;
             }
-            let (source, panel) = (plane.at(j, q), &mut kept[base..base + width * kc]);
-            if keeps && cols.is_multiple_of(LINE) {
-                let ahead = if at + cols < all { plane.at(j + cols, q).ahead(cols) } else { None };
-                let in_place = Panels { data: source.data, base: source.base, width, step: Some(source.step) };
-                let one = Block { ahead, ..self.block((strips, in_place), (q, kc), (j, cols), rows) };
-                block_keeping(isa, &one, panel, out);
+            let carries = on_the_way && kc >= CARRIED_TERMS && at + 2 * width <= all && rows.len() > strips.height;
+            let next = carries.then_some(Next { data: after.data, base: after.base, step: after.step, to: next });
+            let done = std::mem::replace(&mut packed, carries);
+            let reads = on_the_way && cols.is_multiple_of(LINE);
+            if !done && !reads {
+                pack(isa, &source, cols, kc, width, false, panel);
+            }
+            let ahead = match () {
+                () if carries => None,
+                () if reads && at + cols < all => after.ahead(cols),
+                // Behind the last columns come those of the next matrix of a batch.
+                () => after.lines_ahead(cols, kc),
+            };
+            let mut one = Block { ahead, fresh: at == 0, ..self.block((strips, in_place), (q, kc), (j, cols), rows) };
+            if !done && reads {
+                block_packing(isa, &one, Packing { own: Some(panel), next }, out);
                 continue;
             }
-            pack(isa, &source, cols, kc, width, false, panel);
-            let panels = Panels { data: panel, base: 0, width, step: None };
-            // Behind the last columns come those of the next matrix of a batch.
-            let ahead = plane.at(j + cols, q).lines_ahead(cols, kc);
-            let one = Block { ahead, fresh: at == 0, ..self.block((strips, panels), (q, kc), (j, cols), rows) };
-            block(isa, &one, out);
+            one.b = Panels { data: panel, base: 0, width, step: None };
+            match next {
+                Some(_) => block_packing(isa, &one, Packing { own: None, next }, out),
+                None => block(isa, &one, out),
+            }
         }
     }
 
