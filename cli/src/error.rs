@@ -10,6 +10,7 @@ use girih_compiler::memory::{DoesNotFit, Repair};
 use girih_compiler::pipeline::CompileError;
 use girih_compiler::train::TrainError;
 use girih_ir::check::CheckReport;
+use girih_ir::check::field::FieldError;
 use girih_ir::literal::LiteralError;
 use girih_ir::program::codec::CodecError;
 use girih_ir::step::StepError;
@@ -72,6 +73,9 @@ pub enum Error {
         /// Whether girih itself just made the program, which makes this a defect.
         ours: bool,
     },
+    /// A program could not be run over a finite field.
+    #[error(transparent)]
+    Field(FieldError),
     /// A program file cannot be read or written.
     #[error("{}: {error}", .path.display())]
     Codec {
@@ -217,7 +221,7 @@ impl Error {
             Error::Train(_) | Error::Usage { .. } => 2,
             Error::TargetFile { .. } => 3,
             Error::Target(_) => 2,
-            Error::Compile(CompileError::Lower(_) | CompileError::Slices(_)) | Error::Unsupported { .. } => 4,
+            Error::Compile(CompileError::Lower(_) | CompileError::Slices(_)) | Error::Unsupported { .. } | Error::Field(_) => 4,
             Error::Compile(CompileError::Place(_)) => 5,
             Error::Compile(CompileError::Pin(_)) => 2,
             Error::Compile(_) => 70,
@@ -259,6 +263,9 @@ impl Error {
             }
             Error::Check { report, ours } => check(report, *ours, &mut d),
             Error::Unsupported { help, .. } | Error::Usage { help, .. } => d.help = Some(help.clone()),
+            Error::Field(FieldError::TooLarge { points, .. }) => {
+                d.help = Some(format!("`--field-limit {points}` runs it all the same, a core does some 10^8 a second"));
+            }
             Error::Compile(CompileError::Optimize(_)) => d.help = Some("`--no-optimize` compiles without rewriting".into()),
             _ => {}
         }

@@ -47,17 +47,27 @@ pub enum InterpError {
 
 /// Runs a well-typed graph on inputs in order and returns the outputs in order. Values are dropped after their last use.
 pub fn eval(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError> {
+    eval_by(graph, inputs, |_, op, operands, ty| Ok(op.eval(operands, ty)))
+}
+
+/// The same with another meaning of the ops: `op` is given each value that is computed, its op, operands and type.
+pub(crate) fn eval_by<E, F>(graph: &Graph, inputs: &[Tensor], op: F) -> Result<Vec<Tensor>, E>
+where
+    E: From<InterpError>,
+    F: FnMut(ValueId, &Op, &[&Tensor], &Type) -> Result<Vec<Tensor>, E>,
+{
     if graph.inputs.len() != inputs.len() {
-        return Err(InterpError::Count { need: graph.inputs.len(), got: inputs.len() });
+        return Err(InterpError::Count { need: graph.inputs.len(), got: inputs.len() }.into());
     }
     for (i, t) in graph.inputs.iter().zip(inputs) {
         let need = graph.tensor_ty(i.value);
         if need != t.ty() {
-            return Err(InterpError::Input { name: i.name.clone(), need: need.clone(), got: t.ty().clone() });
+            return Err(InterpError::Input { name: i.name.clone(), need: need.clone(), got: t.ty().clone() }.into());
         }
     }
-    let nest = LoopNest::of(graph)?;
-    let mut run = Run { graph, nest: &nest, inputs, live: graph.live(), uses: Vec::new(), values: vec![Vec::new(); graph.nodes().len()] };
+    let nest = LoopNest::of(graph).map_err(InterpError::from)?;
+    let values = vec![Vec::new(); graph.nodes().len()];
+    let mut run = Run { graph, nest: &nest, inputs, live: graph.live(), uses: Vec::new(), values, op };
     run.uses = live_uses(graph, &run.live);
     for v in graph.values().filter(|v| run.live[v.index()] && nest.innermost(*v).is_none()).collect::<Vec<_>>() {
         run.node(v)?;
@@ -67,7 +77,7 @@ pub fn eval(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, InterpError
 }
 
 /// A run of the interpreter.
-struct Run<'a> {
+struct Run<'a, F> {
     graph: &'a Graph,
     nest: &'a LoopNest,
     inputs: &'a [Tensor],
@@ -75,11 +85,17 @@ struct Run<'a> {
     /// Readers of each value that have not run; values inside loops are dropped by the iteration instead.
     uses: Vec<usize>,
     values: Vec<Vec<Tensor>>,
+    /// What ops mean.
+    op: F,
 }
 
-impl Run<'_> {
+impl<E, F> Run<'_, F>
+where
+    E: From<InterpError>,
+    F: FnMut(ValueId, &Op, &[&Tensor], &Type) -> Result<Vec<Tensor>, E>,
+{
     /// Computes one value; for the end of a loop, runs the loop.
-    fn node(&mut self, v: ValueId) -> Result<(), InterpError> {
+    fn node(&mut self, v: ValueId) -> Result<(), E> {
         let node = self.graph.node(v);
         if self.uses[v.index()] == 0 {
             return Ok(()); // an input that nobody reads
@@ -93,7 +109,7 @@ impl Run<'_> {
             },
             op => {
                 let operands: Vec<&Tensor> = node.operands.iter().filter_map(|o| self.values[o.index()].first()).collect();
-                op.eval(&operands, &node.ty)
+                (self.op)(v, op, &operands, &node.ty)?
             }
         };
         check(v, node.op.name(), &node.ty, &made)?;
@@ -118,7 +134,7 @@ impl Run<'_> {
     }
 
     /// Runs a loop and returns what its slots hold at last.
-    fn iterate(&mut self, l: usize) -> Result<Vec<Tensor>, InterpError> {
+    fn iterate(&mut self, l: usize) -> Result<Vec<Tensor>, E> {
         let this = &self.nest.loops[l];
         let first = |run: &Self, v: ValueId| run.values[v.index()].first().cloned();
         let mut slots: Vec<Tensor> = this.carries.iter().filter_map(|c| first(self, self.graph.node(*c).operands[0])).collect();

@@ -53,6 +53,12 @@ impl Tensor {
         Tensor { ty, data: Data::Int(values) }
     }
 
+    /// A tensor of any type whose elements are whole numbers that stand for something else, such as elements of a field.
+    pub(crate) fn coded(ty: TensorType, values: Vec<i64>) -> Self {
+        debug_assert!(values.len() == ty.elements(), "{ty} with {} values", values.len());
+        Tensor { ty, data: Data::Int(values) }
+    }
+
     /// A tensor from elements of another tensor picked by position (`None` picks the fill).
     pub fn pick(ty: TensorType, from: &Tensor, positions: impl Iterator<Item = Option<usize>>, fill: Option<&Tensor>) -> Self {
         let data = match (&from.data, fill.map(|f| &f.data)) {

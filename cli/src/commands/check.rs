@@ -4,6 +4,7 @@ use super::output::{Failure, Outcome, Output, bytes};
 use super::render;
 use clap::Args;
 use girih::{Compiled, Error, files};
+use girih_ir::check::field::{self, FieldError, FieldOptions, FieldStats};
 use girih_ir::check::{CheckStats, check};
 use girih_ir::program::parse_program;
 use serde_json::{Value, json};
@@ -16,22 +17,43 @@ pub struct Check {
     /// A compiled program, or the text of one (`girih compile --emit lower`)
     #[arg(value_name = "OUT.girih|TEXT")]
     file: PathBuf,
+    /// Run the streams over a finite field too, where the order of a sum makes no difference, and compare with the reference step to the bit
+    #[arg(long)]
+    field: bool,
+    /// What the inputs of that run are made from
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "field")]
+    seed: u64,
+    /// The most multiply-adds that the step of such a run may have
+    #[arg(long, value_name = "N", default_value_t = FieldOptions::default().limit, requires = "field")]
+    field_limit: u64,
 }
 
 impl Check {
     /// Runs the command.
     pub fn run(self, out: &Output) -> Outcome {
         let checked = if files::extension(&self.file) == "girih" {
-            Compiled::open(&self.file).map(|c| c.program.stats())
+            Compiled::open(&self.file).map(|c| c.program)
         } else {
             let text = files::read_text(&self.file)?;
             let program = parse_program(&text).map_err(|error| Error::Text { path: self.file.clone(), error })?;
-            check(program).map(|p| p.stats()).map_err(|report| Error::Check { report: Box::new(report), ours: false })
+            check(program).map_err(|report| Error::Check { report: Box::new(report), ours: false })
         };
-        match checked {
-            Ok(found) => {
-                out.result(|| sentence(&self.file.display().to_string(), &found), || json!({ "accepted": true, "checked": stats(&found) }))
+        let checked = checked.and_then(|program| {
+            let found = program.stats();
+            if !self.field {
+                return Ok((found, None));
             }
+            let run = field::check(&program, FieldOptions { seed: self.seed, limit: self.field_limit });
+            run.map(|field| (found, Some(field))).map_err(|e| match e {
+                FieldError::Wrong(report) => Error::Check { report, ours: false },
+                other => Error::Field(other),
+            })
+        });
+        match checked {
+            Ok((found, field)) => out.result(
+                || sentence(&self.file.display().to_string(), &found) + &field.map(|f| in_field(&f)).unwrap_or_default(),
+                || json!({ "accepted": true, "checked": stats(&found), "field": field.map(|f| field_stats(&f, self.seed)) }),
+            ),
             Err(Error::Check { report, ours: false }) if out.is_json() => {
                 let finding = |f: &girih_ir::check::Finding| {
                     json!({
@@ -60,6 +82,17 @@ fn sentence(file: &str, s: &CheckStats) -> String {
         bytes(s.peak_sram),
         s.traced_reads
     )
+}
+
+fn in_field(f: &FieldStats) -> String {
+    format!(
+        "; over the field, {} instructions made all of {} elements as the step does ({} points of loop nests)",
+        f.instructions, f.elements, f.points
+    )
+}
+
+fn field_stats(f: &FieldStats, seed: u64) -> Value {
+    json!({ "seed": seed, "instructions": f.instructions, "elements": f.elements, "points": f.points })
 }
 
 /// What was checked, as a document.

@@ -124,11 +124,15 @@ impl<'a> Placer<'a> {
     }
 
     /// The buffer whose bytes a buffer uses.
-    pub(super) fn root(&self, mut id: BufferId) -> &Buffer {
+    pub(super) fn root(&self, id: BufferId) -> &Buffer {
+        &self.buffers[self.root_id(id).index()]
+    }
+
+    fn root_id(&self, mut id: BufferId) -> BufferId {
         while let Storage::Alias(of) = self.buffers[id.index()].storage {
             id = of;
         }
-        &self.buffers[id.index()]
+        id
     }
 
     pub(super) fn dies(&self) -> u32 {
@@ -481,10 +485,11 @@ impl<'a> Placer<'a> {
         Ok(message)
     }
 
-    /// Brings new state home and results to host memory.
+    /// Brings results to host memory and new state home, in that order, for a result may be the old value of a state.
     pub(super) fn finish(&mut self) -> Result<(), PlaceError> {
         let step = &self.sharded.step;
         let graph = &step.graph;
+        let mut replaced: Vec<(View, View)> = Vec::new();
         for (p, pair) in step.state.iter().enumerate() {
             let input = (graph.inputs[pair.input].value, 0);
             if self.streamed[p] {
@@ -516,8 +521,7 @@ impl<'a> Placer<'a> {
                     continue;
                 }
                 let view = self.demand(die, key, part.clone())?;
-                let to = View { buffer: home, part };
-                self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![view], writes: vec![to] });
+                replaced.push((view, View { buffer: home, part }));
             }
         }
         for (k, output) in graph.outputs.iter().enumerate() {
@@ -526,7 +530,44 @@ impl<'a> Placer<'a> {
             }
             self.store(k as u32, self.resolve(output.value))?;
         }
+        self.replace(replaced);
         Ok(())
+    }
+
+    /// Copies new values (the first views) into the homes of their states, each behind the copies that read the old value there. Where states
+    /// change places, one is put aside before.
+    fn replace(&mut self, mut copies: Vec<(View, View)>) {
+        let mut readers: FxHashMap<BufferId, usize> = copies.iter().map(|(_, to)| (to.buffer, 0)).collect();
+        for (from, _) in &copies {
+            readers.entry(self.root_id(from.buffer)).and_modify(|n| *n += 1);
+        }
+        while !copies.is_empty() {
+            let pending = copies.len();
+            let mut waiting = Vec::new();
+            for (from, to) in copies {
+                if readers[&to.buffer] > 0 {
+                    waiting.push((from, to));
+                    continue;
+                }
+                readers.entry(self.root_id(from.buffer)).and_modify(|n| *n -= 1);
+                let die = self.buffers[to.buffer.index()].die;
+                self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![from], writes: vec![to] });
+            }
+            copies = waiting;
+            if copies.len() == pending {
+                let aside = self.put_aside(&copies[0].0);
+                let old = std::mem::replace(&mut copies[0].0, aside);
+                readers.entry(self.root_id(old.buffer)).and_modify(|n| *n -= 1);
+            }
+        }
+    }
+
+    fn put_aside(&mut self, view: &View) -> View {
+        let Buffer { die, value, component, .. } = self.buffers[view.buffer.index()];
+        let buffer = self.buffer(die, (value, component), view.part.clone(), Storage::Own);
+        let to = View { buffer, part: view.part.clone() };
+        self.tasks.push(Task { die, kind: TaskKind::Copy, reads: vec![view.clone()], writes: vec![to.clone()] });
+        to
     }
 
     fn store(&mut self, output: u32, key: Key) -> Result<(), PlaceError> {

@@ -9,6 +9,7 @@ use crate::ops::convolution::Convolution;
 use crate::program::instr::WindowDims;
 use crate::program::{Instr, Program};
 use crate::scalar::{CompareFn, Monoid};
+use crate::types::DType;
 use std::ops::Range;
 
 /// The order in which an instruction lists the elements of an operand.
@@ -81,7 +82,7 @@ pub fn check(s: &Share<'_>, instr: &Instr) -> Result<Order, String> {
             let have = &s.program.fused[program.index()];
             let (want, columns) = match op {
                 Op::Fused(f) => (f.program.as_ref().clone(), f.cols),
-                _ => (single(op, have).ok_or_else(|| mismatch(s, instr))?, 0),
+                _ => (single(op, have.inputs.clone()).ok_or_else(|| mismatch(s, instr))?, 0),
             };
             if **have != want {
                 return Err(format!("{program} is another program than that of {}", s.node));
@@ -190,8 +191,8 @@ fn filled(bytes: &[u8], size: usize, bits: u64) -> Result<(), String> {
     if all { Ok(()) } else { Err(format!("the constant is not {bits:#x} everywhere")) }
 }
 
-/// The program of one elementwise op, for the operand types of `like`.
-fn single(op: &Op, like: &FusedProgram) -> Option<FusedProgram> {
+/// The program of one elementwise op, for operands of these types.
+pub(super) fn single(op: &Op, inputs: Vec<DType>) -> Option<FusedProgram> {
     let (expr, count) = match op {
         Op::Unary(f) => (Expr::Unary(f.0, 0), 1),
         Op::Binary(f) => (Expr::Binary(f.0, 0, 1), 2),
@@ -202,7 +203,7 @@ fn single(op: &Op, like: &FusedProgram) -> Option<FusedProgram> {
         _ => return None,
     };
     let body = (0..count).map(Expr::Input).chain([expr]).collect();
-    Some(FusedProgram { inputs: like.inputs.clone(), body, outputs: vec![count] })
+    Some(FusedProgram { inputs, body, outputs: vec![count] })
 }
 
 /// Low padding of a share: where the first window of `out` begins, seen from the first element of `base`.

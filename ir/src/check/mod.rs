@@ -11,6 +11,7 @@ pub mod channels;
 pub mod content;
 pub mod deadlock;
 pub mod defined;
+pub mod field;
 pub mod footprint;
 pub mod implements;
 mod listing;

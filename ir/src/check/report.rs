@@ -43,6 +43,8 @@ pub enum Fault {
     Partial,
     /// A state or an output is not what the step says at its end.
     Result,
+    /// Run over a finite field, the streams make another result than the step.
+    Field,
 }
 
 impl Fault {
@@ -64,6 +66,7 @@ impl Fault {
             Fault::Provenance => "E0612",
             Fault::Partial => "E0613",
             Fault::Result => "E0614",
+            Fault::Field => "E0615",
         }
     }
 
@@ -85,6 +88,9 @@ impl Fault {
             Fault::Provenance => "look at resharding and at the memory plan: the shard is missing, elsewhere, or overwritten too early",
             Fault::Partial => "look at the reductions of this value: a recv_add is missing, or a part is added twice",
             Fault::Result => "look at the end of the stream: the store or the update of the state is missing or incomplete",
+            Fault::Field => {
+                "look at the parameters of this instruction and of those that make its operands: addresses, strides, extents, origins"
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::tensor::{Data, Tensor, indices};
 use crate::types::{DType, Dims, TensorType};
 use trace::{QUEUES, queue_index};
 
-const SAMPLES: [(&str, &str); 7] = [
+pub(super) const SAMPLES: [(&str, &str); 7] = [
     ("matmul", include_str!("samples/matmul.txt")),
     ("halo", include_str!("samples/halo.txt")),
     ("all_gather", include_str!("samples/all_gather.txt")),
@@ -20,13 +20,13 @@ const SAMPLES: [(&str, &str); 7] = [
     ("streamed", include_str!("samples/streamed.txt")),
 ];
 
-fn sample(name: &str) -> Program {
+pub(super) fn sample(name: &str) -> Program {
     let text = SAMPLES.iter().find(|(n, _)| *n == name).unwrap().1;
     parse_program(text).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// Deterministic random numbers.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn below(&mut self, n: usize) -> usize {
@@ -311,7 +311,7 @@ fn pool(x: &[f32], input: &Region, out: &Region, w: &WindowDims, sum: bool) -> V
 }
 
 /// Whether the program ends with the reference results, in several random orders of events.
-fn behaves(program: &Program, dice: &mut Dice) -> bool {
+pub(super) fn behaves(program: &Program, dice: &mut Dice) -> bool {
     let graph = &program.step.graph;
     let inputs: Vec<Tensor> = graph
         .inputs

@@ -107,6 +107,21 @@ impl Scatter {
         window
     }
 
+    /// The row-major place in an operand of this shape that each update goes to; `None` where it is dropped.
+    pub(crate) fn places(&self, shape: &[usize], starts: &Tensor, updates: &[usize]) -> Vec<Option<usize>> {
+        let (ix, values, window) = (self.indexing(), starts.ints(), self.window(shape.len(), updates));
+        let place = |u: Dims| {
+            let (start, mut at) = ix.locate(shape.len(), starts, &values, &u);
+            let inside = |d: usize| start[d] >= 0 && start[d].saturating_add(window[d] as i64) <= shape[d] as i64;
+            if !self.scatter_dims_to_operand_dims.iter().all(|d| inside(*d)) {
+                return None;
+            }
+            at.iter_mut().zip(&start).for_each(|(p, s)| *p += *s as usize);
+            Some(position(shape, &at))
+        };
+        indices(updates).map(place).collect()
+    }
+
     /// The gather that reads what the scatter writes.
     fn reader(&self, rank: usize, updates: &[usize]) -> Gather {
         Gather {
@@ -202,17 +217,11 @@ impl OpDef for Scatter {
     fn eval(&self, ins: &[&Tensor], out: &Type) -> Vec<Tensor> {
         let (a, starts, updates, ty) = (ins[0], ins[1], ins[2], &out.components()[0]);
         let wide = if ty.dtype.is_float() { DType::F64 } else { ty.dtype };
-        let (ix, values, window) = (self.indexing(), starts.ints(), self.window(ty.rank(), updates.shape()));
         let mut acc = wides(a);
-        for (u, v) in indices(updates.shape()).zip(wides(updates)) {
-            let (start, mut at) = ix.locate(ty.rank(), starts, &values, &u);
-            let inside = |d: usize| start[d] >= 0 && start[d].saturating_add(window[d] as i64) <= ty.shape[d] as i64;
-            if !self.scatter_dims_to_operand_dims.iter().all(|d| inside(*d)) {
-                continue;
+        for (place, v) in self.places(&ty.shape, starts, updates.shape()).into_iter().zip(wides(updates)) {
+            if let Some(place) = place {
+                acc[place] = self.combiner.monoid().map_or(v, |m| m.function().eval(wide, acc[place], v));
             }
-            at.iter_mut().zip(&start).for_each(|(p, s)| *p += *s as usize);
-            let slot = &mut acc[position(&ty.shape, &at)];
-            *slot = self.combiner.monoid().map_or(v, |m| m.function().eval(wide, *slot, v));
         }
         vec![tensor(ty, acc)]
     }
