@@ -2,6 +2,7 @@
 
 use crate::arch::Terms;
 use crate::gemm::operand::Segment;
+use crate::gemm::plan::Chosen;
 
 /// One cache line of f32; gives the buffers their alignment.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -58,6 +59,8 @@ pub struct Scratch {
     pub(crate) places: Vec<u32>,
     /// Runs along the rows and along the reduction of the operand that is being packed.
     pub(crate) segments: [Vec<Segment>; 3],
+    /// How the last product was cut.
+    pub(crate) tiles: Option<Chosen>,
 }
 
 impl Scratch {

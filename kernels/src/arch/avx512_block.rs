@@ -316,6 +316,13 @@ macro_rules! microkernels {
                                         _mm512_storeu_ps(place, _mm512_fmadd_ps(alpha, sums[i][v], _mm512_loadu_ps(place)));
                                     }
                                 });
+                            } else if job.alpha == 1.0 {
+                                each_row!(ROWS, i => {
+                                    let out = c.wrapping_offset(*rows.add(i));
+                                    for v in 0..VECTORS {
+                                        _mm512_storeu_ps(out.wrapping_add(v * LANES), sums[i][v]);
+                                    }
+                                });
                             } else {
                                 each_row!(ROWS, i => {
                                     let out = c.wrapping_offset(*rows.add(i));

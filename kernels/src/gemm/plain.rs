@@ -4,7 +4,7 @@
 //! The vector operand is packed a panel at a time, by the first tile that uses the panel where that can be done on the way.
 
 use super::KC;
-use super::plan::{Tiles, terms_at_once};
+use super::plan::{Chosen, Tiles, terms_at_once};
 use crate::arch::block::{Ahead, Block, Next, Packing, Panels, Step, Strips, block, block_packing, lanes_of, most_rows};
 use crate::arch::pack::{Plane, pack};
 use crate::arch::transpose16;
@@ -79,7 +79,7 @@ impl<'a> Product<'a> {
 
     fn run_as_it_is(&self, isa: Isa, out: &mut [f32], scratch: &mut Scratch) {
         let [m, n, k] = self.extents;
-        let (tiles, direct_a) = self.tiles(isa);
+        let (tiles, direct_a) = self.tiles(isa, &mut scratch.tiles);
         let direct_b = self.direct_b(m.div_ceil(tiles.height));
         let short = matches!(self.b, Right::Plain(_)) && !direct_b && k <= SHORT_TERMS;
         let plan = Plan::of(self, tiles, direct_a, direct_b);
@@ -202,10 +202,10 @@ impl<'a> Product<'a> {
     /// The tiles, and whether the rows are read where they lie: when their terms are neighbors, or copying them would not be repaid.
     ///
     /// Rows a multiple of a page's half apart share few sets of the first-level cache: then fewer are read side by side.
-    fn tiles(&self, isa: Isa) -> (Tiles, bool) {
+    fn tiles(&self, isa: Isa, last: &mut Option<Chosen>) -> (Tiles, bool) {
         let [m, n, k] = self.extents;
         let tiles = match self.b {
-            Right::Plain(_) => Tiles::choose(isa, m, n, k),
+            Right::Plain(_) => Chosen::again(last, isa, self.extents),
             Right::Packed { width, .. } => Tiles { width, ..Tiles::of_width(isa, m, width, width) },
         };
         let kc = k.min(KC);

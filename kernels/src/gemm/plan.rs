@@ -26,21 +26,23 @@ pub(crate) struct Tiles {
 impl Tiles {
     /// The tiles for `m` × `n` results of `k` terms: the fewest instructions, counting multiply-adds, loads and the tile's ends.
     pub(crate) fn choose(isa: Isa, m: usize, n: usize, k: usize) -> Tiles {
-        let lanes = lanes_of(isa);
+        let (lanes, k) = (lanes_of(isa), k.min(KC));
+        let (m, all) = (short(m), short(n.div_ceil(lanes)));
         let mut best = (usize::MAX, Tiles { height: 1, width: lanes });
-        for vectors in (1..=most_rows(isa).len()).rev() {
-            let tiles = Tiles::of_width(isa, m, n, vectors * lanes);
-            let width = tiles.width / lanes;
-            let (all, strips) = (n.div_ceil(lanes), m.div_ceil(tiles.height));
-            let panels = all.div_ceil(width);
-            let k = k.min(KC);
+        for vectors in (1..=most_rows(isa).len() as u32).rev() {
+            let even = Even::new(isa, m, all, vectors);
             // Half-cycles: two multiply-adds or loads each, and never less than the latency of a sum allows; then the lines of the
             // output, which straddle one more than they fill, and the tile's ends.
-            let steps = |rows: usize, vectors: usize| k * (rows * vectors).max(rows + vectors).max(8) + 4 * rows * (vectors + 1) + 60;
-            let column = |vectors: usize| (strips - 1) * steps(tiles.height, vectors) + steps(m - (strips - 1) * tiles.height, vectors);
-            let cost = (panels - 1) * column(width) + column(all - (panels - 1) * width);
+            let steps = |rows: u32, vectors: u32| {
+                let (rows, vectors) = (rows as usize, vectors as usize);
+                k * (rows * vectors).max(rows + vectors).max(8) + 4 * rows * (vectors + 1) + 60
+            };
+            let column = |vectors: u32| {
+                (even.strips - 1) as usize * steps(even.height, vectors) + steps(m - (even.strips - 1) * even.height, vectors)
+            };
+            let cost = (even.panels - 1) as usize * column(even.vectors) + column(all - (even.panels - 1) * even.vectors);
             if cost < best.0 {
-                best = (cost, tiles);
+                best = (cost, Tiles { height: even.height as usize, width: even.vectors as usize * lanes });
             }
         }
         best.1
@@ -49,11 +51,8 @@ impl Tiles {
     /// Tiles of about this width: rows and columns are cut evenly, so that no tile is much smaller than the others.
     pub(crate) fn of_width(isa: Isa, m: usize, n: usize, width: usize) -> Tiles {
         let lanes = lanes_of(isa);
-        let all = n.div_ceil(lanes).max(1);
-        let vectors = all.div_ceil(all.div_ceil((width / lanes).max(1)));
-        let most = most_rows(isa)[vectors - 1];
-        let strips = m.div_ceil(most).max(1);
-        Tiles { height: m.div_ceil(strips).max(1), width: vectors * lanes }
+        let even = Even::new(isa, short(m), short(n.div_ceil(lanes)), short(width / lanes));
+        Tiles { height: even.height as usize, width: even.vectors as usize * lanes }
     }
 
     /// Rows of a block that is read in place over `k` terms: whole strips that stay in the second-level cache beside two panels, cut evenly.
@@ -68,6 +67,50 @@ impl Tiles {
         let most = BLOCK_BYTES / 4 / KC;
         let blocks = m.div_ceil(most).max(1);
         m.div_ceil(blocks).next_multiple_of(self.height)
+    }
+}
+
+/// A number of rows or vectors that is at least 1, in the integers that processors divide fastest.
+fn short(x: usize) -> u32 {
+    x.clamp(1, 1 << 24) as u32
+}
+
+/// Rows and vectors cut evenly.
+struct Even {
+    height: u32,
+    strips: u32,
+    vectors: u32,
+    panels: u32,
+}
+
+impl Even {
+    /// `m` rows and `all` vectors in panels of at most `vectors`.
+    fn new(isa: Isa, m: u32, all: u32, vectors: u32) -> Even {
+        let vectors = all.div_ceil(all.div_ceil(vectors.max(1)));
+        let most = most_rows(isa)[vectors as usize - 1] as u32;
+        let height = m.div_ceil(m.div_ceil(most));
+        Even { height, strips: m.div_ceil(height), vectors, panels: all.div_ceil(vectors) }
+    }
+}
+
+/// The last choice of a worker: the next product is often as large.
+#[derive(Clone, Copy)]
+pub(crate) struct Chosen {
+    isa: Isa,
+    extents: [usize; 3],
+    tiles: Tiles,
+}
+
+impl Chosen {
+    /// [`Tiles::choose`], remembered.
+    pub(crate) fn again(last: &mut Option<Chosen>, isa: Isa, extents: [usize; 3]) -> Tiles {
+        if let Some(chosen) = last.as_ref().filter(|chosen| chosen.isa == isa && chosen.extents == extents) {
+            return chosen.tiles;
+        }
+        let [m, n, k] = extents;
+        let tiles = Tiles::choose(isa, m, n, k);
+        *last = Some(Chosen { isa, extents, tiles });
+        tiles
     }
 }
 
