@@ -313,7 +313,7 @@ mod wide {
                         }
                     });
                 }
-                a = a.map(|a| a.wrapping_offset(step));
+                a = a.map(|a| launder(a.wrapping_offset(step)));
                 b = b.map(|b| b.wrapping_add(WIDTH));
             }
         }
