@@ -108,7 +108,7 @@ def main():
         shape = parse(text)
         best = dict.fromkeys(libraries, float("inf"))
         for _ in range(args.rounds):
-            peak = max(peak, ask("peak", args.dtype) * args.threads)
+            peak = max(peak, ask("peak", args.dtype, args.threads))
             for name, seconds in libraries.items():
                 if args.threads > 1:
                     time.sleep(0.2)  # The threads of the library before may still be spinning on the cores.

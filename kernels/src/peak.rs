@@ -32,9 +32,18 @@ pub fn flops(dtype: DType) -> f64 {
     best
 }
 
+/// The same of several threads at once, together: their clocks may be lower than that of one alone.
+pub fn flops_on(dtype: DType, threads: usize) -> f64 {
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(move || flops(dtype))).collect();
+        let first = flops(dtype);
+        others.into_iter().fold(first, |sum, other| sum + other.join().unwrap_or(0.0))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::flops;
+    use super::{flops, flops_on};
     use girih_ir::types::DType;
 
     #[test]
@@ -42,6 +51,7 @@ mod tests {
         for dtype in [DType::F32, DType::BF16] {
             let rate = flops(dtype);
             assert!(rate > 1e7 && rate < 1e14, "{dtype}: {rate:e}");
+            assert!(flops_on(dtype, 2) > rate / 4.0, "{dtype}: two threads are no slower than one");
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn run(threads: usize, seconds: Option<f64>, out: &Output) -> Outcome {
     for (dtype, best) in &mut peaks {
         for (batch, m, k, n, transposed) in SHAPES {
             // The peak beside each product: the clock changes with what else the machine does.
-            *best = best.max(peak::flops(*dtype));
+            *best = best.max(peak::flops_on(*dtype, threads) / threads as f64);
             let shape = Shape { batch, m, n, k, a_transposed: transposed.starts_with('t'), b_transposed: transposed.ends_with('t') };
             let seconds = shape.seconds(*dtype, threads, each);
             all.push(Measured { dtype: *dtype, shape, transposed, seconds, share: 0.0 });

@@ -2,7 +2,7 @@
 
 use super::avx512::{mask, transpose};
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32, _mm512_loadu_ps, _mm512_loadu_si512,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_maskz_loadu_epi16, _mm512_cvtepu16_epi32, _mm512_loadu_ps, _mm512_loadu_si512,
     _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_permutex2var_epi16, _mm512_setzero_ps,
     _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
@@ -70,7 +70,7 @@ pub(super) unsafe fn turned(src: *const f32, stride: isize, count: usize, k: usi
                         // SAFETY: index i is readable from 0 to k; the mask hides what lies past k. Prefetching reads nothing.
                         unsafe {
                             *line = _mm512_maskz_loadu_ps(terms, place);
-                            _mm_prefetch::<_MM_HINT_T1>(place.wrapping_offset(soon).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(place.wrapping_offset(soon).cast());
                         }
                     }
                 }

@@ -40,7 +40,7 @@ impl Plane<'_> {
 }
 
 /// Terms between what is turned and what is fetched for it.
-const SOON: isize = 32;
+const SOON: isize = 64;
 
 /// Packs `count` indices × `k` terms: `dst[g·width·k + p·w + i]` is (g·width + i, p), with `w` indices in group `g`.
 ///

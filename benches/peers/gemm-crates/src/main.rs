@@ -1,7 +1,7 @@
 //! Times one matrix product at a time, of girih's kernels and of the crates `gemm` and `faer`, for `gemm.py`.
 //!
 //! Each line of the input is `LIBRARY DTYPE TRANSPOSED BATCH M K N THREADS MILLISECONDS`; the answer is the seconds of the fastest
-//! call in that time. `peak f32|bf16 …` answers with FLOP/s of one thread. A library that cannot do what is asked answers `nan`.
+//! call in that time. `peak f32|bf16 THREADS` answers with FLOP/s of so many threads at once. A library that cannot do what is asked answers `nan`.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
@@ -81,7 +81,7 @@ fn main() {
             b_transposed: is(|w| w.ends_with('t')),
         };
         let q = Question { shape, dtype, threads: number(7), time: Duration::from_millis(number(8) as u64) };
-        let answer = if library == "peak" { peak::flops(dtype) } else { run(library, &q) };
+        let answer = if library == "peak" { peak::flops_on(dtype, number(2)) } else { run(library, &q) };
         println!("{answer:e}");
     }
 }
