@@ -9,10 +9,11 @@ use girih_ir::ops::dot_general::DotGeneral;
 use girih_ir::types::DType;
 use smallvec::smallvec;
 
-/// The type in which a product is computed: that of the result, unless it is narrower than the operands.
+/// The type in which a product is computed: that of the result, unless it is narrower than the operands. Truth values are counted: an "or" of
+/// "and"s is a sum of products that is not 0.
 fn product_type(a: DType, b: DType, result: DType) -> DType {
     let wider = |x: DType, y: DType| if (y.is_float(), y.size()) > (x.is_float(), x.size()) { y } else { x };
-    wider(wider(a, b), result)
+    Some(wider(wider(a, b), result)).filter(|t| *t != DType::Bool).unwrap_or(DType::I32)
 }
 
 impl<'a> Converter<'a> {

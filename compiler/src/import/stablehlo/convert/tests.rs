@@ -324,6 +324,22 @@ fn complex_numbers_are_pairs() {
 }
 
 #[test]
+fn products_of_truth_values_are_counted() {
+    let text = "func.func @main() {
+         %a = stablehlo.constant dense<[[true, true, true], [false, true, false], [false, false, true]]> : tensor<3x3xi1>
+         %b = stablehlo.constant dense<[[true, false], [true, false], [false, false]]> : tensor<3x2xi1>
+         %c = stablehlo.dot_general %a, %b, contracting_dims = [1] x [0] : (tensor<3x3xi1>, tensor<3x2xi1>) -> tensor<3x2xi1>
+         check.expect_eq_const %c, dense<[[true, false], [true, false], [false, false]]> : tensor<3x2xi1>
+         func.return }";
+    assert_eq!(check(text), Ok(1));
+    let module = read(text.as_bytes(), &Default::default()).unwrap();
+    let options = StablehloOptions { checks: true, ..StablehloOptions::default() };
+    let graph = convert::convert(&module, "main", &options).unwrap().graph;
+    let product = graph.values().find(|v| graph.node(*v).op.name() == "dot_general").unwrap();
+    assert_eq!(graph.tensor_ty(product).dtype, DType::I32, "there are kernels for numbers only");
+}
+
+#[test]
 fn three_forms_of_narrow_types_are_one() {
     let forms: [&[u8]; 3] = [
         include_bytes!("../../../../data/narrow.mlir"),
