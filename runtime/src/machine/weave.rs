@@ -31,6 +31,7 @@ use super::queues;
 use girih_ir::fused::FusedProgram;
 use girih_ir::program::{ClaimId, DieCode, Instr, Program, Region, StateShard, StreamId};
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Dies begin at multiples of this.
@@ -38,7 +39,7 @@ const PAGE: u64 = 4096;
 /// Attempts at a step or loop before its repeated values are given up.
 const ATTEMPTS: usize = 6;
 /// Rectangles of bytes that are looked at before the streams are left to the dies.
-const MOST_LOOKS: u64 = 150_000_000;
+const MOST_LOOKS: u64 = 400_000_000;
 
 /// A program of one die that does what all dies do.
 pub struct Woven {
@@ -102,6 +103,8 @@ struct Weaver<'p> {
     fused: Vec<Arc<FusedProgram>>,
     /// End of the memory; behind the dies lies what no die has a place for.
     top: u64,
+    /// Places behind the dies, by their length.
+    rooms: BTreeMap<u64, Vec<u64>>,
     frames: Vec<loops::Frame>,
     /// Copies are not to be noted as changes of the open loops.
     quiet: bool,
@@ -139,6 +142,7 @@ impl<'p> Weaver<'p> {
             origin: Vec::new(),
             fused: program.fused.clone(),
             top: base,
+            rooms: BTreeMap::new(),
             frames: Vec::new(),
             quiet: false,
             most_looks,
@@ -242,11 +246,11 @@ impl<'p> Weaver<'p> {
     /// The copy at the program counter of a die: its bytes have another name, or another place.
     fn copy(&mut self, die: usize) -> Option<()> {
         let index = self.cursors[die].pc;
-        let renames = lives::renames(&self.codes[die].stream[index]);
-        let Instr::Copy { out, input } = self.codes[die].instr(index) else { return None };
         let until = self.codes[die].lives.writes[index][0];
-        if !renames {
-            self.carry(&Runs::of(&input)?, &Runs::of(&out)?, (die, until));
+        if !lives::renames(&self.codes[die].stream[index]) {
+            for (from, to) in regions::moves(&self.codes[die].instr(index))? {
+                self.carry(&Runs::of(&from)?, &Runs::of(&to)?, (die, until));
+            }
         }
         self.cursors[die].pc += 1;
         Some(())

@@ -425,18 +425,28 @@ impl Map {
         bytes == runs.bytes() && places.iter().all(|p| self.compare(p).1.is_empty())
     }
 
-    /// Which parts of a patch lie where nothing was put.
-    pub fn free(&self, patch: &Patch) -> Vec<Patch> {
-        let mut taken = Content::new();
-        self.known(&patch.comb(AT), &mut |p| taken.push(p));
-        if taken.is_empty() { vec![*patch] } else { rest_of(patch, &taken) }
+    /// Notes that a place is not to be used.
+    pub fn ban(&mut self, comb: &Comb) {
+        self.set(&Patch::new(1, (comb.rows, comb.len), (comb.at, comb.pitch), (0, comb.len)), &|_| true);
     }
 
-    /// Which parts of a patch lie where something was put.
+    /// Which parts of a patch lie where nothing was put, as far as that is known.
+    pub fn free(&self, patch: &Patch) -> Vec<Patch> {
+        let mut taken = Content::new();
+        match self.known(&patch.comb(AT), &mut |p| taken.push(p)) {
+            true => Vec::new(),
+            false if taken.is_empty() => vec![*patch],
+            false => rest_of(patch, &taken),
+        }
+    }
+
+    /// Which parts of a patch lie where something was put, or may have been.
     pub fn taken(&self, patch: &Patch) -> Vec<Patch> {
         let mut taken = Vec::new();
-        self.known(&patch.comb(AT), &mut |p| patch.parts(&p, &mut |part, _| taken.push(part.normal())));
-        taken
+        match self.known(&patch.comb(AT), &mut |p| patch.parts(&p, &mut |part, _| taken.push(part.normal()))) {
+            true => vec![*patch],
+            false => taken,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where the die stands in its stream, and what is in its queues.
 
 use super::lives::Lives;
-use super::regions::{moved, same_order};
+use super::regions::{moved, moves};
 use crate::machine::loops::Loops;
 use crate::machine::queues::{self, QUEUES};
 use crate::machine::sram::overlap;
@@ -59,7 +59,7 @@ pub struct Cursor {
 pub enum Next {
     /// Nothing until a queue moves.
     Waits,
-    /// The copy at the program counter only names bytes anew, or moves them as they are.
+    /// The instruction at the program counter only names bytes anew, or moves them as they are.
     Copies,
     Computes,
     /// A `loop`, `exit_unless` or `end_loop`, with all queues empty.
@@ -81,7 +81,7 @@ impl Cursor {
                 Instr::Wait { .. } | Instr::End => self.pc += 1,
                 Instr::AllReduce { .. } => return None,
                 _ if instr.is_fence() => return Some(if quiet(self) { Next::Fence } else { Next::Waits }),
-                Instr::Copy { out, input } if same_order(out, input) => return Some(Next::Copies),
+                _ if moves(instr).is_some() => return Some(Next::Copies),
                 _ if instr.is_async() => {
                     self.issue(code)?;
                     self.pc += 1;

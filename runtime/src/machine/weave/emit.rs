@@ -6,6 +6,8 @@
 
 use super::Weaver;
 use super::contents::{Content, ENDLESS, Map, clip};
+use super::lives::ALWAYS;
+use super::loops::Frame;
 use super::runs::{AT, Comb, LOST, OFF, Patch, Runs, TO, Val};
 use girih_ir::fused::{Expr, FusedProgram};
 use girih_ir::program::{FusedId, Instr, Region};
@@ -327,12 +329,18 @@ impl Weaver<'_> {
             shifts.clear();
             for (k, (runs, content)) in reads.iter().enumerate() {
                 let size = leader.instr.reads()[k].dtype.size() as i64;
-                let found = self.resolve(runs, content, (in_place && k == 0, size));
+                let own = in_place && k == 0;
+                let mut found = self.resolve(runs, content, (own, size));
                 if found.is_none() {
                     self.quiet = self.note_brought(runs, content);
-                    let brought = self.bring(runs, content, leader.origin);
+                    let avoid: Vec<Range<u64>> = reads.iter().map(|r| r.0.span()).collect();
+                    let brought = match self.crowded(runs, content) && !own {
+                        true => self.aside_of(runs, &avoid).and_then(|by| Some((by, runs.shifted(by)?))),
+                        false => Some((0, runs.clone())),
+                    };
+                    let done = brought.and_then(|(by, to)| self.bring(&to, content, leader.origin).map(|()| by));
                     self.quiet = false;
-                    brought?;
+                    found = Some(done?);
                 }
                 shifts.push(found.unwrap_or(0));
             }
@@ -349,21 +357,58 @@ impl Weaver<'_> {
         for member in list {
             self.settle(&members[*member], vals)?;
         }
-        let outs: Vec<Runs> = leader.instr.writes().into_iter().map(Runs::of).collect::<Option<_>>()?;
+        let mut outs: Vec<Runs> = leader.instr.writes().into_iter().map(Runs::of).collect::<Option<_>>()?;
         let mut avoid: Vec<Range<u64>> = operands.iter().map(Runs::span).collect();
         avoid.extend(outs.iter().map(Runs::span));
-        for out in &outs {
-            self.clear(out, &avoid, (leader.origin, 0))?;
-        }
         let mut instr = leader.instr.clone();
         for (region, shift) in instr.reads_mut().into_iter().zip(&shifts) {
             region.offset = region.offset.checked_add_signed(*shift)?;
         }
+        let Origin { die, index } = leader.origin;
+        let own = banned(outs.iter().flat_map(Runs::combs).map(|c| c.1));
+        for (k, region) in instr.writes_mut().into_iter().enumerate() {
+            let stays = in_place || !self.frames.is_empty() || self.codes[die].lives.writes[index].get(k) == Some(&ALWAYS);
+            if !stays && outs[k].is_mostly_full() && self.matters(&outs[k..=k], &own) {
+                // Where nobody has anything, nothing has to be saved.
+                let by = self.aside_of(&outs[k], &avoid)?;
+                outs[k] = outs[k].shifted(by)?;
+                region.offset = region.offset.checked_add_signed(by)?;
+                avoid.push(outs[k].span());
+            }
+        }
+        self.clear(&outs, &Map::default(), &avoid, (leader.origin, 0))?;
         self.push(instr, leader.origin);
         for (out, val) in outs.iter().zip(vals) {
             self.place(out, *val);
         }
         Some(())
+    }
+
+    /// Whether something lies in some runs that is wanted and lies nowhere but where it is banned.
+    fn matters(&mut self, runs: &[Runs], banned: &Map) -> bool {
+        let vals = self.lying(runs);
+        vals.into_iter().any(|val| self.wanted(val, banned).is_some())
+    }
+
+    /// Whether most of an operand would have to be brought to where something lies that would have to be saved.
+    fn crowded(&mut self, runs: &Runs, content: &Content) -> bool {
+        let missing: Vec<Patch> = self.parts_there(runs, content).1;
+        let goal: Vec<Runs> = missing.iter().map(|part| runs_at(part, TO)).collect();
+        let bytes: u64 = missing.iter().map(Patch::bytes).sum();
+        let own = banned(missing.iter().map(|part| part.comb(TO)));
+        self.frames.is_empty() && 2 * bytes >= runs.bytes() && runs.is_mostly_full() && self.matters(&goal, &own)
+    }
+
+    /// The values that lie in some runs.
+    fn lying(&self, runs: &[Runs]) -> Vec<Val> {
+        let mut vals: Vec<Val> = Vec::new();
+        for (_, comb) in runs.iter().flat_map(Runs::combs) {
+            self.physical.look(&comb, &mut |p| vals.push(p.val));
+        }
+        vals.sort_unstable();
+        vals.dedup();
+        vals.retain(|v| *v != 0 && *v != LOST);
+        vals
     }
 
     pub fn push(&mut self, instr: Instr, origin: Origin) {
@@ -444,17 +489,10 @@ impl Weaver<'_> {
 
     /// Brings bytes to where a die believes to have them.
     pub fn bring(&mut self, runs: &Runs, content: &Content, origin: Origin) -> Option<()> {
-        let (mut places, mut there, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-        content.iter().for_each(|p| runs.place(p, &mut places));
-        for place in &places {
-            let (same, other) = self.physical.compare(&place.stays());
-            there.extend(same);
-            missing.extend(other);
-        }
+        let (there, missing) = self.parts_there(runs, content);
         let avoid = [runs.span()];
-        for part in &missing {
-            self.clear(&runs_at(part, TO), &avoid, (origin, 0))?;
-        }
+        let goal: Vec<Runs> = missing.iter().map(|part| runs_at(part, TO)).collect();
+        self.clear(&goal, &Map::default(), &avoid, (origin, 0))?;
         let into = banned(missing.iter().map(|m| m.comb(TO)));
         let mut moves = Vec::new();
         for part in &missing {
@@ -472,6 +510,18 @@ impl Weaver<'_> {
             self.values[number as usize].holders.push(Holder { runs: runs.clone(), image: flat(0, runs.bytes()) });
         }
         Some(())
+    }
+
+    /// Which parts of a content lie in some runs as they should, and which do not.
+    fn parts_there(&self, runs: &Runs, content: &Content) -> (Vec<Patch>, Vec<Patch>) {
+        let (mut places, mut there, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        content.iter().for_each(|p| runs.place(p, &mut places));
+        for place in &places {
+            let (same, other) = self.physical.compare(&place.stays());
+            there.extend(same);
+            missing.extend(other);
+        }
+        (there, missing)
     }
 
     /// Copies bytes.
@@ -493,35 +543,30 @@ impl Weaver<'_> {
     }
 
     /// Saves what lies in some runs, and nowhere else, and is still believed to be in other places: there, or behind all dies when that place
-    /// is to be avoided.
-    pub fn clear(&mut self, runs: &Runs, avoid: &[Range<u64>], (origin, depth): (Origin, usize)) -> Option<()> {
-        if depth > DEPTH {
-            return None;
+    /// is to be avoided. What is doomed is overwritten soon, too.
+    pub fn clear(&mut self, goal: &[Runs], doomed: &Map, avoid: &[Range<u64>], (origin, depth): (Origin, usize)) -> Option<()> {
+        if goal.is_empty() {
+            return Some(());
         }
-        let mut vals: Vec<Val> = Vec::new();
-        for (_, comb) in runs.combs() {
-            self.physical.look(&comb, &mut |p| vals.push(p.val));
-        }
-        vals.sort_unstable();
-        vals.dedup();
-        let (own, span) = (banned(runs.combs().map(|c| c.1)), runs.span());
-        for val in vals.into_iter().filter(|v| *v != 0 && *v != LOST) {
-            while let Some(wanted) = self.wanted(val, &own) {
+        let mut own = doomed.clone();
+        goal.iter().flat_map(Runs::combs).for_each(|(_, comb)| own.ban(&comb));
+        let kept: Vec<Range<u64>> = avoid.iter().cloned().chain(goal.iter().map(Runs::span)).collect();
+        for val in self.lying(goal) {
+            while let Some(mut parts) = self.wanted(val, &own) {
                 self.within_reason()?;
-                let (mut moves, mut parts) = (Vec::new(), Vec::new());
-                for mut part in wanted {
-                    let there = part.comb(TO).span();
-                    let bad = |r: &Range<u64>| r.start < there.end && there.start < r.end;
-                    if avoid.iter().any(bad) || depth == DEPTH || self.unstable(there.clone()) {
-                        let aside = self.aside(part.bytes());
+                let (mut moves, mut there, mut kept) = (Vec::new(), Vec::new(), kept.clone());
+                for part in &mut parts {
+                    let span = part.comb(TO).span();
+                    let bad = |r: &Range<u64>| r.start < span.end && span.start < r.end;
+                    if avoid.iter().any(bad) || depth == DEPTH || self.unstable(span.clone()) {
+                        let aside = self.aside(part.bytes(), &kept);
                         (part.start[TO], part.pitch[TO]) = (aside, if part.rows > 1 { part.len } else { 0 });
+                        kept.push(aside..aside + part.bytes());
                     } else {
-                        let mut kept: Vec<Range<u64>> = avoid.to_vec();
-                        kept.push(span.clone());
-                        self.clear(&runs_at(&part, TO), &kept, (origin, depth + 1))?;
+                        there.push(runs_at(part, TO));
                     }
-                    parts.push(part);
                 }
+                self.clear(&there, &own, &kept, (origin, depth + 1))?;
                 let into = banned(parts.iter().map(|p| p.comb(TO)));
                 for part in &parts {
                     moves.extend(self.find(part, &into)?);
@@ -532,11 +577,32 @@ impl Weaver<'_> {
         Some(())
     }
 
-    /// Room behind all dies.
-    pub fn aside(&mut self, len: u64) -> u64 {
+    /// Room behind all dies, outside of some ranges.
+    pub fn aside(&mut self, len: u64, avoid: &[Range<u64>]) -> u64 {
+        let len = len.next_multiple_of(64);
+        let since = self.frames.last().map_or(0, Frame::top);
+        let near: Vec<(u64, u64)> =
+            self.rooms.range(len..=len + len / 4).flat_map(|(n, list)| list.iter().rev().map(|at| (*n, *at))).collect();
+        let free = |(n, at): &&(u64, u64)| {
+            let range = *at..*at + *n;
+            let met = avoid.iter().any(|r| r.start < range.end && range.start < r.end);
+            let mut wanted = false;
+            self.physical.look(&flat(range.start, len), &mut |p| wanted |= self.is_wanted(p.val));
+            *at >= since && !met && !wanted
+        };
+        if let Some((_, at)) = near.iter().take(PLACES).find(free) {
+            return *at;
+        }
         let at = self.top;
-        self.top = (self.top + len).next_multiple_of(64);
+        self.top += len;
+        self.rooms.entry(len).or_default().push(at);
         at
+    }
+
+    /// Whether any die reads the value later.
+    fn is_wanted(&self, val: Val) -> bool {
+        let wanted = |s: &Spot| s.until as usize >= self.cursors[s.die].pc;
+        self.values.get(val as usize).is_some_and(|v| v.refs.iter().any(wanted))
     }
 
     /// What the first place wants of a value that lies nowhere but where it is banned, to be brought there.
@@ -606,7 +672,7 @@ fn runs_at(patch: &Patch, k: usize) -> Runs {
 /// Places that are not to be used.
 fn banned(combs: impl Iterator<Item = Comb>) -> Map {
     let mut map = Map::default();
-    combs.for_each(|c| map.set(&Patch::new(1, (c.rows, c.len), (c.at, c.pitch), (0, c.len)), &|_| true));
+    combs.for_each(|c| map.ban(&c));
     map
 }
 

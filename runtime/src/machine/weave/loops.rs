@@ -56,6 +56,13 @@ pub struct Frame {
     exit: Option<Snapshot>,
 }
 
+impl Frame {
+    /// Memory from here on is of the loop.
+    pub fn top(&self) -> u64 {
+        self.top
+    }
+}
+
 impl Weaver<'_> {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -103,17 +110,17 @@ impl Weaver<'_> {
     fn hoist(&mut self, frame: &Frame, from: Origin) -> Option<()> {
         for (runs, content) in &frame.hoists {
             let stays = !frame.changed.meets(&runs.span()) && self.logical.holds(runs, content);
-            let to = if stays { runs.clone() } else { runs.shifted(self.aside_of(runs)?)? };
+            let to = if stays { runs.clone() } else { runs.shifted(self.aside_of(runs, &[])?)? };
             self.bring(&to, content, from)?;
         }
         Some(())
     }
 
-    /// How far away from some runs there is room behind all dies.
-    fn aside_of(&mut self, runs: &Runs) -> Option<i64> {
+    /// How far away from some runs there is room behind all dies, outside of some ranges.
+    pub fn aside_of(&mut self, runs: &Runs, avoid: &[Range<u64>]) -> Option<i64> {
         let span = runs.span();
         let lead = span.start % 64;
-        let at = self.aside(span.end - span.start + lead) + lead;
+        let at = self.aside(span.end - span.start + lead, avoid) + lead;
         i64::try_from(at).ok()?.checked_sub(i64::try_from(span.start).ok()?)
     }
 
@@ -276,9 +283,8 @@ impl Weaver<'_> {
         // What lies there and is wanted elsewhere goes away; then what lies there is new, too.
         let ranges: Vec<Range<u64>> = frame.changed.iter().filter(|r| r.start < frame.top).collect();
         let everywhere = 0..u64::MAX;
-        for range in &ranges {
-            self.clear(&Runs::one(range.clone()), std::slice::from_ref(&everywhere), (from, 0))?;
-        }
+        let goal: Vec<Runs> = ranges.iter().cloned().map(Runs::one).collect();
+        self.clear(&goal, &Map::default(), std::slice::from_ref(&everywhere), (from, 0))?;
         for range in &ranges {
             let val = self.fresh();
             self.place(&Runs::one(range.clone()), val);

@@ -1,6 +1,7 @@
 //! The regions of instructions, elsewhere or with other extents.
 
 use girih_ir::program::{Instr, Region};
+use smallvec::{SmallVec, smallvec};
 
 /// The instruction with all its regions so many bytes further on.
 pub fn moved(instr: &Instr, by: u64) -> Instr {
@@ -37,6 +38,28 @@ pub fn same_order(a: &Region, b: &Region) -> bool {
     };
     let walks = walk(a).zip(walk(b)).is_some_and(|(x, y)| x == y);
     a.elements() == b.elements() && (walks || (dense(a) && dense(b)))
+}
+
+/// For an instruction that only moves bytes as they are: from where to where.
+pub fn moves(instr: &Instr) -> Option<SmallVec<[(Region, Region); 2]>> {
+    let list: SmallVec<[(Region, Region); 2]> = match instr {
+        Instr::Copy { out, input } => smallvec![(input.clone(), out.clone())],
+        Instr::Concat { out, dim, ins } => {
+            let (dim, mut starts) = (*dim as usize, vec![0; out.dims.len()]);
+            let (own, mut list) = (out.extent()?, SmallVec::new());
+            for input in ins {
+                let there = input.extent()?;
+                if there.start < own.end && own.start < there.end {
+                    return None;
+                }
+                list.push((input.clone(), out.sub(&starts, &input.dims)));
+                *starts.get_mut(dim)? += input.dims.get(dim)?;
+            }
+            list
+        }
+        _ => return None,
+    };
+    list.iter().all(|(from, to)| same_order(to, from)).then_some(list)
 }
 
 /// A region with the extents of another that shows the same elements in the same order; `None` when only the extents of 1 may differ and do not.

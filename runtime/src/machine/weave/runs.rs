@@ -103,6 +103,12 @@ impl Runs {
         self.start..self.start + reach + self.len
     }
 
+    /// Whether it is more than half of the bytes that it reaches over.
+    pub fn is_mostly_full(&self) -> bool {
+        let span = self.span();
+        2 * self.bytes() > span.end - span.start
+    }
+
     /// Where run `i` starts.
     fn at(&self, mut i: u64) -> u64 {
         let mut at = self.start;

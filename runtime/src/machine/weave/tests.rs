@@ -4,6 +4,7 @@ use super::{weave, weave_within};
 use crate::session::{Inputs, RuntimeOptions, Session};
 use crate::testing::{Builder, at, deadlocked, gemm, halo, literal, partial_sums, relu_mul_add, wait, weights};
 use girih_ir::axes::{Box as Part, full_box};
+use girih_ir::fused::FusedProgram;
 use girih_ir::literal::Literal;
 use girih_ir::program::instr::Queue;
 use girih_ir::program::{Instr, PortId, Program, Region};
@@ -114,6 +115,61 @@ fn messages_are_read_where_they_are() {
     let stream = check(&partial_sums(16, 24, 40));
     assert_eq!((count(&stream, "copy"), count(&stream, "map")), (0, 1));
     check(&halo());
+}
+
+/// One die makes the columns of `h` in three panels, each of which travels while the next is made, and writes over them before the other die,
+/// which has them in rows of `pitch` elements, reads them.
+fn panels(pitch: usize) -> Program {
+    let mut b = Builder::new(1, 2);
+    let bytes = |n: usize| (n as u64 * 4).next_multiple_of(64);
+    let w = bytes(M * N);
+    let h = w + bytes(N * N);
+    let z = h + bytes(M * N);
+    let whole = |name: &str, b: &mut Builder, shape: &[usize], region| b.state(name, shape, vec![(0, full_box(shape), region)]);
+    whole("x", &mut b, &[M, N], at(0, &[M, N]));
+    whole("w", &mut b, &[N, N], at(w, &[N, N]));
+    b.state("v", &[N, N], vec![(1, full_box(&[N, N]), at(w, &[N, N]))]);
+    let (y, own) = (b.output("y", &[M, N]), b.output("own", &[M, N]));
+    let f = b.fused(FusedProgram { outputs: vec![4, 5], ..relu_mul_add() });
+    let dims = Dims::from_slice(&[M, N]);
+    let dies = [b.die_id(0, 0), b.die_id(0, 1)];
+    let channel = b.channel(dies[0], dies[1], 3);
+    let columns = |offset: u64, row: usize, cols: std::ops::Range<usize>| Region {
+        strides: [row as i64, 1].into_iter().collect(),
+        ..at(offset + 4 * cols.start as u64, &[M, cols.len()])
+    };
+    let cuts = [0..11, 11..21, 21..N];
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for cut in &cuts {
+        near.push(gemm(columns(h, N, cut.clone()), at(0, &[M, N]), at(w + 4 * (cut.start * N) as u64, &[cut.len(), N])));
+        near.push(Instr::Send { port: PortId(0), region: columns(h, N, cut.clone()) });
+        far.push(Instr::Recv { port: PortId(0), out: columns(h, pitch, cut.clone()) });
+    }
+    near.push(wait(Queue::Out(Direction::East), 3));
+    near.push(Instr::Map {
+        program: f,
+        loops: dims.clone(),
+        cols: 0,
+        origin: Dims::from_slice(&[0, 0]),
+        ins: vec![at(0, &[M, N]), at(0, &[M, N])],
+        outs: vec![at(z, &[M, N]), at(h, &[M, N])],
+    });
+    near.extend([Instr::Store { host: own, part: full_box(&[M, N]), region: at(h, &[M, N]) }, Instr::End]);
+    far.push(wait(Queue::In(Direction::West), 3));
+    far.push(gemm(at(0, &[M, N]), columns(h, pitch, 0..N), at(w, &[N, N])));
+    far.extend([Instr::Store { host: y, part: full_box(&[M, N]), region: at(0, &[M, N]) }, Instr::End]);
+    b.die(dies[0], z + bytes(M * N), &[channel], &[], near);
+    b.die(dies[1], h + bytes(M * pitch), &[], &[channel], far);
+    b.program
+}
+
+#[test]
+fn panels_that_are_written_over_before_others_read_them_are_kept() {
+    let stream = check(&panels(N));
+    assert_eq!((count(&stream, "gemm"), count(&stream, "copy")), (4, 0), "{stream:#?}");
+    let stream = check(&panels(N + 5));
+    assert_eq!(count(&stream, "gemm"), 4);
+    assert!((1..=3).contains(&count(&stream, "copy")), "the rows have another distance: {stream:#?}");
 }
 
 #[test]
