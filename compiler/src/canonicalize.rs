@@ -14,6 +14,7 @@ use girih_ir::ops::Op;
 use girih_ir::ops::elementwise::{Binary, Compare};
 use girih_ir::tensor::Tensor;
 use girih_ir::types::TensorType;
+use loops::Unrolling;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -39,17 +40,26 @@ const MAX_DEPTH: usize = 16;
 
 /// Brings a well-typed graph into its canonical form.
 pub fn canonicalize(graph: &Graph) -> (Graph, CanonicalizeStats) {
+    canonical(graph, Unrolling::SHORT)
+}
+
+/// The same, with loops that run more than once kept as loops, however short they are.
+pub fn canonicalize_rolled(graph: &Graph) -> (Graph, CanonicalizeStats) {
+    canonical(graph, Unrolling::NONE)
+}
+
+fn canonical(graph: &Graph, unrolling: Unrolling) -> (Graph, CanonicalizeStats) {
     let mut stats = CanonicalizeStats { nodes_before: graph.nodes().len(), ..CanonicalizeStats::default() };
-    let (mut current, mut changes) = pass(graph, &mut stats);
+    let (mut current, mut changes) = pass(graph, &mut stats, unrolling);
     while stats.rounds < MAX_ROUNDS && changes > 0 {
-        (current, changes) = pass(&current, &mut stats);
+        (current, changes) = pass(&current, &mut stats, unrolling);
     }
     stats.nodes_after = current.nodes().len();
     (current, stats)
 }
 
 /// One pass in topological order, in which every op sees canonical operands, and one over the loops. Returns the number of changes.
-fn pass(graph: &Graph, stats: &mut CanonicalizeStats) -> (Graph, usize) {
+fn pass(graph: &Graph, stats: &mut CanonicalizeStats, unrolling: Unrolling) -> (Graph, usize) {
     stats.rounds += 1;
     let before = (stats.folded, stats.simplified);
     let rewritten = graph.rewritten(|out, node: &Node, operands| {
@@ -60,7 +70,7 @@ fn pass(graph: &Graph, stats: &mut CanonicalizeStats) -> (Graph, usize) {
         Ok((out, _)) => out,
         Err(never) => match never {},
     };
-    if let Some(simpler) = loops::simplify(&out, stats) {
+    if let Some(simpler) = loops::simplify(&out, stats, unrolling) {
         out = simpler;
     }
     let fired = stats.folded - before.0 + (stats.simplified - before.1);

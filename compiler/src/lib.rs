@@ -19,4 +19,5 @@ pub mod precision;
 pub mod schedule;
 pub mod sharded;
 pub mod slices;
+pub mod stages;
 pub mod train;

@@ -16,9 +16,10 @@ mod rows;
 mod strategies;
 mod stream;
 
-use crate::sharded::{MeshShape, ShardedGraph, Strategy};
+use crate::sharded::{MeshShape, ShardedGraph, Stages, Strategy, axes_of};
 use cost::{CostModel, Share};
-use girih_ir::graph::ValueId;
+use girih_ir::graph::{Graph, ValueId};
+use girih_ir::ops::Op;
 use girih_ir::step::TrainStep;
 use girih_ir::target::{LogicalMesh, Target, error::TargetError};
 use groups::{Edge, Groups};
@@ -35,6 +36,9 @@ pub use stream::{Streamable, edge_time, relieved, streamable};
 
 /// Entries of the tables from which the gap is bounded: fewer take less time and say less.
 const BOUND_TABLES: usize = 1 << 16;
+
+/// Every node has the whole mesh.
+static NO_STAGES: Stages = Stages { regions: Vec::new(), of: Vec::new() };
 
 /// Half as many dies, or fewer, may cost one part in so many more: idle dies take no power, and somebody else can use them.
 const SPARING: u64 = 25;
@@ -182,8 +186,8 @@ impl<'a> Space<'a> {
         for mesh in meshes.into_iter().rev() {
             let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
             let limit = best.saturating_add(best / SPARING);
-            let model = CostModel::new(step, target, shape, dies.is_some());
-            let Some(terms) = Terms::of(step, shape, pins, &model, limit) else { continue };
+            let model = CostModel::new(step, target, dies.is_some());
+            let Some(terms) = Terms::of(step, shape, &NO_STAGES, pins, &model, limit) else { continue };
             let mut candidate = Candidate { mesh, terms, free: None };
             let free = candidate.solve(step, &Price::default());
             best = best.min(free.sharded.cost);
@@ -191,6 +195,20 @@ impl<'a> Space<'a> {
             space.meshes.push(candidate);
         }
         Ok(space)
+    }
+
+    /// The space of a step whose nodes have the parts of a mesh that `stages` says.
+    pub fn staged(
+        step: &'a TrainStep,
+        target: &Target,
+        mesh: &LogicalMesh,
+        stages: &'a Stages,
+        pins: &Pinning,
+    ) -> Result<Self, PartitionError> {
+        let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
+        let model = CostModel::new(step, target, false);
+        let terms = Terms::of(step, shape, stages, &pins.of(step)?, &model, u64::MAX).expect("no limit is above the highest cost");
+        Ok(Space { step, meshes: vec![Candidate { mesh: mesh.clone(), terms, free: None }] })
     }
 
     /// The step.
@@ -240,6 +258,22 @@ impl<'a> Space<'a> {
     }
 }
 
+/// The logical mesh of all dies, or of so many.
+pub(crate) fn largest_mesh(target: &Target, dies: Option<usize>) -> Result<LogicalMesh, TargetError> {
+    let meshes = candidates(target, dies)?;
+    let found = if dies.is_some() { meshes.into_iter().next() } else { meshes.into_iter().last() };
+    found.map_or_else(|| target.logical_mesh(1, 1), Ok)
+}
+
+/// Seconds of a whole node on one die.
+pub(crate) fn work_of(target: &Target, graph: &Graph, node: ValueId) -> f64 {
+    if matches!(graph.node(node).op, Op::Proj(_)) || graph.node(node).operands.is_empty() {
+        return 0.0;
+    }
+    let axes = axes_of(graph, node);
+    cost::work(target, graph, node, &axes, &axes.full_ranges())
+}
+
 /// Logical meshes worth trying: all of the wanted size, or one die, lines and rectangles up to everything that lives.
 fn candidates(target: &Target, dies: Option<usize>) -> Result<Vec<LogicalMesh>, TargetError> {
     let mut meshes = target.logical_meshes(dies)?;
@@ -284,8 +318,15 @@ struct EdgeTerm {
 
 impl<'a> Terms<'a> {
     /// The terms; `None` when the work alone costs more than `limit`.
-    fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>], model: &CostModel<'_>, limit: u64) -> Option<Self> {
-        let mut groups = Groups::of(step, mesh, pins, model.spread());
+    fn of(
+        step: &'a TrainStep,
+        mesh: MeshShape,
+        stages: &'a Stages,
+        pins: &[Option<Pin>],
+        model: &CostModel<'_>,
+        limit: u64,
+    ) -> Option<Self> {
+        let mut groups = Groups::of(step, mesh, stages, pins, model.spread());
         let rank_of = |g: usize| -> Vec<u64> { groups.list[g].options.iter().map(|o| model.rank(&groups, g, o)).collect() };
         let ranks: Vec<Vec<u64>> = (0..groups.list.len()).into_par_iter().map(rank_of).collect();
         ranks.iter().enumerate().for_each(|(g, ranks)| groups.keep_best(g, ranks, model.options()));
@@ -404,8 +445,8 @@ impl Candidate<'_> {
         }
         let report = PartitionReport { groups: sizes.len(), edges, width: found.width, fixed: found.fixed, tried: Vec::new() };
         let cost = self.terms.time(&found.choice);
-        let (mesh, step) = (groups.mesh, step.clone());
-        let sharded = ShardedGraph { step, mesh, strategies, cost, reuse: None, remat: Vec::new(), streamed: Vec::new() };
+        let (mesh, step, stages) = (groups.mesh, step.clone(), groups.stages.clone());
+        let sharded = ShardedGraph { step, mesh, strategies, cost, reuse: None, remat: Vec::new(), streamed: Vec::new(), stages };
         Chosen { sharded, report, choice: found.choice, priced: found.cost.saturating_add(constant) }
     }
 }

@@ -6,6 +6,7 @@
 
 mod fallback;
 mod fit;
+mod staged;
 
 use crate::memory::{self, DoesNotFit, Failure, MemoryPlan};
 use crate::optimize::{OptimizeOptions, OptimizeReport};
@@ -14,7 +15,7 @@ use crate::place::PlacedGraph;
 use crate::precision::{self, Precision};
 use crate::schedule::Schedule;
 use crate::sharded::ShardedGraph;
-use crate::{canonicalize, fuse, lower, optimize, place, schedule, slices};
+use crate::{canonicalize, fuse, lower, optimize, place, schedule, slices, stages};
 use girih_ir::graph::{Graph, Node, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::program::{Program, Replicas};
@@ -59,6 +60,8 @@ pub struct CompileOptions {
     pub stream: Stream,
     /// Whether the batch is computed in slices, one after the other.
     pub microbatches: Microbatches,
+    /// Into how many stages the model is cut, through which the slices of the batch follow each other; `None`: every op has all dies.
+    pub stages: Option<usize>,
     /// Whether the batch is computed in slices side by side, one a package of the machine.
     pub replicas: ReplicaOption,
     /// Splits that are not up for choice.
@@ -110,6 +113,7 @@ impl Default for CompileOptions {
             precision: Precision::F32,
             stream: Stream::Auto,
             microbatches: Microbatches::Auto,
+            stages: None,
             replicas: ReplicaOption::Auto,
             pins: Pinning::Free,
         }
@@ -141,6 +145,9 @@ pub enum CompileError {
     /// The step cannot be cut along its batch.
     #[error(transparent)]
     Slices(#[from] slices::Refusal),
+    /// The step cannot be cut into stages.
+    #[error(transparent)]
+    Stages(#[from] stages::StageError),
 }
 
 impl From<PartitionError> for CompileError {
@@ -188,6 +195,8 @@ pub struct CompileReport {
     pub remat: usize,
     /// How many state tensors stay in host memory between their uses.
     pub streamed: usize,
+    /// Into how many stages the model was cut; 0 when it was not.
+    pub stages: usize,
     /// Into how many slices the batch was cut, because it was asked for or did not fit otherwise; 0 when it was not.
     pub microbatches: usize,
 }
@@ -343,16 +352,28 @@ impl<'a> Pipeline<'a> {
     fn slice(&mut self, step: &TrainStep, parts: usize) -> Result<TrainStep, CompileError> {
         let (before, start) = (step.graph.nodes().len(), Instant::now());
         let mut sliced = slices::microbatched(step, parts)?;
-        sliced.graph = canonicalize::canonicalize(&sliced.graph).0;
+        sliced.graph = self.canonical(&sliced.graph);
         let after = sliced.graph.nodes().len();
         let summary = format!("{parts} microbatches");
         self.report.passes.push(PassReport { name: "microbatch", seconds: start.elapsed().as_secs_f64(), before, after, summary });
         Ok(sliced)
     }
 
+    /// A graph in its canonical form, in which the loop over slices stays one where there are stages.
+    fn canonical(&self, graph: &Graph) -> Graph {
+        match self.options.stages {
+            Some(_) => canonicalize::canonicalize_rolled(graph).0,
+            None => canonicalize::canonicalize(graph).0,
+        }
+    }
+
     /// The passes on the tensor graph: canonicalize, optimize, precision, fuse.
     pub fn rewrite(&mut self, step: TrainStep) -> Result<TrainStep, CompileError> {
-        let parts = if let Microbatches::Exactly(parts) = self.options.microbatches { Some(parts) } else { None };
+        let parts = match (self.options.microbatches, self.options.stages) {
+            (Microbatches::Exactly(parts), _) => Some(parts),
+            (Microbatches::Auto, Some(stages)) => staged::slices(&step, stages),
+            _ => None,
+        };
         self.report.microbatches = parts.unwrap_or(0);
         self.rewrite_in(step, parts)
     }
@@ -374,7 +395,7 @@ impl<'a> Pipeline<'a> {
         if let Some(options) = &self.options.optimize {
             let (before, start) = (size(&step), Instant::now());
             let found = optimize::optimize(&step.graph, options)?;
-            step.graph = canonicalize::canonicalize(&found.graph).0;
+            step.graph = self.canonical(&found.graph);
             let summary = found.report.to_string();
             let seconds = start.elapsed().as_secs_f64();
             self.report.passes.push(PassReport { name: "optimize", seconds, before, after: size(&step), summary });
@@ -383,9 +404,9 @@ impl<'a> Pipeline<'a> {
         }
         if self.options.precision == Precision::Bf16 {
             let before = size(&step);
-            step.graph = self.timed("precision", before, |_| {
+            step.graph = self.timed("precision", before, |pipeline| {
                 let (graph, products) = precision::narrow(&step.graph);
-                let graph = canonicalize::canonicalize(&graph).0;
+                let graph = pipeline.canonical(&graph);
                 let n = graph.nodes().len();
                 (graph, n, format!("{products} products and convolutions on bf16"))
             });

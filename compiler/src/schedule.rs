@@ -9,7 +9,6 @@ pub use order::reorder;
 pub use overlap::overlap;
 
 use crate::place::{PlacedGraph, Storage, Task, TaskKind, View};
-use crate::sharded::splats;
 use girih_ir::axes::{Box, box_dims, box_intersect};
 use girih_ir::graph::ValueId;
 use girih_ir::graph::loops::LoopNest;
@@ -91,6 +90,8 @@ struct Scheduler<'a> {
     base: u32,
     /// Whether the loop has begun on a die.
     begun: Vec<Vec<bool>>,
+    /// How many nodes of the order there are to one of a die: as many as stages that work at the same time.
+    stages: u32,
 }
 
 /// Orders the tasks of a placed graph.
@@ -111,7 +112,8 @@ pub fn schedule(placed: PlacedGraph) -> Schedule {
         node: None,
         base: 0,
         begun: vec![vec![false; placed.dies.len()]; nest.loops.len()],
-        splats: splats(graph),
+        stages: placed.sharded.stages.regions.len().max(1) as u32,
+        splats: placed.sharded.splats(),
         placed: &placed,
         nest,
         bounds,
@@ -292,7 +294,7 @@ impl Scheduler<'_> {
         let inner = self.node.and_then(|v| self.nest.innermost(v));
         let around: Vec<usize> = std::iter::successors(inner, |l| self.nest.loops[*l].parent).collect();
         let outside = around.iter().filter(|l| ready < self.bounds[**l].begin).map(|l| self.bounds[*l].invariants()).min();
-        self.behind_loops(&around, outside.unwrap_or(self.now).min(self.now).saturating_sub(prefetch * STEP))
+        self.behind_loops(&around, outside.unwrap_or(self.now).min(self.now).saturating_sub(prefetch * self.stages * STEP))
     }
 
     /// A position, or the first one behind a loop that it would be in and that is over: there it would be brought in every iteration.

@@ -87,12 +87,62 @@ impl MeshShape {
     }
 }
 
+/// A rectangle of the logical mesh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Region {
+    /// Its first row.
+    pub row: usize,
+    /// Its first column.
+    pub col: usize,
+    /// Its extents.
+    pub shape: MeshShape,
+}
+
+impl Region {
+    /// All of a mesh.
+    pub fn whole(mesh: MeshShape) -> Self {
+        Region { row: 0, col: 0, shape: mesh }
+    }
+
+    /// Its last die in the mesh: the one with the largest shares.
+    pub fn last(self, mesh: MeshShape) -> usize {
+        (self.row + self.shape.rows - 1) * mesh.cols + self.col + self.shape.cols - 1
+    }
+
+    /// Which die of the rectangle (row-major) a die of the mesh is; `None` outside.
+    pub fn local(self, mesh: MeshShape, die: usize) -> Option<usize> {
+        let (row, col) = ((die / mesh.cols).checked_sub(self.row)?, (die % mesh.cols).checked_sub(self.col)?);
+        (row < self.shape.rows && col < self.shape.cols).then_some(row * self.shape.cols + col)
+    }
+}
+
+/// The rectangle of the mesh on which each node is computed, where not all of them are computed on all dies: the stages of a pipeline.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stages {
+    /// The rectangles, in the order in which a slice of the batch goes through them; empty: every node has the whole mesh.
+    pub regions: Vec<Region>,
+    /// The stage of each node.
+    pub of: Vec<u16>,
+}
+
+impl Stages {
+    /// The stage of a node, when there are stages.
+    pub fn stage(&self, value: ValueId) -> Option<usize> {
+        self.of.get(value.index()).map(|s| usize::from(*s))
+    }
+
+    /// The rectangle of a node.
+    pub fn region(&self, value: ValueId, mesh: MeshShape) -> Region {
+        self.stage(value).map_or(Region::whole(mesh), |s| self.regions[s])
+    }
+}
+
 /// How one loop is split.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum LoopSplit {
     /// Over mesh axes; over none, every die has all of it.
     Over(AxisSet),
-    /// All of it is on one logical die, and the others have nothing.
+    /// All of it is on one logical die of the node's rectangle, and the others have nothing.
     On(u32),
 }
 
@@ -157,6 +207,8 @@ pub struct ShardedGraph {
     pub remat: Vec<(ValueId, ValueId)>,
     /// State pairs that stay in host memory: each die loads its part before it is used, and stores the new value behind the update. Ascending.
     pub streamed: Vec<u32>,
+    /// Which nodes have which part of the mesh.
+    pub stages: Stages,
 }
 
 /// The loop nest of a node.
@@ -169,8 +221,12 @@ pub fn axes_of(graph: &Graph, value: ValueId) -> Axes {
 /// For each node of a graph with loops: whether it is one constant everywhere. Every die of a mesh fills in the part that it reads, where it
 /// reads it: a loop would keep it through all of its iterations.
 pub fn splats(graph: &Graph) -> Vec<bool> {
-    let loops = graph.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_)));
-    graph.values().map(|v| loops && matches!(graph.node(v).op, Op::Broadcast(_)) && graph.splat_of(v).is_some()).collect()
+    constants(graph, graph.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_))))
+}
+
+/// For each node: whether it is one constant everywhere that is `filled` in where it is read.
+fn constants(graph: &Graph, filled: bool) -> Vec<bool> {
+    graph.values().map(|v| filled && matches!(graph.node(v).op, Op::Broadcast(_)) && graph.splat_of(v).is_some()).collect()
 }
 
 /// What one die does of a node.
@@ -197,18 +253,36 @@ impl ShardedGraph {
         (AxisSet(cut), monoid)
     }
 
-    /// The element type of a part of a combination that is as large as `part`, of a value of type `own`.
-    pub fn carried_in(&self, (cut, monoid): (AxisSet, Monoid), own: DType, part: &Box) -> DType {
+    /// The element type of a part of a combination of `value` that is as large as `part`; its own is `own`.
+    pub fn carried_in(&self, value: ValueId, (cut, monoid): (AxisSet, Monoid), own: DType, part: &Box) -> DType {
         let wide = monoid.carried_in(own);
-        let message = element_count(&box_dims(part)) * wide.size() / self.mesh.parts(cut);
+        let message = element_count(&box_dims(part)) * wide.size() / self.region(value).shape.parts(cut);
         if message <= CARRIED_BYTES { wide } else { own }
+    }
+
+    /// The constants that every die fills in where it reads them: those of steps with loops, see [`splats`], and of unrolled ones.
+    pub fn splats(&self) -> Vec<bool> {
+        if self.stages.regions.is_empty() { splats(&self.step.graph) } else { constants(&self.step.graph, true) }
+    }
+
+    /// The rectangle of the mesh that a node has.
+    pub fn region(&self, value: ValueId) -> Region {
+        self.stages.region(value, self.mesh)
+    }
+
+    /// Which part of a loop of a node on these axes a logical die of its rectangle has.
+    pub fn part(&self, value: ValueId, axes: AxisSet, die: u32) -> Option<usize> {
+        let region = self.region(value);
+        region.local(self.mesh, die as usize).map(|d| region.shape.part(axes, d))
     }
 
     /// What a logical die does of a node with these axes; `None` when its share is empty.
     pub fn shard(&self, value: ValueId, axes: &Axes, die: usize) -> Option<Shard> {
         let strategy = &self.strategies[value.index()];
+        let region = self.region(value);
+        let die = region.local(self.mesh, die)?;
         let split = |i: usize| strategy.get(i).copied().unwrap_or(LoopSplit::WHOLE);
-        let ranges: Vec<Range<usize>> = axes.loops.iter().enumerate().map(|(i, l)| split(i).range(l.extent, self.mesh, die)).collect();
+        let ranges: Vec<Range<usize>> = axes.loops.iter().enumerate().map(|(i, l)| split(i).range(l.extent, region.shape, die)).collect();
         let components = self.step.graph.ty(value).components();
         let results: SmallVec<[Box; 1]> = components.iter().enumerate().map(|(k, t)| axes.result_box(k, &t.shape, &ranges)).collect();
         let partial = axes.loops.iter().zip(&ranges).any(|(l, r)| matches!(l.kind, LoopKind::Reduce(_)) && (r.end - r.start) < l.extent);

@@ -257,6 +257,9 @@ pub struct PipelineArgs {
     /// Cut the batch into N slices that are computed one after the other; `auto` does it when the whole batch does not fit
     #[arg(long, default_value = "auto", value_name = "auto|N|off", value_parser = microbatches)]
     pub microbatches: Microbatches,
+    /// Cut the model into N stages, each on its own rectangle of dies, through which slices of the batch follow each other
+    #[arg(long, default_value = "off", value_name = "N|off", value_parser = stages)]
+    pub stages: Stages,
     /// Run the same streams on N packages of the machine, each on its rows of the batch; `auto` does it on machines of many dies
     #[arg(long, default_value = "auto", value_name = "auto|N|off", value_parser = replicas)]
     pub replicas: ReplicaOption,
@@ -285,6 +288,19 @@ fn microbatches(text: &str) -> Result<Microbatches, String> {
         ("off", _) => Ok(Microbatches::Off),
         (_, Ok(n)) if n > 0 => Ok(Microbatches::Exactly(n)),
         _ => Err("write `auto`, `off` or a number of slices".into()),
+    }
+}
+
+/// How many stages; `None` when the model is not cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Stages(Option<usize>);
+
+/// Parses a number or `off`.
+fn stages(text: &str) -> Result<Stages, String> {
+    match (text, text.parse::<usize>()) {
+        ("off", _) => Ok(Stages(None)),
+        (_, Ok(n)) if n > 1 => Ok(Stages(Some(n))),
+        _ => Err("write `off` or a number of stages, at least 2".into()),
     }
 }
 
@@ -334,6 +350,7 @@ impl PipelineArgs {
             precision: self.precision.unwrap_or_default(),
             stream,
             microbatches: self.microbatches,
+            stages: self.stages.0,
             replicas: self.replicas,
             pins: self.pins()?,
         })

@@ -180,7 +180,11 @@ impl Compile {
             rows.insert(1, row("optimize", format!("{} nodes -> {}, estimated time {saved:+.0} % saved", o.nodes_before, o.nodes_after)));
         }
         let r = &compiled.report;
-        let made: Vec<String> = [(r.remat, "values made again"), (r.streamed, "state tensors streamed"), (r.microbatches, "microbatches")]
+        if r.stages > 0 {
+            rows.push(row("pipeline", format!("{} stages, {} slices of the batch", r.stages, r.microbatches)));
+        }
+        let slices = if r.stages > 0 { 0 } else { r.microbatches };
+        let made: Vec<String> = [(r.remat, "values made again"), (r.streamed, "state tensors streamed"), (slices, "microbatches")]
             .into_iter()
             .filter(|(n, _)| *n > 0)
             .map(|(n, what)| format!("{n} {what}"))
@@ -206,6 +210,7 @@ impl Compile {
         d["passes"] = passes_document(&compiled.report);
         d["estimated_us"] = json!(compiled.report.estimate as f64 * 1e-6);
         d["values_made_again"] = json!(compiled.report.remat);
+        d["stages"] = json!(compiled.report.stages.max(1));
         d["microbatches"] = json!(compiled.report.microbatches.max(1));
         d["checked"] = super::check::stats(&compiled.program.stats());
         d["output"] = json!(written.map(|(path, size)| json!({ "path": path.display().to_string(), "bytes": size })));

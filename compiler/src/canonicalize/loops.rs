@@ -45,17 +45,20 @@ struct Plan {
 
 /// The most that is unrolled.
 #[derive(Clone, Copy)]
-struct Unrolling {
+pub(super) struct Unrolling {
     trips: usize,
     nodes: usize,
 }
 
-/// The graph with simpler loops; `None` when they are canonical.
-pub(super) fn simplify(graph: &Graph, stats: &mut CanonicalizeStats) -> Option<Graph> {
-    simplify_with(graph, stats, Unrolling { trips: MAX_TRIPS, nodes: MAX_NODES })
+impl Unrolling {
+    /// Short loops.
+    pub(super) const SHORT: Unrolling = Unrolling { trips: MAX_TRIPS, nodes: MAX_NODES };
+    /// Nothing that runs more than once.
+    pub(super) const NONE: Unrolling = Unrolling { trips: 1, nodes: MAX_NODES };
 }
 
-fn simplify_with(graph: &Graph, stats: &mut CanonicalizeStats, limit: Unrolling) -> Option<Graph> {
+/// The graph with simpler loops; `None` when they are canonical.
+pub(super) fn simplify(graph: &Graph, stats: &mut CanonicalizeStats, limit: Unrolling) -> Option<Graph> {
     if !graph.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_))) {
         return None;
     }
@@ -128,7 +131,7 @@ fn plan(
 #[cfg(test)]
 pub(crate) fn unrolled(graph: &Graph) -> Graph {
     let mut current = super::canonicalize(graph).0;
-    while let Some(next) = simplify_with(&current, &mut CanonicalizeStats::default(), Unrolling { trips: usize::MAX, nodes: usize::MAX }) {
+    while let Some(next) = simplify(&current, &mut CanonicalizeStats::default(), Unrolling { trips: usize::MAX, nodes: usize::MAX }) {
         current = super::canonicalize(&next).0;
     }
     current

@@ -3,7 +3,7 @@
 use crate::memory::{DieMemory, MemoryPlan};
 use crate::place::{Buffer, BufferId, Message, PlacedGraph, Storage, Task, TaskKind, View};
 use crate::schedule::Schedule;
-use crate::sharded::{AxisSet, LoopSplit, MeshShape, ShardedGraph, Strategy, axes_of};
+use crate::sharded::{AxisSet, LoopSplit, MeshShape, Region, ShardedGraph, Stages, Strategy, axes_of};
 use girih_ir::axes::{Box, box_contains};
 use girih_ir::graph::ValueId;
 use girih_ir::ops::Op;
@@ -132,6 +132,7 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
     let mut mesh = MeshShape { rows: 1, cols: 1 };
     let mut cost = 0;
     let (mut reuse, mut remat, mut streamed) = (None, Vec::new(), Vec::<u32>::new());
+    let mut stages = Stages::default();
     let mut strategies: Vec<Strategy> = vec![Strategy::new(); step.graph.nodes().len()];
     each(section(&found, "partition")?, |w| match w.next()? {
         "mesh" => {
@@ -155,6 +156,26 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
             let axes = axes_of(&step.graph, ValueId::new(v));
             if slot.len() != axes.loops.len() { Err("the value has another number of loops") } else { Ok(()) }
         }
+        "stage" => {
+            let (rows, cols) = w.next()?.split_once('x').ok_or("a stage looks like `2x5 at 0,0`")?;
+            w.word("at")?;
+            let (row, col) = w.next()?.split_once(',').ok_or("a stage looks like `2x5 at 0,0`")?;
+            let [rows, cols, row, col] = [rows, cols, row, col].map(|n| number(n, "").map(|n| n as usize));
+            let region = Region { row: row?, col: col?, shape: MeshShape { rows: rows?, cols: cols? } };
+            stages.regions.push(region);
+            let within = |first: usize, count: usize, all: usize| count > 0 && first < all && count <= all - first;
+            let fits = within(region.row, region.shape.rows, mesh.rows) && within(region.col, region.shape.cols, mesh.cols);
+            if fits { Ok(()) } else { Err("the stage is not inside the mesh") }
+        }
+        "on" => {
+            let (first, last, stage) = (w.number("%")? as usize, w.number("%")? as usize, w.number("")?);
+            let fits = first == stages.of.len() && first <= last && last < step.graph.nodes().len() && stage < stages.regions.len() as u64;
+            if !fits {
+                return Err("`on %FIRST %LAST STAGE` lines name every node once, in order, and a stage that there is");
+            }
+            stages.of.resize(last + 1, stage as u16);
+            Ok(())
+        }
         "reuse" => {
             reuse = Some(w.number("")? as u32);
             Ok(())
@@ -172,9 +193,17 @@ pub fn parse_sharded(text: &str) -> Result<ShardedGraph, LevelError> {
             streamed.push(pair as u32);
             if fits { Ok(()) } else { Err("streamed state pairs are listed in ascending order") }
         }
-        _ => Err("`mesh`, `reuse`, `remat`, `stream` or `split` is expected"),
+        _ => Err("`mesh`, `stage`, `reuse`, `remat`, `stream`, `split` or `on` is expected"),
     })?;
-    Ok(ShardedGraph { step, mesh, strategies, cost, reuse, remat, streamed })
+    let named = if stages.regions.is_empty() { 0 } else { step.graph.nodes().len() };
+    if let (true, Some((line, text))) = (stages.of.len() != named, section(&found, "partition")?.last()) {
+        return Err(LevelError::Line {
+            line: *line,
+            text: (*text).to_string(),
+            why: "where there are stages, every node is on one of them",
+        });
+    }
+    Ok(ShardedGraph { step, mesh, strategies, cost, reuse, remat, streamed, stages })
 }
 
 fn storage(w: &mut Words<'_>) -> Result<Storage, &'static str> {

@@ -36,6 +36,9 @@ impl Display for ShardedGraph {
         write!(f, "{}", self.step)?;
         writeln!(f, "== partition")?;
         writeln!(f, "mesh {}x{} cost {}", self.mesh.rows, self.mesh.cols, self.cost)?;
+        for r in &self.stages.regions {
+            writeln!(f, "stage {}x{} at {},{}", r.shape.rows, r.shape.cols, r.row, r.col)?;
+        }
         if let Some(nodes) = self.reuse {
             writeln!(f, "reuse {nodes}")?;
         }
@@ -51,6 +54,9 @@ impl Display for ShardedGraph {
                 write!(f, "{}{split}", if i > 0 { "," } else { "" })?;
             }
             writeln!(f, " ; {}", self.step.graph.node(girih_ir::graph::ValueId::new(v)).op.name())?;
+        }
+        for nodes in self.stages.of.iter().enumerate().collect::<Vec<_>>().chunk_by(|a, b| a.1 == b.1) {
+            writeln!(f, "on %{} %{} {}", nodes[0].0, nodes[nodes.len() - 1].0, nodes[0].1)?;
         }
         Ok(())
     }

@@ -32,7 +32,6 @@ const OPTIONS_OF_IMAGES: usize = 17;
 /// Costs on one logical mesh.
 pub(super) struct CostModel<'a> {
     target: &'a Target,
-    mesh: MeshShape,
     move_weight: f64,
     /// Whether the step has convolutions with windows that overlap.
     images: bool,
@@ -73,10 +72,10 @@ impl Share {
 }
 
 impl<'a> CostModel<'a> {
-    /// Costs on a mesh; `given` when the mesh is not up for choice.
-    pub fn new(step: &TrainStep, target: &'a Target, mesh: MeshShape, given: bool) -> Self {
+    /// Costs on a target; `given` when the mesh is not up for choice.
+    pub fn new(step: &TrainStep, target: &'a Target, given: bool) -> Self {
         let images = step.graph.values().any(|v| overlaps(&step.graph, v));
-        CostModel { target, mesh, move_weight: if given { SPREAD_DISCOUNT } else { 1.0 }, images }
+        CostModel { target, move_weight: if given { SPREAD_DISCOUNT } else { 1.0 }, images }
     }
 
     /// The share of each member of a group on the busiest die.
@@ -87,7 +86,7 @@ impl<'a> CostModel<'a> {
             let runs = groups.nest.runs(member.node, WHILE_RUNS) as f64;
             let bytes = result_bytes(&groups.step.graph, member.node, axes, &ranges) as u64;
             let seconds = work(self.target, &groups.step.graph, member.node, axes, &ranges);
-            let combining = self.combining(member, axes, choice, bytes as f64) * self.move_weight;
+            let combining = self.combining(groups.mesh_of(member.node), member, axes, choice, bytes as f64) * self.move_weight;
             Share { picoseconds: (seconds * runs * 1e12) as u64, combining: (combining * runs * 1e12) as u64, bytes }
         };
         groups.list[g].members.iter().map(of_member).collect()
@@ -119,7 +118,8 @@ impl<'a> CostModel<'a> {
 
     /// What a choice moves at least: the operands' parts that are not a die's own when every value lies somewhere once, and its partial sums.
     fn least_moves(&self, groups: &Groups<'_>, g: usize, choice: &Choice) -> u64 {
-        let (graph, dies) = (&groups.step.graph, self.mesh.count() as f64);
+        let (graph, mesh) = (&groups.step.graph, groups.mesh_of_group(g));
+        let dies = mesh.count() as f64;
         let mut bytes = 0.0;
         for member in &groups.list[g].members {
             let Some(axes) = &groups.axes[member.node.index()] else { continue };
@@ -133,7 +133,7 @@ impl<'a> CostModel<'a> {
                 let need = element_count(&box_dims(&axes.operand_box(k, &ty.shape, &ranges))) * ty.dtype.size();
                 bytes += runs * (need as f64 - ty.bytes() as f64 / dies).max(0.0);
             }
-            for (dim, size) in [(choice.y, self.mesh.rows), (choice.x, self.mesh.cols)] {
+            for (dim, size) in [(choice.y, mesh.rows), (choice.x, mesh.cols)] {
                 if along_result(axes, 0, &member.dim_of_loop, dim) == Along::Partial {
                     bytes += runs * result_bytes(graph, member.node, axes, &ranges) as f64 * (size as f64 - 1.0) / size as f64;
                 }
@@ -150,16 +150,17 @@ impl<'a> CostModel<'a> {
         };
         let ty = &graph.ty(e.from.node).components()[e.component];
         let mut need = ty.bytes() as f64;
+        let (mesh, apart) = (groups.mesh_of(e.to.node), groups.stages.stage(e.from.node) != groups.stages.stage(e.to.node));
         if made.on.is_some() || read.on.is_some() {
             // One die sends or receives, and others do so meanwhile.
-            let messages = usize::from(made.on != read.on);
-            let seconds = messages as f64 * self.moving(need, 1, self.awaited(), false);
+            let messages = usize::from(apart || made.on != read.on);
+            let seconds = messages as f64 * self.moving(mesh, need, 1, self.awaited(), false);
             return Move { picoseconds: (seconds * self.move_weight * 1e12) as u64, bytes: need as u64 * messages as u64 };
         }
         // What is gathered is cut into pieces along all axes at once; what was combined lies in pieces where it is read first.
         let (mut local, mut senders) = (1.0, 1usize);
         let (mut halo, mut neighbors) = (0.0, 0usize);
-        let sides = [(made.y, read.y, self.mesh.rows, false), (made.x, read.x, self.mesh.cols, true)];
+        let sides = [(made.y, read.y, mesh.rows, false), (made.x, read.x, mesh.cols, true)];
         for (m, r, size, along_x) in sides {
             if size <= 1 {
                 continue;
@@ -194,19 +195,23 @@ impl<'a> CostModel<'a> {
                 senders *= size;
             }
         }
+        if apart {
+            // All of it comes from the dies of another stage.
+            (local, halo, senders) = (0.0, 0.0, senders + 1);
+        }
         let bytes = need * (1.0 - local) + need * local * halo;
         if bytes <= 0.0 {
             return Move::default();
         }
         // What does not change in a loop is moved before it.
         let runs = groups.nest.runs(e.from.node, WHILE_RUNS) as f64;
-        let seconds = self.moving(bytes, senders - 1 + neighbors, self.awaited(), senders == 1);
+        let seconds = self.moving(mesh, bytes, senders - 1 + neighbors, self.awaited(), senders == 1);
         Move { picoseconds: (seconds * runs * self.move_weight * 1e12) as u64, bytes: bytes as u64 }
     }
 
     /// Seconds until a die has bytes that come in messages that take so long each, from next door or from half a mesh away.
-    fn moving(&self, bytes: f64, messages: usize, each: f64, next_door: bool) -> f64 {
-        let hops = if next_door { 1.0 } else { (self.mesh.rows + self.mesh.cols) as f64 / 2.0 };
+    fn moving(&self, mesh: MeshShape, bytes: f64, messages: usize, each: f64, next_door: bool) -> f64 {
+        let hops = if next_door { 1.0 } else { (mesh.rows + mesh.cols) as f64 / 2.0 };
         let latency = self.target.hop_latency() * hops;
         self.contention() * bytes / self.target.link_bandwidth() + messages as f64 * each + latency
     }
@@ -222,15 +227,15 @@ impl<'a> CostModel<'a> {
     }
 
     /// Seconds to combine the partial results that a choice leaves of a member, each die a piece. They come and are added in the queues.
-    fn combining(&self, member: &Member, axes: &Axes, choice: &Choice, bytes: f64) -> f64 {
+    fn combining(&self, mesh: MeshShape, member: &Member, axes: &Axes, choice: &Choice, bytes: f64) -> f64 {
         let partial = |dim: Option<usize>| along_result(axes, 0, &member.dim_of_loop, dim) == Along::Partial;
-        let lines = [(choice.y, self.mesh.rows), (choice.x, self.mesh.cols)];
+        let lines = [(choice.y, mesh.rows), (choice.x, mesh.cols)];
         let dies: usize = lines.into_iter().filter(|(dim, _)| partial(*dim)).map(|(_, size)| size).product();
         if dies <= 1 {
             return 0.0;
         }
         let moved = bytes * (dies - 1) as f64 / dies as f64;
-        self.moving(moved, dies - 1, self.queued(), false)
+        self.moving(mesh, moved, dies - 1, self.queued(), false)
     }
 }
 
@@ -242,7 +247,7 @@ impl CostModel<'_> {
         let (from, to) = (groups.axes[e.from.node.index()].as_ref()?, groups.axes[e.to.node.index()].as_ref()?);
         let used = &to.operands[e.operand][dim];
         let (DimUse::Window { loop_dim, size: 2.., .. }, DimUse::Loop(made)) = (used, &from.results[e.component][dim]) else { return None };
-        let parts = if both { self.mesh.count() } else { parts };
+        let parts = if both { groups.mesh_of(e.to.node).count() } else { parts };
         let (extent, reads) = (from.loops[*made].extent, to.loops[*loop_dim].extent);
         let mut ranges: Vec<Range<usize>> = to.full_ranges();
         let missing = |p: usize| {

@@ -1,7 +1,7 @@
 //! Decision groups: nodes that are split alike because one feeds the other dimension by dimension.
 
 use super::pins::Pin;
-use crate::sharded::{AxisSet, LoopSplit, MeshShape, PIECE_BYTES, Strategy, axes_of, splats};
+use crate::sharded::{AxisSet, LoopSplit, MeshShape, PIECE_BYTES, Stages, Strategy, axes_of, splats};
 use girih_ir::axes::{Axes, DimUse, LoopKind};
 use girih_ir::graph::loops::LoopNest;
 use girih_ir::graph::{Graph, ValueId};
@@ -41,6 +41,11 @@ impl Choice {
         Choice { on: Some(die), ..Choice::new(None, None) }
     }
 
+    /// How many parts a dimension is cut into on a mesh.
+    pub fn parts(&self, mesh: MeshShape, dim: usize) -> usize {
+        (if self.y == Some(dim) { mesh.rows } else { 1 }) * (if self.x == Some(dim) { mesh.cols } else { 1 })
+    }
+
     /// Whether one dimension is on both axes.
     pub fn both(&self) -> bool {
         self.y.is_some() && self.y == self.x
@@ -76,6 +81,8 @@ pub(super) struct Edge {
 pub(super) struct Groups<'a> {
     pub step: &'a TrainStep,
     pub mesh: MeshShape,
+    /// Which nodes have which part of the mesh.
+    pub stages: &'a Stages,
     pub axes: Vec<Option<Axes>>,
     pub list: Vec<Group>,
     /// Group and position in it of each node.
@@ -93,7 +100,7 @@ fn is_free(op: &Op) -> bool {
 
 impl<'a> Groups<'a> {
     /// The groups. `spread`: everything is split that can be.
-    pub fn of(step: &'a TrainStep, mesh: MeshShape, pins: &[Option<Pin>], spread: bool) -> Self {
+    pub fn of(step: &'a TrainStep, mesh: MeshShape, stages: &'a Stages, pins: &[Option<Pin>], spread: bool) -> Self {
         let graph = &step.graph;
         let (live, splats) = (graph.live(), splats(graph));
         let count = graph.nodes().len();
@@ -102,7 +109,8 @@ impl<'a> Groups<'a> {
             next_state[pair.input] = pair.output.map(|o| graph.outputs[o].value);
         }
         let nest = LoopNest::of(graph).unwrap_or_default();
-        let mut groups = Groups { step, mesh, axes: vec![None; count], list: Vec::new(), place: vec![None; count], next_state, nest };
+        let mut groups =
+            Groups { step, mesh, stages, axes: vec![None; count], list: Vec::new(), place: vec![None; count], next_state, nest };
         for v in graph.values().filter(|v| live[v.index()] && !is_free(&graph.node(*v).op) && !splats[v.index()]) {
             let axes = axes_of(graph, v);
             groups.join(v, &axes);
@@ -122,26 +130,37 @@ impl<'a> Groups<'a> {
     /// is left on one die, and so are the values that follow from it.
     fn leave_small_updates(&mut self, pins: &[Option<Pin>]) {
         let late = late(&self.step.graph);
-        let most = PIECE_BYTES * self.mesh.count();
         let mut next = 0;
         for g in 0..self.list.len() {
             let (group, first) = (&self.list[g], self.list[g].members[0].node);
             let bytes = group.extents.iter().fold(size_of::<f32>(), |n, e| n.saturating_mul(*e));
-            let small = !group.extents.is_empty() && bytes < most;
+            let dies = self.mesh_of(first).count();
+            let small = !group.extents.is_empty() && bytes < PIECE_BYTES * dies;
             let free = self.pinned(g, pins).is_none() && !matches!(self.step.graph.node(first).op, Op::Shard(_));
             if !(small && free && group.members.iter().all(|m| late[m.node.index()] && self.nest.innermost(m.node).is_none())) {
                 continue;
             }
             let made = self.step.graph.node(first).operands.iter().find_map(|o| {
-                let (maker, _) = self.place[self.resolve(*o).0.index()]?;
-                self.list[maker].options[0].on
+                let maker = self.resolve(*o).0;
+                let alike = self.stages.stage(maker) == self.stages.stage(first);
+                self.place[maker.index()].filter(|_| alike).and_then(|(g, _)| self.list[g].options[0].on)
             });
             let die = made.unwrap_or_else(|| {
                 next += 1;
-                (next - 1) % self.mesh.count() as u32
+                (next - 1) % dies as u32
             });
             self.list[g].options = vec![Choice::on(die)];
         }
+    }
+
+    /// The extents of the mesh that a node has.
+    pub fn mesh_of(&self, node: ValueId) -> MeshShape {
+        self.stages.region(node, self.mesh).shape
+    }
+
+    /// The extents of the mesh that a group has.
+    pub fn mesh_of_group(&self, g: usize) -> MeshShape {
+        self.mesh_of(self.list[g].members[0].node)
     }
 
     /// The tensor-making node behind `proj`, and its component. What a loop leaves in a slot lies as the slot's carry does.
@@ -208,6 +227,9 @@ impl<'a> Groups<'a> {
         for k in operands {
             let (producer, component) = self.resolve(node.operands[k]);
             let Some((g, at)) = self.place[producer.index()] else { continue };
+            if self.stages.stage(producer) != self.stages.stage(v) {
+                return None;
+            }
             let group = &self.list[g];
             let from = self.axes[producer.index()].as_ref()?;
             if from.loops.iter().any(|l| matches!(l.kind, LoopKind::Reduce(_))) {
@@ -248,11 +270,12 @@ impl<'a> Groups<'a> {
         let along = |parts: usize| -> Vec<Option<usize>> {
             if parts > 1 { std::iter::once(None).chain(dims.iter().copied().map(Some)).collect() } else { vec![None] }
         };
+        let mesh = self.mesh_of_group(g);
         let mut options: Vec<Choice> = Vec::new();
-        for y in along(self.mesh.rows) {
-            options.extend(along(self.mesh.cols).into_iter().map(|x| Choice::new(y, x)));
+        for y in along(mesh.rows) {
+            options.extend(along(mesh.cols).into_iter().map(|x| Choice::new(y, x)));
         }
-        if self.mesh.rows > 1 && self.mesh.cols > 1 {
+        if mesh.rows > 1 && mesh.cols > 1 {
             options.extend(options.clone().into_iter().filter(Choice::both).map(|c| Choice { x_outer: true, ..c }));
         }
         // Most parallel first; splitting nothing always stays possible.
@@ -280,19 +303,14 @@ impl<'a> Groups<'a> {
 
     /// The loops of a member as the busiest die runs them.
     pub fn largest_ranges(&self, member: &Member, axes: &Axes, choice: &Choice) -> Vec<Range<usize>> {
-        let loops = axes.loops.iter().zip(&member.dim_of_loop);
-        loops.map(|(l, d)| 0..l.extent.div_ceil(self.parts(choice, *d)).min(l.extent)).collect()
+        let (loops, mesh) = (axes.loops.iter().zip(&member.dim_of_loop), self.mesh_of(member.node));
+        loops.map(|(l, d)| 0..l.extent.div_ceil(choice.parts(mesh, *d)).min(l.extent)).collect()
     }
 
     /// Iterations of the busiest die, in the group's dimensions.
     pub fn largest_share(&self, g: usize, c: &Choice) -> u64 {
-        let group = &self.list[g];
-        group.extents.iter().enumerate().fold(1u64, |n, (d, e)| n.saturating_mul(e.div_ceil(self.parts(c, d)).max(1) as u64))
-    }
-
-    /// How many parts a dimension is cut into.
-    pub fn parts(&self, c: &Choice, dim: usize) -> usize {
-        (if c.y == Some(dim) { self.mesh.rows } else { 1 }) * (if c.x == Some(dim) { self.mesh.cols } else { 1 })
+        let (group, mesh) = (&self.list[g], self.mesh_of_group(g));
+        group.extents.iter().enumerate().fold(1u64, |n, (d, e)| n.saturating_mul(e.div_ceil(c.parts(mesh, d)).max(1) as u64))
     }
 
     /// The strategy of a member under a choice of its group.
@@ -379,14 +397,15 @@ mod tests {
     fn small_values_of_an_update_are_left_on_one_die() {
         let step = step();
         let mesh = MeshShape { rows: 5, cols: 5 };
-        let groups = Groups::of(&step, mesh, &[], false);
+        let stages = Stages::default();
+        let groups = Groups::of(&step, mesh, &stages, &[], false);
         let on = |output: usize| groups.place[step.graph.outputs[output].value.index()].and_then(|(g, _)| groups.list[g].options[0].on);
         assert!(on(0).is_some(), "the vector");
         assert_eq!(on(0), on(1), "what follows from it is where it is");
         assert_eq!((on(2), on(3)), (None, None), "the matrix is large, and the product is no update");
         let c1 = step.graph.values().find(|v| step.graph.node(*v).op.name() == "tanh").unwrap();
         assert!(groups.place[c1.index()].is_some_and(|(g, _)| groups.list[g].options.len() > 1), "a product reads it");
-        let spread = Groups::of(&step, mesh, &[], true);
+        let spread = Groups::of(&step, mesh, &stages, &[], true);
         assert!(spread.list.iter().all(|g| g.options.iter().all(|o| o.on.is_none())));
     }
 }

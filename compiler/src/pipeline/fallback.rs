@@ -46,6 +46,9 @@ impl Attempt<'_> {
 impl Pipeline<'_> {
     /// A plan for a rewritten step. `source` is the step before rewriting: when nothing fits, its batch is cut into slices.
     pub(super) fn plan_or_report(&mut self, step: TrainStep, source: Option<&TrainStep>) -> Result<MemoryPlan, CompileError> {
+        if let Some(stages) = self.options.stages {
+            return self.in_stages(&step, source, stages);
+        }
         let mut failed = match self.fit(&step)? {
             Ok(plan) => return Ok(plan),
             Err(failed) => failed,
@@ -168,7 +171,8 @@ impl Pipeline<'_> {
     }
 }
 
-fn repair(flag: String, plan: &MemoryPlan) -> Repair {
+/// A change of the options with the plan that it gives.
+pub(super) fn repair(flag: String, plan: &MemoryPlan) -> Repair {
     let peak = plan.dies.iter().map(|d| d.peak).max().unwrap_or(0);
     Repair { flag, peak, picoseconds: plan.schedule.placed.sharded.cost }
 }

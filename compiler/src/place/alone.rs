@@ -35,8 +35,8 @@ impl Placer<'_> {
         let sharded = self.sharded();
         let (cut, monoid) = sharded.combination(value, axes);
         let rest = AxisSet(3 & !cut.0);
-        let line = sharded.mesh.part(rest, die as usize);
-        let in_line = |d: &u32| sharded.mesh.part(rest, *d as usize) == line && sharded.shard(value, axes, *d as usize).is_some();
+        let line = sharded.part(value, rest, die);
+        let in_line = |d: &u32| sharded.part(value, rest, *d) == line && sharded.shard(value, axes, *d as usize).is_some();
         let members: Vec<u32> = (0..self.dies()).filter(in_line).collect();
         for (c, view) in views.into_iter().enumerate() {
             for (owner, piece) in self.pieces((value, c as u32), &view.part, &members) {

@@ -4,7 +4,7 @@ use super::PlaceError;
 use super::dies::{Buffer, BufferId, Message, Storage, Task, TaskKind, View};
 use super::holders::{Holders, Holding};
 use super::stream::StreamHome;
-use crate::sharded::{Shard, ShardedGraph, splats};
+use crate::sharded::{Shard, ShardedGraph};
 use girih_ir::axes::{Axes, Box, box_contains, box_dims, box_intersect, box_is_empty, full_box};
 use girih_ir::graph::{Graph, ValueId};
 use girih_ir::ops::Op;
@@ -87,7 +87,7 @@ impl<'a> Placer<'a> {
             streamed: (0..sharded.step.state.len() as u32).map(|p| sharded.streamed.contains(&p)).collect(),
             loads: std::collections::BTreeMap::new(),
             apart: Vec::new(),
-            splats: splats(graph),
+            splats: sharded.splats(),
         }
     }
 
@@ -234,7 +234,7 @@ impl<'a> Placer<'a> {
                 writes.push(View { buffer, part: part.clone() });
                 let dtype = &mut self.buffers[buffer.index()].dtype;
                 if shard.partial {
-                    *dtype = self.sharded.carried_in(combination, *dtype, part);
+                    *dtype = self.sharded.carried_in(value, combination, *dtype, part);
                 } else {
                     self.use_here(die, (value, c as u32), buffer, part.clone(), true);
                 }

@@ -18,7 +18,7 @@ impl Placer<'_> {
         let rest = AxisSet(3 & !cut.0);
         let mut groups: BTreeMap<usize, Vec<(u32, Vec<View>)>> = BTreeMap::new();
         for (die, views) in partials {
-            groups.entry(self.sharded().mesh.part(rest, die as usize)).or_default().push((die, views));
+            groups.entry(self.sharded().part(value, rest, die).unwrap_or_default()).or_default().push((die, views));
         }
         for members in groups.into_values() {
             for c in 0..members[0].1.len() {

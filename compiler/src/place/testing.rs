@@ -1,7 +1,7 @@
 //! A placed product for the tests of placing.
 
 use super::{PlacedGraph, place};
-use crate::sharded::{AxisSet, LoopSplit, MeshShape, ShardedGraph, Strategy};
+use crate::sharded::{AxisSet, LoopSplit, MeshShape, ShardedGraph, Stages, Strategy};
 use girih_ir::graph::{Graph, Role, ValueId};
 use girih_ir::ops::Op;
 use girih_ir::ops::dot_general::DotGeneral;
@@ -28,6 +28,7 @@ pub(super) fn product(
     strategies[y.index()] = reader_split.map(LoopSplit::Over).into_iter().collect();
     let target = Target::builtin("dojo-tile").unwrap();
     let (step, mesh) = (TrainStep::inference(g), MeshShape { rows, cols });
-    let sharded = ShardedGraph { step, mesh, strategies, cost: 0, reuse: None, remat: Vec::new(), streamed: Vec::new() };
+    let sharded =
+        ShardedGraph { step, mesh, strategies, cost: 0, reuse: None, remat: Vec::new(), streamed: Vec::new(), stages: Stages::default() };
     (dot, place(sharded, &target.logical_mesh(rows, cols).unwrap(), &target).unwrap())
 }

@@ -6,17 +6,19 @@
 
 use super::order::rebuilt;
 use crate::partition::Times;
-use crate::sharded::{ShardedGraph, Strategy};
+use crate::sharded::{ShardedGraph, Stages, Strategy};
 use girih_ir::graph::ValueId;
 use girih_ir::ops::Op;
 use girih_ir::step::TrainStep;
 use std::collections::BTreeSet;
 
 /// The step in an order that hides transfers behind work, and the picoseconds that it takes so. No node comes more than `window` nodes
-/// earlier than in the graph; with a window of 1 the order stays. Steps with loops stay as they are: a loop's nodes stay together.
+/// earlier than in the graph; with a window of 1 the order stays. Steps with loops stay as they are, for a loop's nodes stay together, and so
+/// do steps in stages, where the dies do different nodes.
 pub fn overlap(sharded: &ShardedGraph, times: &Times, window: usize) -> (ShardedGraph, u64) {
     let graph = &sharded.step.graph;
-    if sharded.mesh.count() == 1 || graph.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_))) {
+    let staged = !sharded.stages.regions.is_empty();
+    if sharded.mesh.count() == 1 || staged || graph.nodes().iter().any(|n| matches!(n.op, Op::Repeat(_) | Op::While(_))) {
         return (sharded.clone(), sharded.cost);
     }
     let (order, time) = Overlap::new(sharded, times).run(window.max(1));
@@ -29,7 +31,7 @@ pub fn overlap(sharded: &ShardedGraph, times: &Times, window: usize) -> (Sharded
     }
     let step = TrainStep { graph, ..sharded.step.clone() };
     let streamed = sharded.streamed.clone();
-    (ShardedGraph { step, strategies, remat: Vec::new(), streamed, ..*sharded }, time)
+    (ShardedGraph { step, strategies, remat: Vec::new(), streamed, stages: Stages::default(), ..*sharded }, time)
 }
 
 struct Overlap<'a> {

@@ -77,6 +77,9 @@ pub struct EngineArgs {
     /// Cut the batch into so many microbatches; what cannot be cut is unsupported.
     #[arg(long)]
     pub microbatches: Option<usize>,
+    /// Cut the model into so many stages; what cannot be cut is unsupported.
+    #[arg(long)]
+    pub stages: Option<usize>,
     /// Run so many replicas; what cannot be cut is unsupported.
     #[arg(long)]
     pub replicas: Option<usize>,
@@ -94,12 +97,8 @@ pub enum Engine {
     Compiled {
         /// The machine.
         target: Box<Target>,
-        /// Spread over exactly this many dies.
-        dies: Option<usize>,
-        /// Cut the batch into so many microbatches.
-        microbatches: Option<usize>,
-        /// Run so many replicas.
-        replicas: Option<usize>,
+        /// How steps are compiled.
+        options: Box<CompileOptions>,
         /// Threads of the runtime.
         threads: usize,
     },
@@ -123,22 +122,23 @@ impl Engine {
         for change in dead.chain(dead_links).chain(args.set.iter().cloned()) {
             target.set(&change).map_err(|e| e.to_string())?;
         }
-        let EngineArgs { dies, microbatches, replicas, threads, .. } = *args;
-        Ok(Engine::Compiled { target: Box::new(target), dies, microbatches, replicas, threads })
+        let EngineArgs { dies, stages, threads, .. } = *args;
+        let microbatches = args.microbatches.map_or(Microbatches::Auto, Microbatches::Exactly);
+        let replicas = args.replicas.map_or(ReplicaOption::Auto, ReplicaOption::Exactly);
+        let options = CompileOptions { dies, microbatches, stages, replicas, ..CompileOptions::default() };
+        Ok(Engine::Compiled { target: Box::new(target), options: Box::new(options), threads })
     }
 
     /// Prepares a step with its initial state.
     pub fn start(&self, step: TrainStep, weights: Weights) -> Result<Box<dyn Stepper>, Failure> {
         match self {
             Engine::Interpreter => Ok(Box::new(Interpreted { step, state: weights })),
-            Engine::Compiled { target, dies, microbatches, replicas, threads } => {
+            Engine::Compiled { target, options, threads } => {
                 let error = |e: String| Failure::Error(e);
                 let start = Instant::now();
-                let microbatches = microbatches.map_or(Microbatches::Auto, Microbatches::Exactly);
-                let replicas = replicas.map_or(ReplicaOption::Auto, ReplicaOption::Exactly);
-                let options = CompileOptions { dies: *dies, microbatches, replicas, ..CompileOptions::default() };
-                let (program, _) = compile(step, target, &options).map_err(|e| match e {
+                let (program, _) = compile(step, target, options).map_err(|e| match e {
                     CompileError::Slices(refusal) => Failure::Unsupported(refusal.to_string()),
+                    CompileError::Stages(refusal) => Failure::Unsupported(refusal.to_string()),
                     e => error(e.to_string()),
                 })?;
                 let program = check(program).map_err(|e| error(e.to_string()))?;
