@@ -170,7 +170,7 @@ mod tests {
             .filter_map(|v| plain.stages.stage(v))
             .collect();
         assert_eq!(dots.iter().filter(|s| **s == 0).count(), 8, "{dots:?}");
-        assert_eq!((dots.len(), &dots[..2]), (20, &[0, 0][..]), "{dots:?}");
+        assert_eq!((dots.len(), dots[0], &dots[2..4]), (20, 0, &[0, 0][..]), "{dots:?}");
         let again = found.made_again(&solved, &[1, 0]);
         assert!(!again.is_empty());
         let made = found.unrolled(&solved, &again);
