@@ -6,6 +6,8 @@ use crate::isa::Isa;
 
 /// Bytes of a block of the broadcast operand: half of a second-level cache.
 const BLOCK_BYTES: usize = 512 << 10;
+/// Rows whose strips do not repay packing the columns.
+const FEW_ROWS: u32 = 36;
 /// Most terms of a block.
 const TERMS: usize = 1024;
 
@@ -28,6 +30,8 @@ impl Tiles {
     pub(crate) fn choose(isa: Isa, m: usize, n: usize, k: usize) -> Tiles {
         let (lanes, k) = (lanes_of(isa), k.min(KC));
         let (m, all) = (short(m), short(n.div_ceil(lanes)));
+        // Few rows read the columns where they lie, mostly from the second-level cache: once for each strip.
+        let far = if m <= FEW_ROWS { k / 2 } else { 0 };
         let mut best = (usize::MAX, Tiles { height: 1, width: lanes });
         for vectors in (1..=most_rows(isa).len() as u32).rev() {
             let even = Even::new(isa, m, all, vectors);
@@ -35,7 +39,7 @@ impl Tiles {
             // output, which straddle one more than they fill, and the tile's ends.
             let steps = |rows: u32, vectors: u32| {
                 let (rows, vectors) = (rows as usize, vectors as usize);
-                k * (rows * vectors).max(rows + vectors).max(8) + 4 * rows * (vectors + 1) + 60
+                k * (rows * vectors).max(rows + vectors).max(8) + far * vectors + 4 * rows * (vectors + 1) + 60
             };
             let column = |vectors: u32| {
                 (even.strips - 1) as usize * steps(even.height, vectors) + steps(m - (even.strips - 1) * even.height, vectors)
