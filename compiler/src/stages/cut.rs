@@ -189,6 +189,6 @@ mod tests {
         let one = |rows| Region { row: 0, col: 0, shape: MeshShape { rows, cols: 1 } };
         assert_eq!(costs.balanced(&[one(1), one(1)]), Some((4.0, vec![0, 1])));
         assert_eq!(costs.balanced(&[one(3), one(1)]), Some((2.0, vec![0, 3])));
-        assert_eq!(costs.balanced(&vec![one(1); 6]), None);
+        assert_eq!(costs.balanced(&[one(1); 6]), None);
     }
 }
