@@ -6,7 +6,7 @@
 //! Stages are ranges of positions, so activations go from stage to stage in one direction and gradients in the other.
 //! `cut` chooses the ranges and the rectangles so that the slowest stage is as fast as can be. Splits are chosen on the
 //! loop, once for all slices; `unroll` then writes the slices one by one, in the order in which a clock over stages begins them:
-//! a stage goes backward as soon as it can, and no farther forward than there are stages behind it.
+//! a stage goes backward as soon as it can, and forward with as many slices as there are stages from it on, and one more.
 
 mod cut;
 mod keep;

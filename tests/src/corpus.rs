@@ -175,6 +175,25 @@ pub fn run_case(dir: &Path, engine: &Engine) -> CaseResult {
     result
 }
 
+/// The names of the cases below a folder that pass. What the engine refuses must say so with one of the codes that begin like `refusals`.
+///
+/// # Panics
+/// When a case fails, or is refused for another reason.
+#[allow(clippy::panic)]
+pub fn passing(root: PathBuf, engine: &Engine, refusals: &[&str]) -> Vec<String> {
+    let mut names = Vec::new();
+    for case in find_cases(&[root]) {
+        let result = run_case(&case, engine);
+        println!("{}", line(&result));
+        match &result.outcome {
+            Outcome::Pass => names.push(result.name),
+            Outcome::Unsupported(why) => assert!(refusals.iter().any(|code| why.contains(code)), "{}: {why}", result.name),
+            Outcome::Fail(why) => panic!("{}: {why}", result.name),
+        }
+    }
+    names
+}
+
 /// The line that the command prints for a case.
 pub fn line(r: &CaseResult) -> String {
     let dies = if r.dies > 0 { format!(", {} dies, compiled in {:.2} s", r.dies, r.compile_seconds) } else { String::new() };

@@ -16,9 +16,8 @@ use girih_ir::tensor::Tensor;
 use girih_ir::types::TensorType;
 use girih_runtime::simulate::simulate;
 use girih_runtime::{Inputs, RuntimeOptions, Session};
-use girih_tests::conformance::Outcome;
+use girih_tests::corpus;
 use girih_tests::corpus::engine::{Engine, EngineArgs};
-use girih_tests::corpus::{find_cases, line, run_case};
 use std::path::{Path, PathBuf};
 
 /// A machine of 2×3 packages of 2×2 dies.
@@ -220,17 +219,7 @@ fn the_simulator_counts_every_replica() {
 fn passing(root: PathBuf, parts: usize) -> Vec<String> {
     let args = EngineArgs { target: "dojo-tray".into(), replicas: Some(parts), threads: 2, ..EngineArgs::default() };
     let engine = Engine::new(&args).unwrap();
-    let mut names = Vec::new();
-    for case in find_cases(&[root]) {
-        let result = run_case(&case, &engine);
-        println!("{}", line(&result));
-        match &result.outcome {
-            Outcome::Pass => names.push(result.name.clone()),
-            Outcome::Unsupported(why) => assert!(why.contains("E083"), "{}: {why}", result.name),
-            Outcome::Fail(why) => panic!("{}: {why}", result.name),
-        }
-    }
-    names
+    corpus::passing(root, &engine, &["E083"])
 }
 
 #[test]

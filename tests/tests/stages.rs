@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use girih_tests::conformance::Outcome;
+use girih_tests::corpus;
 use girih_tests::corpus::engine::{Engine, EngineArgs};
-use girih_tests::corpus::{find_cases, line, run_case};
 use std::path::{Path, PathBuf};
 
 /// The names of the cases that pass in so many stages; those that cannot be cut must say why, and none may fail.
@@ -12,17 +11,7 @@ fn passing(root: PathBuf, stages: usize, microbatches: Option<usize>, dead: &[&s
     let dead = dead.iter().map(|d| (*d).to_string()).collect();
     let args = EngineArgs { target: "dojo-tile".into(), stages: Some(stages), microbatches, dead, threads: 2, ..EngineArgs::default() };
     let engine = Engine::new(&args).unwrap();
-    let mut names = Vec::new();
-    for case in find_cases(&[root]) {
-        let result = run_case(&case, &engine);
-        println!("{}", line(&result));
-        match &result.outcome {
-            Outcome::Pass => names.push(result.name.clone()),
-            Outcome::Unsupported(why) => assert!(why.contains("E083") || why.contains("E084"), "{}: {why}", result.name),
-            Outcome::Fail(why) => panic!("{}: {why}", result.name),
-        }
-    }
-    names
+    corpus::passing(root, &engine, &["E083", "E084"])
 }
 
 #[test]

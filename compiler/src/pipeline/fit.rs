@@ -10,10 +10,10 @@ mod stream;
 use super::{CompileError, Level, PassReport, Pipeline, Stream};
 use crate::memory::{self, DoesNotFit, Footprint, MemoryPlan};
 use crate::partition::{self, Price, Space};
-use crate::sharded::ShardedGraph;
+use crate::sharded::{Region, ShardedGraph};
 use crate::{place, schedule};
 use girih_ir::step::TrainStep;
-use girih_ir::target::LogicalMesh;
+use girih_ir::target::{LogicalMesh, Target};
 use rayon::prelude::*;
 use std::time::Instant;
 
@@ -35,7 +35,7 @@ const PRESSURE_ROUNDS: usize = 1;
 const WINDOWS: [usize; 2] = [1, FAR];
 const FAR: usize = 64;
 /// When memory is short, copies are used again within so many nodes.
-const REUSE: u32 = 12;
+pub(super) const REUSE: u32 = 12;
 /// How often rematerialization goes on from what it left.
 const REMAT_ROUNDS: usize = 3;
 /// Where memory is short, another order must bring the time below this part.
@@ -76,7 +76,7 @@ struct Draft {
 /// What drafts are made from.
 struct Drafting<'a> {
     space: &'a Space<'a>,
-    target: &'a girih_ir::target::Target,
+    target: &'a Target,
     remat: bool,
     stream: Stream,
     /// Memory is short where more bytes are live.
@@ -91,6 +91,12 @@ pub(super) struct Failed {
     pub(super) draft: Option<(ShardedGraph, LogicalMesh)>,
 }
 
+/// The memory of the die of a region with the largest shares: the last one.
+pub(super) fn footprint(sharded: &ShardedGraph, region: Region, mesh: &LogicalMesh, target: &Target) -> Result<Footprint, CompileError> {
+    let placed = place::place_alone(sharded.clone(), mesh, target, region.last(sharded.mesh) as u32)?;
+    Ok(memory::footprint(schedule::schedule(placed)))
+}
+
 impl Drafting<'_> {
     fn mesh(&self, mesh: usize) -> &LogicalMesh {
         self.space.mesh(mesh)
@@ -98,9 +104,7 @@ impl Drafting<'_> {
 
     /// The memory of the die with the largest shares: the last one.
     fn footprint(&self, sharded: &ShardedGraph, mesh: usize) -> Result<Footprint, CompileError> {
-        let die = sharded.mesh.count() as u32 - 1;
-        let placed = place::place_alone(sharded.clone(), self.mesh(mesh), self.target, die)?;
-        Ok(memory::footprint(schedule::schedule(placed)))
+        footprint(sharded, Region::whole(sharded.mesh), self.mesh(mesh), self.target)
     }
 
     /// The best split at a price, with values made again until it stays below `goal`.

@@ -4,12 +4,13 @@
 //! for each use, then values are made again on the way back, and at last the next price of SRAM is tried.
 
 use super::fallback::repair;
+use super::fit::{REUSE, footprint};
 use super::{CompileError, CompileOptions, Level, PassReport, Pipeline};
-use crate::memory::{self, DoesNotFit, MemoryPlan, Repair};
+use crate::memory::{DoesNotFit, MemoryPlan, Repair};
 use crate::partition::{self, PartitionReport, Price, Space};
 use crate::sharded::{MeshShape, Region, ShardedGraph};
+use crate::slices;
 use crate::stages::{Staged, staged};
-use crate::{place, schedule, slices};
 use girih_ir::step::TrainStep;
 use girih_ir::target::{LogicalMesh, Target};
 use rayon::prelude::*;
@@ -19,8 +20,6 @@ use std::time::Instant;
 const PRICES: [f64; 2] = [0.0, 16.0];
 /// So many slices for each stage fill a pipeline well: more are smaller, and fill it hardly better.
 const SLICES: usize = 4;
-/// Where memory is short, copies are used again within so many nodes of a stage.
-const REUSE: u32 = 12;
 /// The part of the SRAM that a draft may take: the rest is for what packing loses.
 const MARGIN: f64 = 0.97;
 /// How often a draft makes more again.
@@ -86,10 +85,7 @@ impl Drafting<'_> {
 
     /// The most bytes that are live on the last die of each stage.
     fn peaks(&self, sharded: &ShardedGraph) -> Result<Vec<u64>, CompileError> {
-        let peak = |region: &Region| {
-            let placed = place::place_alone(sharded.clone(), self.mesh, self.target, region.last(sharded.mesh) as u32)?;
-            Ok(memory::footprint(schedule::schedule(placed)).peak)
-        };
+        let peak = |region: &Region| Ok(footprint(sharded, *region, self.mesh, self.target)?.peak);
         sharded.stages.regions.par_iter().map(peak).collect()
     }
 }

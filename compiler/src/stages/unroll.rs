@@ -47,10 +47,11 @@ fn clock(takes: &[[u64; 2]], slices: usize) -> (Vec<Chunk>, u64) {
             };
             let room = forward < slices && forward - backward < ahead(s, count);
             let on = came.filter(|_| room).map(|t| (t.max(free[s]), true, s));
-            let back = (backward < forward).then_some(()).and_then(|()| match s + 1 {
+            let back = match s + 1 {
+                _ if backward == forward => None,
                 next if next == count => Some(ends[s][0][backward]),
                 next => (done[next][1] > backward).then(|| ends[next][1][backward]),
-            });
+            };
             on.into_iter().chain(back.map(|t| (t.max(free[s]), false, s)))
         });
         let Some((start, forward, stage)) = possible.min() else { break };
@@ -82,13 +83,13 @@ pub(super) fn unrolled(step: &TrainStep, way: &Way<'_>, solved: &Solved, again: 
         *taken += time(*v);
     }
     let (chunks, end) = clock(&takes, slices);
-    let number = |c: &Chunk| (c.stage * slices + c.slice) * 2 + usize::from(c.backward);
+    let number = |stage: usize, slice: usize, backward: bool| (stage * slices + slice) * 2 + usize::from(backward);
     let mut begins = vec![(0u64, 0usize); chunks.len()];
-    chunks.iter().enumerate().for_each(|(i, c)| begins[number(c)] = (c.start, i));
+    chunks.iter().enumerate().for_each(|(i, c)| begins[number(c.stage, c.slice, c.backward)] = (c.start, i));
     let mut order: Vec<(u64, usize, ValueId, usize)> = Vec::with_capacity(of_slice.len() * slices);
     for slice in 0..slices {
         order.extend(of_slice.iter().map(|v| {
-            let (start, sequence) = begins[(stage(*v) * slices + slice) * 2 + usize::from(backward(*v))];
+            let (start, sequence) = begins[number(stage(*v), slice, backward(*v))];
             (start + after[v.index()], sequence, *v, slice)
         }));
     }

@@ -22,6 +22,7 @@ use super::report::{CheckReport, CheckStats, Fault, Findings, Place};
 use super::{Verified, count};
 use crate::axes::{Box, box_dims};
 use crate::graph::loops::LoopNest;
+use crate::graph::random::Random;
 use crate::graph::{Graph, ValueId};
 use crate::interp::{InterpError, eval_by};
 use crate::ops::Op;
@@ -157,28 +158,15 @@ fn points_of(graph: &Graph, v: ValueId) -> u64 {
     node.op.axes(&types, &node.ty).loops.iter().map(|l| l.extent as u64).fold(1, u64::saturating_mul)
 }
 
-/// Small deterministic random numbers.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
 /// Any elements of the field, and integers that may be classes or indices: most below 8, some up to a thousand.
 fn inputs(graph: &Graph, seed: u64) -> Vec<Tensor> {
-    let mut dice = Dice(seed);
+    let mut random = Random::new(seed);
     let mut element = |dtype: DType| match dtype {
-        DType::Bool => (dice.next() & 1) as i64,
-        d if d.is_float() => (dice.next() % scalar::P) as i64,
+        DType::Bool => (random.bits() & 1) as i64,
+        d if d.is_float() => (random.bits() % scalar::P) as i64,
         d => {
-            let bits = if dice.next().is_multiple_of(8) { dice.next() % 11 } else { dice.next() % 4 };
-            wrap_int(d, (dice.next() % (1 << bits)) as i64)
+            let bits = if random.bits().is_multiple_of(8) { random.bits() % 11 } else { random.bits() % 4 };
+            wrap_int(d, (random.bits() % (1 << bits)) as i64)
         }
     };
     let mut tensor = |ty: &TensorType| Tensor::coded(ty.clone(), (0..ty.elements()).map(|_| element(ty.dtype)).collect());
