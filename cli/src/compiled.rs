@@ -27,7 +27,7 @@ pub struct Compiled {
 
 /// Compiles a step for a target and checks the result.
 pub fn compile(prepared: Prepared, target: &Target, options: &CompileOptions) -> Result<Compiled, Error> {
-    compile_observed(prepared, target, options, |_, _| {})
+    compile_in(prepared, target, Pipeline::new(target, options))
 }
 
 /// [`compile`], handing every level to `observe` with the name of the pass that made it.
@@ -37,11 +37,20 @@ pub fn compile_observed(
     options: &CompileOptions,
     observe: impl FnMut(&'static str, Level<'_>),
 ) -> Result<Compiled, Error> {
+    compile_in(prepared, target, Pipeline::new(target, options).observe(observe))
+}
+
+fn compile_in(prepared: Prepared, target: &Target, pipeline: Pipeline<'_>) -> Result<Compiled, Error> {
     let Prepared { step, weights } = prepared;
     step.verify()?;
-    let (program, report) = Pipeline::new(target, options).observe(observe).compile(step).map_err(|e| Error::from(e).on(target))?;
+    let (program, report) = pipeline.clock(&simulated).compile(step).map_err(|e| Error::from(e).on(target))?;
     let info = rules(&report);
     finish(program, weights, report, info)
+}
+
+/// How many picoseconds a step takes, as the simulator tells.
+fn simulated(program: &Program) -> Option<u64> {
+    Some((girih_runtime::simulate(program).ok()?.report.makespan * 1e12) as u64)
 }
 
 /// Checks a program that girih just made, for example with [`passes::resume`](crate::passes::resume), and joins it with its weights.

@@ -483,6 +483,33 @@ fn codes_and_models_are_explained() {
 }
 
 #[test]
+fn splits_are_explained_with_and_without_stages() {
+    let dir = tempfile::tempdir().unwrap();
+    let explained = |more: &[&str]| {
+        let mut args = vec!["explain", MLP, "--value", "w", "--dies", "6", "-t", "dojo-tile"];
+        args.extend(TRAIN.iter().chain(more));
+        json(&args)
+    };
+    let whole = explained(&[]);
+    assert_eq!((&whole["mesh"], &whole["stage"]), (&serde_json::json!([2, 3]), &Value::Null), "{whole}");
+    let staged = explained(&["--stages", "2"]);
+    assert_eq!(staged["stage"], 0, "{staged}");
+    let dies = staged["mesh"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product::<u64>();
+    assert!(dies < 6 && staged["alternatives"].as_array().is_some_and(|a| !a.is_empty()), "{staged}");
+
+    // What `auto` keeps is no slower than either way alone.
+    let step_time = |stages: &str| {
+        let program = at(dir.path(), "step.girih");
+        let mut args = vec!["compile", MLP, "--dies", "6", "--stages", stages, "-o", &program];
+        args.extend(TRAIN);
+        ok(&args);
+        json(&["simulate", &program])["makespan_s"].as_f64().unwrap()
+    };
+    let (auto, off, two) = (step_time("auto"), step_time("off"), step_time("2"));
+    assert!(auto <= off && auto <= two, "{auto} {off} {two}");
+}
+
+#[test]
 fn shells_and_manuals_are_served() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(ok(&["completions", shell]).contains("girih"), "{shell}");

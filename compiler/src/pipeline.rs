@@ -6,6 +6,7 @@
 
 mod fallback;
 mod fit;
+mod search;
 mod staged;
 
 use crate::memory::{self, DoesNotFit, Failure, MemoryPlan};
@@ -60,8 +61,8 @@ pub struct CompileOptions {
     pub stream: Stream,
     /// Whether the batch is computed in slices, one after the other.
     pub microbatches: Microbatches,
-    /// Into how many stages the model is cut, through which the slices of the batch follow each other; `None`: every op has all dies.
-    pub stages: Option<usize>,
+    /// Whether the model is cut into stages, through which the slices of the batch follow each other.
+    pub stages: StageOption,
     /// Whether the batch is computed in slices side by side, one a package of the machine.
     pub replicas: ReplicaOption,
     /// Splits that are not up for choice.
@@ -78,6 +79,18 @@ pub enum ReplicaOption {
     Exactly(usize),
     /// All dies are planned as one.
     Off,
+}
+
+/// Into how many stages the model is cut, each on its own rectangle of dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StageOption {
+    /// None: every op has all dies.
+    #[default]
+    Off,
+    /// As many as make the fastest program, none among them. Plans the step several times (see [`Pipeline::clock`]).
+    Auto,
+    /// Exactly so many.
+    Exactly(usize),
 }
 
 /// Into how many slices the batch is cut that are computed one after the other.
@@ -113,7 +126,7 @@ impl Default for CompileOptions {
             precision: Precision::F32,
             stream: Stream::Auto,
             microbatches: Microbatches::Auto,
-            stages: None,
+            stages: StageOption::Off,
             replicas: ReplicaOption::Auto,
             pins: Pinning::Free,
         }
@@ -218,11 +231,18 @@ pub enum Level<'a> {
     Program(&'a Program),
 }
 
+/// What sees every level with the name of the pass that made it.
+type Observer<'a> = Box<dyn FnMut(&'static str, Level<'_>) + 'a>;
+
+/// How many picoseconds a step of a program takes; `None` when it cannot tell.
+pub type Clock<'a> = &'a dyn Fn(&Program) -> Option<u64>;
+
 /// A pipeline run.
 pub struct Pipeline<'a> {
     target: &'a Target,
     options: &'a CompileOptions,
-    observe: Box<dyn FnMut(&'static str, Level<'_>) + 'a>,
+    observe: Option<Observer<'a>>,
+    clock: Option<Clock<'a>>,
     report: CompileReport,
     /// What could not be tried so far, and why.
     refused: Vec<String>,
@@ -268,13 +288,25 @@ const MANY_DIES: usize = 100;
 impl<'a> Pipeline<'a> {
     /// A pipeline for a target.
     pub fn new(target: &'a Target, options: &'a CompileOptions) -> Self {
-        Pipeline { target, options, observe: Box::new(|_, _| {}), report: CompileReport::default(), refused: Vec::new() }
+        Pipeline { target, options, observe: None, clock: None, report: CompileReport::default(), refused: Vec::new() }
     }
 
     /// Calls `observe` with the name of each pass and the level that it made.
     pub fn observe(mut self, observe: impl FnMut(&'static str, Level<'_>) + 'a) -> Self {
-        self.observe = Box::new(observe);
+        self.observe = Some(Box::new(observe));
         self
+    }
+
+    /// Compares programs by `clock` where several are made ([`StageOption::Auto`]), instead of by the planner's estimates.
+    pub fn clock(mut self, clock: Clock<'a>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    fn saw(&mut self, pass: &'static str, level: Level<'_>) {
+        if let Some(observe) = &mut self.observe {
+            observe(pass, level);
+        }
     }
 
     fn timed<T>(&mut self, name: &'static str, before: usize, run: impl FnOnce(&mut Self) -> (T, usize, String)) -> T {
@@ -288,10 +320,14 @@ impl<'a> Pipeline<'a> {
     pub fn compile(mut self, step: TrainStep) -> Result<(Program, CompileReport), CompileError> {
         if let Some((one, replicas, local)) = self.replicate(&step)? {
             let options = CompileOptions { replicas: ReplicaOption::Off, ..self.options.clone() };
-            let inner = Pipeline { target: &one, options: &options, observe: self.observe, report: self.report, refused: Vec::new() };
+            let (observe, clock, report) = (self.observe, self.clock, self.report);
+            let inner = Pipeline { observe, clock, report, ..Pipeline::new(&one, &options) };
             let (mut program, report) = inner.compile(local)?;
             program.replicas = Some(Box::new(replicas));
             return Ok((program, report));
+        }
+        if self.options.stages == StageOption::Auto {
+            return self.fastest(step);
         }
         let source = step.clone();
         let step = self.rewrite(step)?;
@@ -362,8 +398,8 @@ impl<'a> Pipeline<'a> {
     /// A graph in its canonical form, in which the loop over slices stays one where there are stages.
     fn canonical(&self, graph: &Graph) -> Graph {
         match self.options.stages {
-            Some(_) => canonicalize::canonicalize_rolled(graph).0,
-            None => canonicalize::canonicalize(graph).0,
+            StageOption::Exactly(_) => canonicalize::canonicalize_rolled(graph).0,
+            StageOption::Off | StageOption::Auto => canonicalize::canonicalize(graph).0,
         }
     }
 
@@ -371,7 +407,7 @@ impl<'a> Pipeline<'a> {
     pub fn rewrite(&mut self, step: TrainStep) -> Result<TrainStep, CompileError> {
         let parts = match (self.options.microbatches, self.options.stages) {
             (Microbatches::Exactly(parts), _) => Some(parts),
-            (Microbatches::Auto, Some(stages)) => staged::slices(&step, stages),
+            (Microbatches::Auto, StageOption::Exactly(stages)) => staged::slices(&step, stages),
             _ => None,
         };
         self.report.microbatches = parts.unwrap_or(0);
@@ -388,7 +424,7 @@ impl<'a> Pipeline<'a> {
             let n = graph.nodes().len();
             (graph, n, String::new())
         });
-        (self.observe)("canonicalize", Level::Step(&step));
+        self.saw("canonicalize", Level::Step(&step));
         if let Some(parts) = parts {
             step = self.slice(&step, parts)?;
         }
@@ -400,7 +436,7 @@ impl<'a> Pipeline<'a> {
             let seconds = start.elapsed().as_secs_f64();
             self.report.passes.push(PassReport { name: "optimize", seconds, before, after: size(&step), summary });
             self.report.optimize = Some(found.report);
-            (self.observe)("optimize", Level::Step(&step));
+            self.saw("optimize", Level::Step(&step));
         }
         if self.options.precision == Precision::Bf16 {
             let before = size(&step);
@@ -410,7 +446,7 @@ impl<'a> Pipeline<'a> {
                 let n = graph.nodes().len();
                 (graph, n, format!("{products} products and convolutions on bf16"))
             });
-            (self.observe)("precision", Level::Step(&step));
+            self.saw("precision", Level::Step(&step));
         }
         let before = size(&step);
         let step = self.timed("fuse", before, |pipeline| {
@@ -418,7 +454,7 @@ impl<'a> Pipeline<'a> {
             let n = size(&step);
             (step, n, report.to_string())
         });
-        (self.observe)("fuse", Level::Step(&step));
+        self.saw("fuse", Level::Step(&step));
         Ok(step)
     }
 
@@ -437,14 +473,14 @@ impl<'a> Pipeline<'a> {
             let count = placed.as_ref().map_or(0, |p| p.messages.len());
             (placed, n, format!("{count} transfers, {moved} bytes"))
         })?;
-        (self.observe)("place", Level::Placed(&placed));
+        self.saw("place", Level::Placed(&placed));
         let tasks = placed.tasks.len();
         let scheduled = self.timed("schedule", tasks, |_| {
             let s = schedule::schedule(placed);
             let n = s.order.len();
             (s, n, String::new())
         });
-        (self.observe)("schedule", Level::Scheduled(&scheduled));
+        self.saw("schedule", Level::Scheduled(&scheduled));
         let plan = self.timed("memory", tasks, |_| {
             let plan = memory::plan_or_profile(scheduled, target);
             let n = plan.as_ref().map_or(0, |p| p.schedule.order.len());
@@ -459,7 +495,7 @@ impl<'a> Pipeline<'a> {
             let sharded = &plan.schedule.placed.sharded;
             (self.report.remat, self.report.streamed) = (sharded.remat.len(), sharded.streamed.len());
             self.report.estimate = sharded.cost;
-            (self.observe)("memory", Level::Planned(plan));
+            self.saw("memory", Level::Planned(plan));
         }
         Ok(plan)
     }
@@ -473,7 +509,7 @@ impl<'a> Pipeline<'a> {
             (program, n, String::new())
         })?;
         self.report.dies_used = program.dies.len();
-        (self.observe)("lower", Level::Program(&program));
+        self.saw("lower", Level::Program(&program));
         Ok(program)
     }
 

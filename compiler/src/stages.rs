@@ -112,6 +112,7 @@ mod tests {
     use crate::canonicalize::canonicalize_rolled;
     use crate::levels::parse_sharded;
     use crate::partition::{Pinning, Price, Space};
+    use crate::place::TaskKind;
     use crate::slices::microbatched;
     use girih_ir::graph::Role;
     use girih_ir::interp::eval;
@@ -171,6 +172,16 @@ mod tests {
             .collect();
         assert_eq!(dots.iter().filter(|s| **s == 0).count(), 8, "{dots:?}");
         assert_eq!((dots.len(), dots[0], &dots[2..4]), (20, 0, &[0, 0][..]), "{dots:?}");
+        // Every die computes the nodes of its own stage, and no others.
+        let placed = crate::place::place(plain.clone(), &mesh, &target).unwrap();
+        let mut computing = [0usize; 2];
+        for task in &placed.tasks {
+            let TaskKind::Compute { node, .. } = &task.kind else { continue };
+            let region = plain.stages.region(*node, shape);
+            assert!(region.local(shape, task.die as usize).is_some(), "{node} on die {} outside of {region:?}", task.die);
+            plain.stages.stage(*node).into_iter().for_each(|s| computing[s] += 1);
+        }
+        assert!(computing.iter().all(|n| *n > 0), "{computing:?}");
         let again = found.made_again(&solved, &[1, 0]);
         assert!(!again.is_empty());
         let made = found.unrolled(&solved, &again);

@@ -7,7 +7,7 @@ use girih_compiler::import::onnx::BatchNormMode;
 use girih_compiler::import::onnx::limits::ImportLimits;
 use girih_compiler::optimize::{OptimizeOptions, RuleClass};
 use girih_compiler::partition::{Baseline, Pinning};
-use girih_compiler::pipeline::{CompileError, Microbatches, ReplicaOption};
+use girih_compiler::pipeline::{CompileError, Microbatches, ReplicaOption, StageOption};
 use girih_compiler::precision::Precision;
 use girih_compiler::train::LossSpec;
 use girih_ir::target::Coord;
@@ -257,9 +257,10 @@ pub struct PipelineArgs {
     /// Cut the batch into N slices that are computed one after the other; `auto` does it when the whole batch does not fit
     #[arg(long, default_value = "auto", value_name = "auto|N|off", value_parser = microbatches)]
     pub microbatches: Microbatches,
-    /// Cut the model into N stages, each on its own rectangle of dies, through which slices of the batch follow each other
-    #[arg(long, default_value = "off", value_name = "N|off", value_parser = stages)]
-    pub stages: Stages,
+    /// Cut the model into N stages, each on its own rectangle of dies, through which slices of the batch follow each other; `auto` plans
+    /// several numbers of stages and none, simulates them, and keeps the fastest
+    #[arg(long, default_value = "off", value_name = "auto|N|off", value_parser = stages)]
+    pub stages: StageOption,
     /// Run the same streams on N packages of the machine, each on its rows of the batch; `auto` does it on machines of many dies
     #[arg(long, default_value = "auto", value_name = "auto|N|off", value_parser = replicas)]
     pub replicas: ReplicaOption,
@@ -291,16 +292,13 @@ fn microbatches(text: &str) -> Result<Microbatches, String> {
     }
 }
 
-/// How many stages; `None` when the model is not cut.
-#[derive(Clone, Copy, Debug)]
-pub struct Stages(Option<usize>);
-
-/// Parses a number or `off`.
-fn stages(text: &str) -> Result<Stages, String> {
+/// Parses `auto`, a number or `off`.
+fn stages(text: &str) -> Result<StageOption, String> {
     match (text, text.parse::<usize>()) {
-        ("off", _) => Ok(Stages(None)),
-        (_, Ok(n)) if n > 1 => Ok(Stages(Some(n))),
-        _ => Err("write `off` or a number of stages, at least 2".into()),
+        ("auto", _) => Ok(StageOption::Auto),
+        ("off", _) => Ok(StageOption::Off),
+        (_, Ok(n)) if n > 1 => Ok(StageOption::Exactly(n)),
+        _ => Err("write `auto`, `off` or a number of stages, at least 2".into()),
     }
 }
 
@@ -350,7 +348,7 @@ impl PipelineArgs {
             precision: self.precision.unwrap_or_default(),
             stream,
             microbatches: self.microbatches,
-            stages: self.stages.0,
+            stages: self.stages,
             replicas: self.replicas,
             pins: self.pins()?,
         })

@@ -23,7 +23,7 @@ pub struct Check {
     /// What the inputs of that run are made from
     #[arg(long, value_name = "N", default_value_t = 0, requires = "field")]
     seed: u64,
-    /// The most multiply-adds that the step of such a run may have
+    /// The most points of loop nests (a product has one a multiply-add) that the step of such a run may have
     #[arg(long, value_name = "N", default_value_t = FieldOptions::default().limit, requires = "field")]
     field_limit: u64,
 }

@@ -5,7 +5,7 @@ use super::output::{Outcome, Output, table};
 use clap::Args;
 use girih::{Compiled, Error, codes, files};
 use girih_compiler::optimize::{OptimizeOptions, OptimizeReport, optimize};
-use girih_compiler::partition::{self, Alternative, PartitionOptions, Price};
+use girih_compiler::partition::Alternative;
 use girih_compiler::pipeline::{CompileError, Pipeline};
 use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
@@ -73,17 +73,17 @@ impl Explain {
                 Error::Usage { what, help: "give an input, an output, or a number of `girih compile MODEL --emit fuse`".into() }.into()
             );
         };
-        // Memory has the price that it has in the plan that fits; where none does, none.
-        let mut pipeline = Pipeline::new(&target, &options);
-        let fits = pipeline.plan(step.clone()).is_ok();
-        let price = if fits { pipeline.report().price.clone() } else { Price::default() };
-        let partition = PartitionOptions { dies: options.dies, pins: options.pins.clone(), price };
-        let found = partition::explain(&step, &target, &partition, v).map_err(CompileError::from)?;
+        let (found, fits) = Pipeline::new(&target, &options).explain_split(&step, v)?;
         let Some(e) = found else {
             let text = || format!("{value} is made on every die that needs it, so nothing was decided");
             return out.result(text, || json!({ "value": value, "alternatives": [] }));
         };
-        let op = e.op;
+        let (op, region) = (e.op, e.region);
+        let shape = region.shape;
+        let place = match e.stage {
+            Some(stage) => format!("the {}×{} dies from ({},{}) of stage {stage}", shape.rows, shape.cols, region.row, region.col),
+            None => format!("a mesh of {}×{} dies", shape.rows, shape.cols),
+        };
         let text = || {
             let micro = |ps: u64| format!("{:.3}", ps as f64 * 1e-6);
             let mut rows = vec![["split", "work us", "moves us", "step us", "memory us", "more"].map(String::from).to_vec()];
@@ -94,10 +94,8 @@ impl Explain {
             }));
             let with = e.members.len() - 1;
             format!(
-                "{value} is made by {} ({op}) on a mesh of {}×{} dies; {with} more nodes are split alike.\n{}\nAxes of the mesh, one entry a loop of {}; the first line was chosen:\n\n{}",
+                "{value} is made by {} ({op}) on {place}; {with} more nodes are split alike.\n{}\nAxes of the mesh, one entry a loop of {}; the first line was chosen:\n\n{}",
                 e.node,
-                e.mesh.0,
-                e.mesh.1,
                 why(&e.alternatives, fits),
                 e.node,
                 table(&rows, true)
@@ -109,7 +107,7 @@ impl Explain {
         };
         out.result(
             text,
-            || json!({ "value": value, "node": e.node.to_string(), "op": op, "mesh": [e.mesh.0, e.mesh.1], "alternatives": list() }),
+            || json!({ "value": value, "node": e.node.to_string(), "op": op, "stage": e.stage, "mesh": [shape.rows, shape.cols], "alternatives": list() }),
         )
     }
 

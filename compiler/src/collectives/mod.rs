@@ -3,10 +3,11 @@
 //! An all-reduce of N bytes over P dies and E connections of B bytes a second and direction takes at least `(P − 1) / E · N / B`, and more where a
 //! dead die leaves others with few connections ([`least_load`]). Packed and
 //! pipelined spanning trees ([`trees`], [`exchange`]) come within a few percent of it on any connected mesh, dead dies or not; small
-//! vectors are better off on one tree. On a line of dies that forward word by word, reductions run as chains, in one phase or in two
+//! vectors are better off on one tree. Where only the sum's parts are needed, or parts are gathered, the dual-order [`mod@bucket`] is as fast as can be. On a line of dies that forward word by word, reductions run as chains, in one phase or in two
 //! ([`mod@line`]). [`choose`] picks by the closed forms; the simulator has the last word.
 
 pub mod bare;
+pub mod bucket;
 pub mod exchange;
 pub mod line;
 pub mod trees;
@@ -22,8 +23,7 @@ pub enum Algorithm {
     Trees(Forest),
     /// The vector goes up and down one tree whole.
     OneTree(Forest),
-    /// Reduce-scatter and all-gather along rows and columns, one half rows first, the other columns first. On whole meshes only; a closed form
-    /// without streams yet.
+    /// Reduce-scatter and all-gather along rows and columns, one half rows first, the other columns first ([`mod@bucket`]). On whole meshes only.
     Bucket,
 }
 
@@ -79,9 +79,9 @@ pub fn bucket_seconds(target: &Target, bytes: f64) -> Option<f64> {
     if !target.mesh.is_whole() || rows < 2.0 || cols < 2.0 {
         return None;
     }
-    // Each half goes along its first dimension with all of it and along the second with what is left.
-    let half = |a: f64, b: f64| (a - 1.0) / a + (b - 1.0) / (a * b);
-    let moved = 0.5 * half(cols, rows).max(half(rows, cols));
+    // The connections along a dimension carry one half first, and what the other one has left of the other half.
+    let along = |a: f64, b: f64| 0.5 * (a - 1.0) / a * (1.0 + 1.0 / b);
+    let moved = along(cols, rows).max(along(rows, cols));
     Some(2.0 * (moved * bytes / target.link_bandwidth() + (rows + cols - 2.0) * hop(target)))
 }
 

@@ -1,7 +1,7 @@
 //! Why a value lies as it does: every way in which its group could be split, and what the whole step would cost then at best.
 
-use super::{PartitionError, PartitionOptions, Space, solve};
-use crate::sharded::LoopSplit;
+use super::{PartitionError, PartitionOptions, Price, Space, solve};
+use crate::sharded::{LoopSplit, Region};
 use girih_ir::graph::ValueId;
 use girih_ir::step::TrainStep;
 use girih_ir::target::Target;
@@ -35,8 +35,10 @@ impl Alternative {
 /// Why a value lies as it does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explanation {
-    /// Rows and columns of the logical mesh.
-    pub mesh: (usize, usize),
+    /// The dies that compute the node: all of the logical mesh, or those of its stage.
+    pub region: Region,
+    /// Its stage, where the model is cut into stages.
+    pub stage: Option<usize>,
     /// The node that makes the value (for state: its new value), as `--emit partition` counts nodes.
     pub node: ValueId,
     /// Its op.
@@ -58,30 +60,36 @@ pub fn explain(
     let parts = whole.in_parts(target, options.dies, &options.pins)?;
     let Some(value) = parts.as_ref().map_or(Some(value), |p| p.value(value)) else { return Ok(None) };
     let space = parts.as_ref().map_or(Ok(whole), |p| p.space(target, options.dies))?;
-    let terms = &space.meshes[space.solve(&options.price).mesh].terms;
-    let groups = &terms.groups;
-    let mesh = groups.mesh;
-    let node = groups.maker(value);
-    let Some((g, at)) = node.and_then(|n| groups.place[n.index()]) else { return Ok(None) };
-    let (group, sizes) = (&groups.list[g], terms.sizes());
-    let (factors, constant) = terms.factors(&options.price);
-    let edges: Vec<_> = terms.edges.iter().filter(|e| e.producer == g || e.consumer == g).collect();
-    let alternative = |o: usize| {
-        let mut factors = factors.clone();
-        factors.push(super::Factor { vars: vec![g], table: (0..sizes[g]).map(|i| if i == o { 0 } else { FORBIDDEN }).collect() });
-        let found = solve(&sizes, factors);
-        let moves = edges.iter().map(|e| e.time[found.choice[e.producer] * sizes[e.consumer] + found.choice[e.consumer]]);
-        let strategy = groups.member_strategy(&group.members[at], &group.options[o]);
-        let split: Vec<String> = strategy.iter().map(LoopSplit::to_string).collect();
-        let step = terms.time(&found.choice);
-        let memory = found.cost.saturating_add(constant).saturating_sub(step);
-        Alternative { split: split.join(","), work: terms.work[g][o], moves: moves.sum(), step, memory }
-    };
-    let mut alternatives: Vec<Alternative> = (0..sizes[g]).into_par_iter().map(alternative).collect();
-    alternatives.sort_by_key(Alternative::cost);
-    alternatives.dedup_by(|a, b| a.split == b.split);
-    let members = group.members.iter().map(|m| m.node).collect();
-    let node = group.members[at].node;
-    let op = space.step().graph.node(node).op.name();
-    Ok(Some(Explanation { mesh: (mesh.rows, mesh.cols), node, op, members, alternatives }))
+    Ok(space.explain(&options.price, value))
+}
+
+impl Space<'_> {
+    /// Explains the split of a value at a price of SRAM; `None` for what is made wherever it is needed.
+    pub fn explain(&self, price: &Price, value: ValueId) -> Option<Explanation> {
+        let terms = &self.meshes[self.solve(price).mesh].terms;
+        let groups = &terms.groups;
+        let (g, at) = groups.maker(value).and_then(|n| groups.place[n.index()])?;
+        let (group, sizes) = (&groups.list[g], terms.sizes());
+        let (factors, constant) = terms.factors(price);
+        let edges: Vec<_> = terms.edges.iter().filter(|e| e.producer == g || e.consumer == g).collect();
+        let alternative = |o: usize| {
+            let mut factors = factors.clone();
+            factors.push(super::Factor { vars: vec![g], table: (0..sizes[g]).map(|i| if i == o { 0 } else { FORBIDDEN }).collect() });
+            let found = solve(&sizes, factors);
+            let moves = edges.iter().map(|e| e.time[found.choice[e.producer] * sizes[e.consumer] + found.choice[e.consumer]]);
+            let strategy = groups.member_strategy(&group.members[at], &group.options[o]);
+            let split: Vec<String> = strategy.iter().map(LoopSplit::to_string).collect();
+            let step = terms.time(&found.choice);
+            let memory = found.cost.saturating_add(constant).saturating_sub(step);
+            Alternative { split: split.join(","), work: terms.work[g][o], moves: moves.sum(), step, memory }
+        };
+        let mut alternatives: Vec<Alternative> = (0..sizes[g]).into_par_iter().map(alternative).collect();
+        alternatives.sort_by_key(Alternative::cost);
+        alternatives.dedup_by(|a, b| a.split == b.split);
+        let members = group.members.iter().map(|m| m.node).collect();
+        let node = group.members[at].node;
+        let op = self.step().graph.node(node).op.name();
+        let (region, stage) = (groups.stages.region(node, groups.mesh), groups.stages.stage(node));
+        Some(Explanation { region, stage, node, op, members, alternatives })
+    }
 }

@@ -1,7 +1,7 @@
 //! The way down when a step does not fit: values are made again, state leaves for host memory (both in `fit`), the batch is cut into slices
 //! that run one after the other, and at last there is a report with repairs, each of which was planned.
 
-use super::{CompileError, CompileOptions, Microbatches, Pipeline, Stream};
+use super::{CompileError, CompileOptions, Microbatches, Pipeline, StageOption, Stream};
 use crate::memory::{DoesNotFit, MemoryPlan, Repair};
 use crate::partition::Space;
 use crate::slices;
@@ -46,7 +46,7 @@ impl Attempt<'_> {
 impl Pipeline<'_> {
     /// A plan for a rewritten step. `source` is the step before rewriting: when nothing fits, its batch is cut into slices.
     pub(super) fn plan_or_report(&mut self, step: TrainStep, source: Option<&TrainStep>) -> Result<MemoryPlan, CompileError> {
-        if let Some(stages) = self.options.stages {
+        if let StageOption::Exactly(stages) = self.options.stages {
             return self.in_stages(&step, source, stages);
         }
         let mut failed = match self.fit(&step)? {

@@ -367,7 +367,7 @@ impl Pipeline<'_> {
     /// What failed on all dies: the plan when it fits after all, and else where there is too much.
     pub(super) fn explain(&mut self, failed: Failed) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
         let Some((sharded, mesh)) = failed.draft else { return Ok(Err(failed.report)) };
-        (self.observe)("partition", Level::Sharded(&sharded));
+        self.saw("partition", Level::Sharded(&sharded));
         Ok(self.memory(sharded, &mesh)?.map_err(|f| f.report))
     }
 
@@ -378,7 +378,7 @@ impl Pipeline<'_> {
         sharded: &ShardedGraph,
         mesh: usize,
     ) -> Result<Result<MemoryPlan, Box<DoesNotFit>>, CompileError> {
-        (self.observe)("partition", Level::Sharded(sharded));
+        self.saw("partition", Level::Sharded(sharded));
         Ok(self.memory(sharded.clone(), work.mesh(mesh))?.map_err(|f| f.report))
     }
 

@@ -5,7 +5,7 @@
 
 use super::fallback::repair;
 use super::fit::{REUSE, footprint};
-use super::{CompileError, CompileOptions, Level, PassReport, Pipeline};
+use super::{CompileError, CompileOptions, Level, PassReport, Pipeline, StageOption};
 use crate::memory::{DoesNotFit, MemoryPlan, Repair};
 use crate::partition::{self, PartitionReport, Price, Space};
 use crate::sharded::{MeshShape, Region, ShardedGraph};
@@ -94,15 +94,16 @@ impl Pipeline<'_> {
     /// The plan of a rewritten step, a loop over slices, in so many stages.
     pub(super) fn in_stages(&mut self, step: &TrainStep, source: Option<&TrainStep>, count: usize) -> Result<MemoryPlan, CompileError> {
         let start = Instant::now();
-        let mesh = partition::largest_mesh(self.target, self.options.dies)?;
-        let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
-        let staged = staged(step, self.target, shape, count)?;
-        let space = Space::staged(step, self.target, &mesh, &staged.stages, &self.options.pins)?;
-        let goal = (self.target.sram_bytes() as f64 * MARGIN) as u64;
-        let work = Drafting { staged: &staged, space: &space, mesh: &mesh, target: self.target, remat: self.options.remat, goal };
-        let mut drafts: Vec<Draft> = PRICES.par_iter().map(|lambda| work.draft(*lambda)).collect::<Result<_, _>>()?;
+        let (target, remat) = (self.target, self.options.remat);
+        let goal = (target.sram_bytes() as f64 * MARGIN) as u64;
+        let (mut drafts, mesh, slices) = self.with_stages(step, count, |staged, space| {
+            let mesh = space.mesh(0).clone();
+            let work = Drafting { staged, space, mesh: &mesh, target, remat, goal };
+            let drafts: Vec<Draft> = PRICES.par_iter().map(|lambda| work.draft(*lambda)).collect::<Result<_, _>>()?;
+            Ok((drafts, mesh, staged.slices()))
+        })?;
         drafts.sort_by_key(|d| (d.peak.max(goal), d.sharded.cost, d.peak));
-        let (seconds, before, slices) = (start.elapsed().as_secs_f64(), step.graph.nodes().len(), staged.slices());
+        let (seconds, before) = (start.elapsed().as_secs_f64(), step.graph.nodes().len());
         for d in &drafts {
             let (again, us) = (d.sharded.remat.len() / slices, d.sharded.cost as f64 * 1e-6);
             let price = format!("{count} stages, {slices} slices, {} ps a byte", d.price.lambda);
@@ -114,7 +115,7 @@ impl Pipeline<'_> {
         let mut failure: Option<Box<DoesNotFit>> = None;
         for d in drafts {
             self.report.partition = d.report;
-            (self.observe)("partition", Level::Sharded(&d.sharded));
+            self.saw("partition", Level::Sharded(&d.sharded));
             match self.memory(d.sharded, &mesh)? {
                 Ok(plan) => {
                     self.report.price = d.price;
@@ -129,9 +130,23 @@ impl Pipeline<'_> {
         Err(CompileError::Fit(report))
     }
 
+    /// Hands on a rewritten step, a loop over slices, cut into so many stages, and what can be chosen for it.
+    pub(super) fn with_stages<T>(
+        &self,
+        step: &TrainStep,
+        count: usize,
+        then: impl FnOnce(&Staged<'_>, &Space<'_>) -> Result<T, CompileError>,
+    ) -> Result<T, CompileError> {
+        let mesh = partition::largest_mesh(self.target, self.options.dies)?;
+        let shape = MeshShape { rows: mesh.rows(), cols: mesh.cols() };
+        let staged = staged(step, self.target, shape, count)?;
+        let space = Space::staged(step, self.target, &mesh, &staged.stages, &self.options.pins)?;
+        then(&staged, &space)
+    }
+
     /// Every op on all dies instead, where values can also be streamed.
     fn without_stages(&self, source: &TrainStep) -> Option<Repair> {
-        let options = CompileOptions { stages: None, ..self.options.clone() };
+        let options = CompileOptions { stages: StageOption::Off, ..self.options.clone() };
         let mut pipeline = Pipeline::new(self.target, &options);
         let step = pipeline.rewrite(source.clone()).ok()?;
         let plan = pipeline.plan_or_report(step, Some(source)).ok()?;

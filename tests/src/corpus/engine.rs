@@ -2,7 +2,7 @@
 
 use super::Tensors;
 use crate::conformance::Outcome;
-use girih_compiler::pipeline::{CompileError, CompileOptions, Microbatches, ReplicaOption, compile};
+use girih_compiler::pipeline::{CompileError, CompileOptions, Microbatches, ReplicaOption, StageOption, compile};
 use girih_ir::check::check;
 use girih_ir::graph::Role;
 use girih_ir::interp;
@@ -125,7 +125,13 @@ impl Engine {
         let EngineArgs { dies, stages, threads, .. } = *args;
         let microbatches = args.microbatches.map_or(Microbatches::Auto, Microbatches::Exactly);
         let replicas = args.replicas.map_or(ReplicaOption::Auto, ReplicaOption::Exactly);
-        let options = CompileOptions { dies, microbatches, stages, replicas, ..CompileOptions::default() };
+        let options = CompileOptions {
+            dies,
+            microbatches,
+            stages: stages.map_or(StageOption::Off, StageOption::Exactly),
+            replicas,
+            ..CompileOptions::default()
+        };
         Ok(Engine::Compiled { target: Box::new(target), options: Box::new(options), threads })
     }
 
