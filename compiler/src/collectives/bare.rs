@@ -2,8 +2,27 @@
 //!
 //! They have no graph and claim nothing, so the simulator takes them and the checker does not.
 
-use girih_ir::program::{Channel, ChannelId, ClaimId, DieCode, Instr, Program, StreamId};
+use girih_ir::program::{Channel, ChannelId, ClaimId, DieCode, Instr, Program, Queue, StreamId};
 use girih_ir::target::{DieId, Target};
+use std::collections::BTreeMap;
+
+/// The stream of a die under construction, and the waits that are behind it, by queue.
+#[derive(Debug, Default)]
+pub(super) struct Emitter {
+    waited: BTreeMap<Queue, u32>,
+    pub(super) stream: Vec<Instr>,
+}
+
+impl Emitter {
+    /// Waits until so many entries of a queue are done, unless the stream has waited for that already.
+    pub(super) fn wait(&mut self, queue: Queue, count: u32) {
+        let before = self.waited.entry(queue).or_default();
+        if count > *before {
+            *before = count;
+            self.stream.push(Instr::Wait { queue, count });
+        }
+    }
+}
 
 /// A program under construction.
 #[derive(Clone, Debug)]

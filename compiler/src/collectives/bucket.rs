@@ -8,7 +8,7 @@
 //!
 //! Messages have a time in the schedule, counted in pieces of the vector; the streams issue both ends of each at the same place of that order.
 
-use super::bare::Bare;
+use super::bare::{Bare, Emitter};
 use girih_ir::program::{Channel, ChannelId, Instr, PortId, Program, Queue, Region};
 use girih_ir::scalar::Monoid;
 use girih_ir::target::{Coord, DieId, Direction, LinkId, Target};
@@ -167,11 +167,10 @@ pub fn program(target: &Target, collective: Collective, elements: usize) -> Opti
 /// The stream of a die under construction, with what is under way to and from each piece of its vector.
 #[derive(Default)]
 struct Die {
-    stream: Vec<Instr>,
+    emitter: Emitter,
     ports: BTreeMap<Queue, PortId>,
     channels: [Vec<ChannelId>; 2],
     issued: BTreeMap<Queue, u32>,
-    waited: BTreeMap<Queue, u32>,
     /// The last message that is written to each piece.
     written: BTreeMap<usize, (Queue, u32)>,
     /// Messages that read each piece since then.
@@ -186,16 +185,8 @@ impl Die {
         list.push(channel);
     }
 
-    fn wait(&mut self, (queue, count): (Queue, u32)) {
-        let before = self.waited.entry(queue).or_default();
-        if count > *before {
-            *before = count;
-            self.stream.push(Instr::Wait { queue, count });
-        }
-    }
-
     fn issue(&mut self, queue: Queue, instr: Instr) -> (Queue, u32) {
-        self.stream.push(instr);
+        self.emitter.stream.push(instr);
         let count = self.issued.entry(queue).or_default();
         *count += 1;
         (queue, *count)
@@ -203,7 +194,7 @@ impl Die {
 
     fn receive(&mut self, queue: Queue, piece: usize, out: Region, adds: bool) {
         let under_way: Vec<_> = self.written.get(&piece).into_iter().chain(self.read.get(&piece).into_iter().flatten()).copied().collect();
-        under_way.into_iter().for_each(|w| self.wait(w));
+        under_way.into_iter().for_each(|(queue, count)| self.emitter.wait(queue, count));
         let port = self.ports[&queue];
         let instr = if adds { Instr::RecvAdd { port, out, monoid: Monoid::Sum } } else { Instr::Recv { port, out } };
         let issued = self.issue(queue, instr);
@@ -212,8 +203,8 @@ impl Die {
     }
 
     fn send(&mut self, queue: Queue, piece: usize, region: Region) {
-        if let Some(written) = self.written.get(&piece).copied() {
-            self.wait(written);
+        if let Some((written, count)) = self.written.get(&piece).copied() {
+            self.emitter.wait(written, count);
         }
         let issued = self.issue(queue, Instr::Send { port: self.ports[&queue], region });
         self.read.entry(piece).or_default().push(issued);
@@ -252,8 +243,8 @@ fn emit(target: &Target, messages: &[Message], elements: usize, pieces: usize) -
             dies.get_mut(&m.from)?.send(Queue::Out(side(m)), m.piece, region(m));
         }
     }
-    for (die, Die { stream, channels: [out, into], .. }) in dies {
-        bare.die(die, elements as u64 * 4, out, into, stream);
+    for (die, Die { emitter, channels: [out, into], .. }) in dies {
+        bare.die(die, elements as u64 * 4, out, into, emitter.stream);
     }
     Some(bare.program)
 }

@@ -7,7 +7,7 @@
 //!
 //! Chunks grow at the beginning and shrink at the end: the pipeline fills and drains with small ones and runs with large ones.
 
-use super::bare::Bare;
+use super::bare::{Bare, Emitter};
 use super::trees::{Forest, Tree};
 use girih_ir::program::{Channel, ChannelId, Instr, PortId, Program, Queue, Region};
 use girih_ir::scalar::Monoid;
@@ -191,23 +191,6 @@ impl Scheduler<'_> {
         *missing = missing.saturating_sub(1);
         if *missing == 0 {
             self.complete(now + self.issue, m.tree, m.chunk, m.to);
-        }
-    }
-}
-
-/// The waits of a die that are behind it, by queue.
-#[derive(Default)]
-struct Emitter {
-    waited: BTreeMap<Queue, u32>,
-    stream: Vec<Instr>,
-}
-
-impl Emitter {
-    fn wait(&mut self, queue: Queue, count: u32) {
-        let before = self.waited.entry(queue).or_default();
-        if count > *before {
-            *before = count;
-            self.stream.push(Instr::Wait { queue, count });
         }
     }
 }
