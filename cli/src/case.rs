@@ -12,6 +12,7 @@ use girih_ir::types::TensorType;
 use girih_runtime::Inputs;
 use girih_runtime::tensors::Reader;
 use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,12 @@ struct Manifest {
     kept_inputs: Option<Vec<usize>>,
     #[serde(default)]
     labels: Vec<Port>,
+    /// What the framework trains.
+    #[serde(default)]
+    params: Vec<Named>,
+    /// Other names of parameters.
+    #[serde(default)]
+    tied_params: BTreeMap<String, String>,
     outputs: Vec<Port>,
     #[serde(default)]
     loss: Option<Loss>,
@@ -52,6 +59,11 @@ struct Loss {
 
 fn labels() -> String {
     "labels".to_string()
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +124,13 @@ impl Case {
             "float32" => Some(Precision::F32),
             _ => None,
         }
+    }
+
+    /// The names of what a model trains, when the case lists them: in the file, floating-point buffers look like parameters.
+    pub fn trainable(&self) -> Option<BTreeSet<String>> {
+        let (params, tied) = (&self.manifest.params, &self.manifest.tied_params);
+        let names = params.iter().map(|p| p.name.clone()).chain(tied.keys().cloned());
+        (!self.lowered && !params.is_empty()).then(|| names.collect())
     }
 
     /// The samples of a batch of a model, for one whose file leaves that open.

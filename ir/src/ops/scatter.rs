@@ -165,6 +165,26 @@ impl Scatter {
         let zero = graph.splat_like(read, 0.0);
         graph.select(mine, read, zero)
     }
+
+    /// The cotangents of an operand and of updates whose extreme each place takes: those that are equal to the result share its cotangent.
+    fn extreme_grads(&self, graph: &mut Graph, [a, starts, u, result]: [ValueId; 4], g: ValueId) -> (ValueId, ValueId) {
+        let (shape, updates) = (Dims::from_slice(graph.shape(a)), Dims::from_slice(graph.shape(u)));
+        let reader = self.reader(shape.len(), &updates);
+        let read = graph.emit(reader.clone(), &[result, starts]);
+        let (equal, kept) = (graph.compare(CompareFn::Eq, u, read), self.kept(graph, &shape, starts, &updates));
+        let taken = graph.binary(BinaryFn::And, equal, kept);
+        let dtype = graph.tensor_ty(g).dtype;
+        let (from_u, from_a) = (graph.convert(taken, dtype), graph.compare(CompareFn::Eq, a, result));
+        let from_a = graph.convert(from_a, dtype);
+        let count = graph.emit(Scatter { combiner: Combiner::Sum, ..self.clone() }, &[from_a, starts, from_u]);
+        // NaN is equal to nothing; such places have no share to give.
+        let one = graph.splat_like(count, 1.0);
+        let count = graph.binary(BinaryFn::Max, count, one);
+        let share = graph.over(g, count);
+        let da = graph.times(share, from_a);
+        let read = graph.emit(reader, &[share, starts]);
+        (da, graph.times(read, from_u))
+    }
 }
 
 impl OpDef for Scatter {
@@ -253,7 +273,11 @@ impl OpDef for Scatter {
             Combiner::Prod => {
                 Err(NoVjp { op: "scatter", why: "a product over indices that may repeat has no gather form; add or replace instead" })
             }
-            _ => Err(NoVjp { op: "scatter", why: "extremes over indices that may repeat have no gather form; add or replace instead" }),
+            Combiner::Max | Combiner::Min => {
+                let (result, u) = (cx.result, cx.operands[2]);
+                let (da, du) = self.extreme_grads(cx.graph, [a, starts, u, result], g);
+                Ok(vec![Some(da), None, Some(du)])
+            }
         }
     }
 }

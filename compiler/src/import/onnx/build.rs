@@ -13,7 +13,8 @@ use girih_ir::graph::{Graph, Role, ValueId};
 use girih_ir::literal::Literal;
 use girih_ir::ops::Op;
 use girih_ir::ops::{
-    broadcast::Broadcast, constant::Constant, elementwise, iota::Iota, proj::Proj, reduce::Reduce, reshape::Reshape, transpose::Transpose,
+    broadcast::Broadcast, constant::Constant, elementwise, iota::Iota, proj::Proj, random::Distribution, random::Random, reduce::Reduce,
+    reshape::Reshape, transpose::Transpose,
 };
 use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
 use girih_ir::tensor::Tensor;
@@ -28,6 +29,9 @@ pub type Val = ValueId;
 const FOLD_ALWAYS: usize = 1 << 12;
 /// … or when it is no larger than its operands and at most this large.
 const FOLD_SHRINKING: usize = 1 << 18;
+
+/// The state input with the number of the step, when the model draws random numbers.
+const RANDOM_STEP: &str = "random.step";
 
 /// A constant product or window is evaluated when it takes at most this many steps.
 const FOLD_WORK: usize = 1 << 24;
@@ -58,6 +62,10 @@ pub struct Builder<'a> {
     pub batch_statistics: bool,
     /// New values of running statistics: the old value and the new one.
     pub buffer_updates: Vec<(Val, Val)>,
+    /// The number of the step, when random numbers are drawn.
+    step: Option<Val>,
+    /// Operators that have drawn random numbers.
+    draws: i64,
 }
 
 impl<'a> Builder<'a> {
@@ -77,6 +85,8 @@ impl<'a> Builder<'a> {
             fatal: None,
             batch_statistics: false,
             buffer_updates: Vec::new(),
+            step: None,
+            draws: 0,
         }
     }
 
@@ -88,6 +98,33 @@ impl<'a> Builder<'a> {
     /// Says that a running statistic has a new value after this step.
     pub fn buffer_update(&mut self, old: Val, new: Val) {
         self.buffer_updates.push((old, new));
+    }
+
+    /// Random numbers that differ from all others of the step, and from step to step.
+    pub fn draw(&mut self, distribution: Distribution, dtype: DType, shape: &[usize]) -> Res<Val> {
+        self.check_size(shape)?;
+        let step = match self.step {
+            Some(step) => step,
+            None => {
+                let mut name = RANDOM_STEP.to_string();
+                while self.graph.inputs.iter().any(|i| i.name == name) {
+                    name.push('_');
+                }
+                let step = self.input(&name, TensorType::scalar(DType::U64), Role::State);
+                self.step = Some(step);
+                step
+            }
+        };
+        self.draws += 1;
+        let key = self.scalar(DType::U64, 0.0)?;
+        self.emit(Random { distribution, dtype, shape: Dims::from_slice(shape), seed: self.draws }, &[key, step])
+    }
+
+    /// The number of the step that random numbers depend on, and that of the next one.
+    pub fn random_step(&mut self) -> Option<(Val, Val)> {
+        let step = self.step?;
+        let one = self.graph.splat_like(step, 1.0);
+        Some((step, self.graph.plus(step, one)))
     }
 
     /// The element type of a value.

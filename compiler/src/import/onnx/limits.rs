@@ -3,7 +3,7 @@
 //! A megabyte of empty nodes becomes 120 MB of decoded structs, so the decoder is only called after a walk over the wire format has
 //! counted what it would build. The walk allocates nothing but a bounded stack.
 
-use super::proto::{AttributeProto, FunctionProto, NodeProto, TensorProto, ValueInfoProto};
+use super::proto::{AttributeProto, FunctionProto, NodeProto, TensorProto, ValueInfoProto, ValueNoteProto};
 use crate::import::error::{ImportError, Problem};
 
 /// Bounds on an imported model. The defaults fit every real model known to us.
@@ -70,6 +70,7 @@ enum Message {
     Attribute,
     Tensor,
     ValueInfo,
+    ValueNote,
     Type,
     TensorType,
     Element,
@@ -88,12 +89,13 @@ impl Message {
             (Message::Graph, 1) | (Message::Function, 7) => Message::Node,
             (Message::Graph, 5) | (Message::Attribute, 5 | 10) => Message::Tensor,
             (Message::Graph, 11 | 12) => Message::ValueInfo,
+            (Message::Graph, 13) => Message::ValueNote,
             (Message::Node, 5) | (Message::Function, 11) => Message::Attribute,
             (Message::ValueInfo, 2) | (Message::Element, 1) => Message::Type,
             (Message::Type, 1) => Message::TensorType,
             (Message::Type, 4 | 9) => Message::Element,
             (Message::TensorType, 2) => Message::Shape,
-            (Message::Shape, 1) | (Message::Tensor, 13) => Message::Leaf,
+            (Message::Shape, 1) | (Message::Tensor, 13) | (Message::ValueNote, 4) => Message::Leaf,
             _ => return None,
         })
     }
@@ -106,6 +108,7 @@ impl Message {
             Message::Attribute => size_of::<AttributeProto>(),
             Message::Tensor => size_of::<TensorProto>(),
             Message::ValueInfo => size_of::<ValueInfoProto>(),
+            Message::ValueNote => size_of::<ValueNoteProto>(),
             Message::Type | Message::TensorType | Message::Element | Message::Shape => 80,
             Message::Function => size_of::<FunctionProto>(),
             Message::Leaf => 48,

@@ -46,7 +46,8 @@ pub struct ImportOptions {
     pub dims: BTreeMap<String, usize>,
     /// How batch normalization behaves.
     pub batch_norm: BatchNormMode,
-    /// Names of the trainable initializers; `None` = every float initializer with at least one dimension.
+    /// Names of the trainable initializers; `None` = every float initializer with at least one dimension, but for running statistics and
+    /// what the file says was a buffer of the module.
     pub trainable: Option<BTreeSet<String>>,
     /// Types of inputs that replace what the file says of their shape.
     pub input_types: BTreeMap<String, TensorType>,
@@ -57,10 +58,11 @@ pub struct ImportOptions {
     pub limits: ImportLimits,
 }
 
-/// A running statistic of a batch normalization in batch-statistics mode.
+/// A state that every step renews: a running statistic of a batch normalization in batch-statistics mode, or the number of the step, on
+/// which random numbers depend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buffer {
-    /// Name of its state input, the initializer's.
+    /// Name of its state input: the initializer's, or `random.step`.
     pub input: String,
     /// Name of the output that holds its next value: `NAME.next`.
     pub output: String,
@@ -75,7 +77,7 @@ pub struct Imported {
     pub graph: Graph,
     /// Values of the `param` and `state` inputs from the file.
     pub initial: IndexMap<String, Literal>,
-    /// Running statistics.
+    /// Running statistics, and the number of the step if random numbers are drawn.
     pub buffers: Vec<Buffer>,
     /// Inputs whose value the graph now depends on, see [`ImportOptions::values`].
     pub specialized: Vec<String>,

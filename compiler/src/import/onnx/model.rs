@@ -3,7 +3,7 @@
 use super::build::{Builder, Val};
 use super::call::{Attrs, Call, Fault, Outputs, Res, Value, malformed, unsupported};
 use super::ops;
-use super::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, ValueInfoProto};
+use super::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetId, TensorProto, ValueInfoProto, ValueNoteProto};
 use super::tensor::{TensorReader, checked_dims, dtype_of, unsupported_type};
 use super::{BatchNormMode, Buffer, ImportOptions, Imported};
 use crate::import::error::{ImportError, Problem, UnsupportedOp, clean};
@@ -11,7 +11,7 @@ use girih_ir::graph::{Graph, Role, ValueId};
 use girih_ir::literal::Literal;
 use girih_ir::ops::Op;
 use girih_ir::tensor::Tensor;
-use girih_ir::types::TensorType;
+use girih_ir::types::{DType, TensorType};
 use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -216,10 +216,10 @@ impl<'a> Importer<'a> {
 
     /// Binds the initializers: parameters, running statistics and constants.
     fn initializers(&mut self, graph: &'a GraphProto) -> Result<(), ImportError> {
-        let buffers = running_statistics(graph);
+        let (buffers, fixed) = (running_statistics(graph), exported_buffers(graph));
         for tensor in &graph.initializer {
             let name = tensor.name.as_deref().unwrap_or("");
-            let value = match self.initializer(tensor, name, &buffers) {
+            let value = match self.initializer(tensor, name, &buffers, fixed.contains(name)) {
                 Ok(v) => Value::Tensor(v),
                 Err(fault) => {
                     let place = format!("initializer '{}'", clean(name));
@@ -232,13 +232,13 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    fn initializer(&mut self, tensor: &TensorProto, name: &str, buffers: &BTreeSet<&str>) -> Res<Val> {
+    fn initializer(&mut self, tensor: &TensorProto, name: &str, buffers: &BTreeSet<&str>, fixed: bool) -> Res<Val> {
         let literal = self.builder.read_literal(tensor)?;
         let ty = literal.ty().clone();
         let buffer = buffers.contains(name);
         let trainable = match &self.options.trainable {
             Some(names) => names.contains(name),
-            None => ty.dtype.is_float() && ty.rank() > 0 && !buffer,
+            None => ty.dtype.is_float() && ty.rank() > 0 && !buffer && !fixed,
         };
         let role = if trainable && ty.dtype.is_float() {
             Role::Param
@@ -509,6 +509,13 @@ impl<'a> Importer<'a> {
                 buffers.push(Buffer { input: name, output });
             }
         }
+        if let Some((step, next)) = self.builder.random_step() {
+            let input = self.builder.graph.inputs.iter().find(|i| i.value == step).map_or_else(String::new, |i| i.name.clone());
+            let output = format!("{input}.next");
+            self.builder.graph.output(output.clone(), next);
+            self.initial.insert(input.clone(), Tensor::scalar_int(DType::U64, 0).to_literal());
+            buffers.push(Buffer { input, output });
+        }
         let specialized = self.builder.specialized().clone();
         let graph = &self.builder.graph;
         let live = live(graph);
@@ -557,6 +564,16 @@ fn live(graph: &Graph) -> Vec<bool> {
         }
     }
     live
+}
+
+/// Initializers that were buffers or constants of the exported PyTorch module, which it does not train: its exporter notes that.
+fn exported_buffers(graph: &GraphProto) -> BTreeSet<&str> {
+    const KIND: &str = "pkg.torch.export.graph_signature.InputSpec.kind";
+    let fixed = |info: &&ValueNoteProto| {
+        let mut notes = info.metadata_props.iter().filter(|p| p.key.as_deref() == Some(KIND));
+        notes.any(|p| matches!(p.value.as_deref(), Some("BUFFER" | "CONSTANT_TENSOR")))
+    };
+    graph.value_info.iter().filter(fixed).filter_map(|info| info.name.as_deref()).collect()
 }
 
 /// Initializers that reach the running mean or variance of a batch normalization, through operators that only reshape or cast.

@@ -61,6 +61,9 @@ pub struct GraphProto {
     /// The outputs.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
+    /// Notes about values.
+    #[prost(message, repeated, tag = "13")]
+    pub value_info: Vec<ValueNoteProto>,
 }
 
 /// One operator application.
@@ -259,6 +262,17 @@ pub struct ValueInfoProto {
     /// The type.
     #[prost(message, optional, tag = "2")]
     pub r#type: Option<TypeProto>,
+}
+
+/// What an exporter notes about a value inside of the graph; its type is not read.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ValueNoteProto {
+    /// The name of the value.
+    #[prost(string, optional, tag = "1")]
+    pub name: Option<String>,
+    /// The notes.
+    #[prost(message, repeated, tag = "4")]
+    pub metadata_props: Vec<StringStringEntry>,
 }
 
 /// The type of a value.

@@ -10,6 +10,7 @@ pub mod loss;
 pub mod mask;
 pub mod norm;
 pub mod optimizer;
+pub mod random;
 pub mod recurrent;
 pub mod reduce;
 pub mod resize;
@@ -130,7 +131,10 @@ table! {
     "LRN" => norm::lrn,
     "MeanVarianceNormalization" => norm::mvn,
     "LpNormalization" => norm::lp_norm,
-    "Dropout" => norm::dropout,
+
+    "Dropout" => random::dropout,
+    "RandomUniform" | "RandomUniformLike" | "RandomNormal" | "RandomNormalLike" => random::random,
+    "Bernoulli" => random::bernoulli,
 
     "SoftmaxCrossEntropyLoss" => loss::softmax_cross_entropy,
     "NegativeLogLikelihoodLoss" => loss::nll,

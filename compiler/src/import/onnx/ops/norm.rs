@@ -5,7 +5,7 @@ use super::super::call::{Call, Outputs, Res, Value, axis, malformed, one};
 use girih_ir::attr::Real;
 use girih_ir::ops::{layer_norm::LayerNorm, rms_norm::RmsNorm};
 use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
-use girih_ir::types::{DType, Dims};
+use girih_ir::types::DType;
 
 /// The type in which a normalization computes: at least f32.
 fn wide(b: &Builder, x: Val) -> DType {
@@ -247,28 +247,4 @@ pub fn lp_norm(b: &mut Builder, call: &Call<'_>) -> Outputs {
     let empty = b.compare(CompareFn::Eq, norm, zero)?;
     let norm = b.select(empty, unit, norm)?;
     one(b.binary(BinaryFn::Div, x, norm)?)
-}
-
-/// `Dropout`: the identity at inference, and in training when its ratio is 0.
-pub fn dropout(b: &mut Builder, call: &Call<'_>) -> Outputs {
-    let x = call.input(0)?;
-    let training = match call.opt(2)? {
-        Some(v) => b.known_ints(v, "training mode")?.first().is_some_and(|v| *v != 0),
-        None => call.opset < 7 && !call.flag("is_test", false)?,
-    };
-    let ratio = match call.known(b, 1, "ratio")? {
-        Some(t) => t.floats().first().copied().unwrap_or(0.5),
-        None => call.float("ratio", 0.5)?,
-    };
-    if training && ratio != 0.0 {
-        return super::super::call::unsupported("dropout with a random mask");
-    }
-    let shape: Dims = b.dims(x);
-    let mut outputs = vec![Value::Tensor(x)];
-    if call.wants(1) {
-        let dtype = if call.opset >= 10 { DType::Bool } else { b.dtype(x) };
-        let yes = b.scalar(dtype, 1.0)?;
-        outputs.push(Value::Tensor(b.broadcast_to(yes, &shape)?));
-    }
-    Ok(outputs)
 }

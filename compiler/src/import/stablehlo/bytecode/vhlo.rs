@@ -259,6 +259,7 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("builtin.module", &[]),
     ("chlo.top_k", &["k"]),
     ("chlo.constant", &["value"]),
+    ("sdy.manual_computation", &["in_shardings", "manual_axes", "out_shardings"]),
     ("sdy.mesh", &["mesh", "sym_name"]),
     ("sdy.sharding_constraint", &["sharding"]),
 ];

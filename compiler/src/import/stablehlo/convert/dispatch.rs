@@ -61,7 +61,8 @@ impl<'a> Converter<'a> {
             "interpreter" => self.interpreter_op(frame, op, name),
             "sdy" => match name {
                 "sharding_constraint" | "reshard" => self.sharding_op(frame, op),
-                "manual_computation" | "named_computation" => self.manual_computation_op(frame, op),
+                "manual_computation" => self.manual_inside(),
+                "named_computation" => self.named_computation_op(frame, op),
                 "propagation_barrier" => self.identity(frame, op),
                 "sharding_group" => Ok(Vec::new()),
                 _ => unsupported("this op of the sharding dialect"),
@@ -128,7 +129,7 @@ impl<'a> Converter<'a> {
             | "collective_permute"
             | "collective_broadcast"
             | "cross-replica-sum" => self.collective_op(frame, op),
-            "partition_id" | "replica_id" => self.process_id_op(),
+            "partition_id" | "replica_id" => self.process_id_op(op),
             "infeed" | "outfeed" | "send" | "recv" => {
                 unsupported("host I/O in the middle of a program; give the data as arguments and return the results")
             }

@@ -1,9 +1,12 @@
 //! Ops about other ops: calls, custom calls, collectives, shardings, and the checks of conformance files.
 
-use super::super::module::{ModuleAttr, Operation};
+use super::super::expand::Number;
+use super::super::expand::linalg::cholesky;
+use super::super::module::{ModuleAttr, ModuleValue, Operation};
+use super::super::text::read_attribute;
 use super::attrs::Attrs;
 use super::imported::{CheckKind, Pin, PinAt};
-use super::{Converter, Fault, Frame, Parts, Res, attrs, malformed, one, unsupported};
+use super::{Converter, Fault, Frame, Parts, Res, Slot, attrs, malformed, one, unsupported};
 use crate::import::error::Problem;
 use girih_ir::graph::ValueId;
 use girih_ir::ops::shard::Shard;
@@ -13,6 +16,13 @@ use girih_ir::types::DType;
 impl<'a> Converter<'a> {
     /// Inlines a function by its name.
     fn inline(&mut self, name: &str, args: &[Parts]) -> Res<Vec<Parts>> {
+        let args: Vec<Slot> = args.iter().cloned().map(Slot::Set).collect();
+        let device = self.device;
+        self.inline_slots(name, &args)?.iter().map(|s| s.of(device.unwrap_or(0))).collect()
+    }
+
+    /// Inlines a function by its name, on values that may differ between devices.
+    pub(super) fn inline_slots(&mut self, name: &str, args: &[Slot]) -> Res<Vec<Slot>> {
         let Some(function) = self.module.functions.get(name) else {
             return malformed(format!("the module has no function `{name}`"));
         };
@@ -21,7 +31,7 @@ impl<'a> Converter<'a> {
             return Err(Fault::Malformed(problem.because("StableHLO has no recursion")));
         }
         self.stack.push(&function.name);
-        let made = self.call(function, args);
+        let made = self.call_slots(function, args);
         self.stack.pop();
         made
     }
@@ -51,16 +61,45 @@ impl<'a> Converter<'a> {
     pub fn custom_call_op(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
         let target = attrs::need_word(&op.attrs, "call_target_name")?;
         match target {
+            "SPMDFullToShardShape" | "SPMDShardToFullShape" if !self.keeps_shape(frame, op) => unsupported(
+                "a computation that is written for one device of a mesh, in an old form; lower it with JAX's option \
+                 jax_use_shardy_partitioner",
+            ),
             "Sharding" | "SPMDFullToShardShape" | "SPMDShardToFullShape" | "annotate_device_placement" => self.identity(frame, op),
+            "xla.sdy.GlobalToLocalShape" | "xla.sdy.LocalToGlobalShape" => self.manual_inside(),
             "shape_assertion" => Ok(Vec::new()),
             _ if target.starts_with("xla.sdy.") || target.starts_with("sdy.") => self.identity(frame, op),
             _ if target.starts_with("check.") => self.check_op(frame, op, target),
             "mhlo.topk" => self.top_k_call(frame, op),
+            "lapack_spotrf_ffi" | "lapack_dpotrf_ffi" => self.lapack_cholesky(frame, op),
             _ => match target.strip_prefix("mhlo.").or_else(|| target.strip_prefix("chlo.")) {
                 Some(name) => self.chlo(frame, op, name),
                 None => unsupported(format!("a custom call of `{target}`")),
             },
         }
+    }
+
+    /// LAPACK's `potrf`, which JAX lowers Cholesky factors to for processors: the factor, and 0 for success. A matrix that is not positive
+    /// definite gives NaN, as it does in JAX.
+    fn lapack_cholesky(&mut self, frame: &Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+        let text = attrs::word(&op.attrs, "backend_config").and_then(|t| read_attribute(t, &self.options.limits).ok());
+        let config = op.attrs.get("mhlo.backend_config").or(text.as_ref());
+        let Some(ModuleAttr::Fields(fields)) = config else { return malformed("`potrf` needs a configuration") };
+        let lower = match attrs::int(fields, "uplo")? {
+            Some(c) if c == i64::from(b'L') => true,
+            Some(c) if c == i64::from(b'U') => false,
+            other => return malformed(format!("`uplo` of `potrf` is {other:?}")),
+        };
+        let a = self.operand(frame, op, 0)?;
+        let Some(factor) = cholesky(&mut self.graph, Number::real(a), lower) else { return unsupported("`potrf` of this type") };
+        let info = self.result(frame, op, 1)?;
+        let done = self.graph.splat(&info, 0.0);
+        Ok(vec![Parts::from_slice(&[factor.re]), Parts::from_slice(&[done])])
+    }
+
+    fn keeps_shape(&self, frame: &Frame<'a>, op: &Operation) -> bool {
+        let of = |v: Option<&ModuleValue>| v.and_then(|v| frame.function.types.get(v.index()));
+        of(op.operands.first()) == of(op.results.first())
     }
 
     fn top_k_call(&mut self, frame: &Frame<'a>, op: &Operation) -> Res<Vec<Parts>> {
@@ -80,6 +119,9 @@ impl<'a> Converter<'a> {
 
     /// Collectives of one process with itself, which hand their operands on.
     pub fn collective_op(&mut self, frame: &Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+        if self.device.is_some() {
+            return unsupported("a collective inside of a loop or a branch of a computation that is written for one device of a mesh");
+        }
         let alone = match op.attrs.get("replica_groups") {
             Some(ModuleAttr::Dense(d)) => girih_ir::types::element_count(&d.shape) <= 1,
             Some(ModuleAttr::List(l)) => l.len() <= 1,
@@ -101,20 +143,26 @@ impl<'a> Converter<'a> {
     }
 
     /// `partition_id`, `replica_id`: there is one process.
-    pub fn process_id_op(&mut self) -> Res<Vec<Parts>> {
+    pub fn process_id_op(&mut self, op: &Operation) -> Res<Vec<Parts>> {
+        if self.devices.is_some() {
+            let number = self.device.filter(|_| op.name.ends_with("partition_id")).unwrap_or(0);
+            return Ok(one(self.device_number(number)));
+        }
         if !self.single() {
-            return unsupported("the number of the process, of which there are several");
+            return unsupported("the number of the process, of which there are several, outside of a computation for one device");
         }
         Ok(one(self.graph.constant(&Tensor::scalar_int(DType::U32, 0))))
     }
 
-    /// `sdy.manual_computation`: its body, on a mesh of one device.
-    pub fn manual_computation_op(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+    /// A manual computation where only one device is being converted.
+    pub fn manual_inside(&self) -> Res<Vec<Parts>> {
+        unsupported("a computation that is written for one device of a mesh, inside of a loop or a branch of another")
+    }
+
+    /// `sdy.named_computation`: its body.
+    pub fn named_computation_op(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
         let args = self.all_parts(frame, op)?;
         let block = self.region(op, 0)?;
-        if op.name.ends_with("manual_computation") && self.module.meshes.values().flatten().any(|(_, size)| *size > 1) {
-            return unsupported("a computation that is written for one device of a mesh");
-        }
         self.run(frame, block, &args)
     }
 

@@ -21,6 +21,7 @@ mod expanded;
 mod imported;
 mod indexed;
 mod known;
+mod manual;
 mod meta;
 mod names;
 mod narrow;
@@ -81,6 +82,8 @@ enum Slot {
     Unset,
     Poisoned,
     Set(Parts),
+    /// One for each device of the current mesh, see [`manual`].
+    Local(Rc<[Parts]>),
 }
 
 /// One activation of a function.
@@ -119,6 +122,10 @@ pub(crate) struct Converter<'a> {
     origin: Option<(Place, usize)>,
     /// Numbers the ops that draw random numbers of their own.
     pub draws: i64,
+    /// The mesh whose devices are being converted side by side.
+    devices: Option<Rc<manual::Devices>>,
+    /// The device for which the current op is being converted alone.
+    device: Option<usize>,
 }
 
 /// Converts a function of a module.
@@ -150,6 +157,8 @@ pub fn convert(module: &Module, entry: &str, options: &StablehloOptions) -> Resu
         pins: Vec::new(),
         origin: None,
         draws: 0,
+        devices: None,
+        device: None,
     };
     let made = cx.entry(function);
     if !cx.unsupported.is_empty() && !matches!(made, Err(Fault::Malformed(_))) {
@@ -257,13 +266,31 @@ impl<'a> Converter<'a> {
         self.run(&mut frame, &function.body, args)
     }
 
+    /// Inlines a function on values that may differ between devices.
+    fn call_slots(&mut self, function: &'a Function, args: &[Slot]) -> Res<Vec<Slot>> {
+        let mut frame = Frame { function, values: vec![Slot::Unset; function.types.len()] };
+        self.run_slots(&mut frame, &function.body, args)
+    }
+
     /// Binds the parameters of a block and converts it. Returns what its last op returns.
     pub fn run(&mut self, frame: &mut Frame<'a>, block: &'a Block, args: &[Parts]) -> Res<Vec<Parts>> {
+        let args: Vec<Slot> = args.iter().cloned().map(Slot::Set).collect();
+        let last = self.enter(frame, block, &args)?;
+        last.operands.iter().map(|v| self.parts(frame, *v)).collect()
+    }
+
+    /// [`run`](Self::run) on values that may differ between devices.
+    fn run_slots(&mut self, frame: &mut Frame<'a>, block: &'a Block, args: &[Slot]) -> Res<Vec<Slot>> {
+        let last = self.enter(frame, block, args)?;
+        last.operands.iter().map(|v| self.slot_of(frame, *v)).collect()
+    }
+
+    fn enter(&mut self, frame: &mut Frame<'a>, block: &'a Block, args: &[Slot]) -> Res<&'a Operation> {
         if args.len() != block.params.len() {
             return malformed(format!("a region takes {} values, but {} are given", block.params.len(), args.len()));
         }
-        for (param, parts) in block.params.iter().zip(args) {
-            self.bind(frame, *param, parts.clone(), "a parameter")?;
+        for (param, slot) in block.params.iter().zip(args) {
+            self.bind_slot(frame, *param, slot.clone(), "a parameter")?;
         }
         if self.depth >= self.options.limits.depth {
             let problem = Problem::new("E0164", format!("regions and calls nest more than {} deep", self.options.limits.depth));
@@ -275,7 +302,8 @@ impl<'a> Converter<'a> {
         made
     }
 
-    fn ops(&mut self, frame: &mut Frame<'a>, block: &'a Block) -> Res<Vec<Parts>> {
+    /// Converts the ops of a block and returns its last one.
+    fn ops(&mut self, frame: &mut Frame<'a>, block: &'a Block) -> Res<&'a Operation> {
         let Some((last, ops)) = block.ops.split_last() else { return malformed("a region without a return") };
         for op in ops {
             self.op(frame, op)?;
@@ -283,7 +311,7 @@ impl<'a> Converter<'a> {
         if !dispatch::returns(&last.name) {
             return malformed(format!("a region ends with `{}` instead of a return", last.name));
         }
-        last.operands.iter().map(|v| self.parts(frame, *v)).collect()
+        Ok(last)
     }
 
     /// Converts an op and binds its results.
@@ -294,12 +322,12 @@ impl<'a> Converter<'a> {
             return Err(Fault::Malformed(Problem::new("E0164", what).help("raise the limit if the file is to be trusted")));
         }
         self.set_origin(op.place);
-        let made = self.dispatch(frame, op).and_then(|results| self.settled(frame, op, results)).and_then(|results| {
-            if results.len() != op.results.len() {
-                return malformed(format!("`{}` has {} results, but {} are named", op.name, results.len(), op.results.len()));
-            }
-            op.results.iter().zip(results).try_for_each(|(v, parts)| self.bind(frame, *v, parts, "a result"))
-        });
+        let made = match self.differs(frame, op) {
+            true => self.on_devices(frame, op),
+            false => self.results_of(frame, op).and_then(|results| {
+                op.results.iter().zip(results).try_for_each(|(v, parts)| self.bind_slot(frame, *v, Slot::Set(parts), "a result"))
+            }),
+        };
         match made {
             Ok(()) => Ok(()),
             Err(Fault::Malformed(p)) => {
@@ -317,6 +345,15 @@ impl<'a> Converter<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// The results of an op.
+    fn results_of(&mut self, frame: &mut Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+        let results = self.dispatch(frame, op).and_then(|results| self.settled(frame, op, results))?;
+        if results.len() != op.results.len() {
+            return malformed(format!("`{}` has {} results, but {} are named", op.name, results.len(), op.results.len()));
+        }
+        Ok(results)
     }
 
     fn refuse(&mut self, op: &Operation, reason: String) {
@@ -349,26 +386,43 @@ impl<'a> Converter<'a> {
     }
 
     /// Gives a module value its graph values, which must have the declared types.
-    fn bind(&mut self, frame: &mut Frame<'a>, value: ModuleValue, parts: Parts, what: &str) -> Res<()> {
+    fn bind_slot(&mut self, frame: &mut Frame<'a>, value: ModuleValue, slot: Slot, what: &str) -> Res<()> {
+        match &slot {
+            Slot::Set(parts) => self.fits(frame, value, parts, what)?,
+            Slot::Local(all) => all.iter().try_for_each(|parts| self.fits(frame, value, parts, what))?,
+            Slot::Unset | Slot::Poisoned => {}
+        }
+        *self.slot(frame, value)? = slot;
+        Ok(())
+    }
+
+    fn fits(&self, frame: &Frame<'a>, value: ModuleValue, parts: &Parts, what: &str) -> Res<()> {
         let Some(ty) = frame.function.types.get(value.index()) else {
             return malformed(format!("{value} is no value of the function"));
         };
         if !is_open(ty) {
             let want = leaves(ty)?;
-            let fits = |(v, t): (&ValueId, &TensorType)| {
+            let fit = |(v, t): (&ValueId, &TensorType)| {
                 let Some(got) = self.graph.ty(*v).as_tensor() else { return false };
                 let lifted = self.lift.as_ref().is_some_and(|l| t.rank() == 0 && got.shape == *l);
                 got.dtype == t.dtype && (got.shape == t.shape || lifted)
             };
-            if parts.len() != want.len() || !parts.iter().zip(&want).all(fits) {
+            if parts.len() != want.len() || !parts.iter().zip(&want).all(fit) {
                 let got: Vec<String> = parts.iter().map(|v| self.graph.ty(*v).to_string()).collect();
                 let want: Vec<String> = want.iter().map(ToString::to_string).collect();
                 let problem = Problem::new("E0163", format!("{what} should have the type {ty}"));
                 return Err(Fault::Malformed(problem.because(format!("it is {}, not {}", got.join(", "), want.join(", ")))));
             }
         }
-        *self.slot(frame, value)? = Slot::Set(parts);
         Ok(())
+    }
+
+    /// What is known of a module value, which must be defined.
+    fn slot_of(&self, frame: &Frame<'a>, value: ModuleValue) -> Res<Slot> {
+        match frame.values.get(value.index()) {
+            Some(slot @ (Slot::Set(_) | Slot::Local(_))) => Ok(slot.clone()),
+            _ => self.parts(frame, value).map(Slot::Set),
+        }
     }
 
     /// The graph values of a module value.
@@ -376,6 +430,10 @@ impl<'a> Converter<'a> {
         match frame.values.get(value.index()) {
             Some(Slot::Set(parts)) => Ok(parts.clone()),
             Some(Slot::Poisoned) => Err(Fault::Poisoned),
+            Some(Slot::Local(all)) => match self.device.and_then(|d| all.get(d)) {
+                Some(parts) => Ok(parts.clone()),
+                None => unsupported("a value of one device outside of the computation that is written for it"),
+            },
             _ => Err(Fault::Malformed(Problem::new("E0166", format!("{value} is used before it is defined")))),
         }
     }

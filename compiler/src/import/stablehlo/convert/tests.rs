@@ -433,3 +433,83 @@ fn files_and_state_are_told_with_their_codes() {
     let e = imported(IDENTITY).into_step(&[]).unwrap_err();
     assert_eq!((e.code(), e.exit_code()), ("E0165", 2));
 }
+
+/// A computation for one device of a 2x2 mesh on a matrix of 0 to 15, of which each device has a quarter.
+fn on_devices(result: &str, split: &str, ops: &str, want: &str) {
+    let text = format!(
+        "module attributes {{mhlo.num_partitions = 4 : i32}} {{ sdy.mesh @m = <[\"y\"=2, \"x\"=2]>
+         func.func @main() {{
+         %i = stablehlo.iota dim = 0 : tensor<16xf32>
+         %a = stablehlo.reshape %i : (tensor<16xf32>) -> tensor<4x4xf32>
+         %r = sdy.manual_computation(%a) in_shardings=[<@m, [{{\"y\"}}, {{\"x\"}}]>] out_shardings=[<@m, [{split}]>] manual_axes={{\"y\", \"x\"}}
+           (%v: tensor<2x2xf32>) {{ {ops} }} : (tensor<4x4xf32>) -> {result}
+         check.expect_eq_const %r, {want} : {result}
+         func.return }} }}"
+    );
+    let made = self::check(&text);
+    assert!(made.as_ref().is_ok_and(|n| *n > 0), "{made:?}\n{text}");
+}
+
+const SUM: &str = "({ ^bb0(%p: tensor<f32>, %q: tensor<f32>): %s = stablehlo.add %p, %q : tensor<f32> stablehlo.return %s : tensor<f32> })";
+const ROWS: &str =
+    "channel_handle = #stablehlo.channel_handle<handle = 1, type = 1>, replica_groups = dense<[[0, 1], [2, 3]]> : tensor<2x2xi64>";
+
+#[test]
+fn devices_of_a_mesh_combine_their_values() {
+    let sum = format!(
+        "%r = \"stablehlo.all_reduce\"(%v) <{{{ROWS}, use_global_device_ids}}> {SUM} : (tensor<2x2xf32>) -> tensor<2x2xf32>
+         sdy.return %r : tensor<2x2xf32>"
+    );
+    on_devices("tensor<4x2xf32>", "{\"y\"}, {}", &sum, "dense<[[2.0, 4.0], [10.0, 12.0], [18.0, 20.0], [26.0, 28.0]]>");
+    let scattered = format!(
+        "%r = \"stablehlo.reduce_scatter\"(%v) <{{{ROWS}, scatter_dimension = 1 : i64, use_global_device_ids}}> {SUM}
+           : (tensor<2x2xf32>) -> tensor<2x1xf32>
+         sdy.return %r : tensor<2x1xf32>"
+    );
+    on_devices("tensor<4x2xf32>", "{\"y\"}, {\"x\"}", &scattered, "dense<[[2.0, 4.0], [10.0, 12.0], [18.0, 20.0], [26.0, 28.0]]>");
+    let gathered = format!(
+        "%r = \"stablehlo.all_gather\"(%v) <{{all_gather_dim = 1 : i64, {ROWS}, use_global_device_ids}}>
+           : (tensor<2x2xf32>) -> tensor<2x4xf32>
+         %h = stablehlo.slice %r [0:1, 0:4] : (tensor<2x4xf32>) -> tensor<1x4xf32>
+         sdy.return %h : tensor<1x4xf32>"
+    );
+    on_devices("tensor<2x4xf32>", "{\"y\"}, {}", &gathered, "dense<[[0.0, 1.0, 2.0, 3.0], [8.0, 9.0, 10.0, 11.0]]>");
+    let exchanged = format!(
+        "%r = \"stablehlo.all_to_all\"(%v) <{{concat_dimension = 0 : i64, {ROWS}, split_count = 2 : i64, split_dimension = 1 : i64}}>
+           : (tensor<2x2xf32>) -> tensor<4x1xf32>
+         %h = stablehlo.slice %r [1:3, 0:1] : (tensor<4x1xf32>) -> tensor<2x1xf32>
+         sdy.return %h : tensor<2x1xf32>"
+    );
+    on_devices("tensor<4x2xf32>", "{\"y\"}, {\"x\"}", &exchanged, "dense<[[4.0, 5.0], [2.0, 3.0], [12.0, 13.0], [10.0, 11.0]]>");
+}
+
+#[test]
+fn devices_of_a_mesh_know_their_number_and_pass_values_on() {
+    let passed = "%r = \"stablehlo.collective_permute\"(%v) <{channel_handle = #stablehlo.channel_handle<handle = 1, type = 1>, \
+                    source_target_pairs = dense<[[0, 3], [3, 1]]> : tensor<2x2xi64>}> : (tensor<2x2xf32>) -> tensor<2x2xf32>
+         %h = stablehlo.slice %r [0:1, 0:2] : (tensor<2x2xf32>) -> tensor<1x2xf32>
+         sdy.return %h : tensor<1x2xf32>";
+    on_devices("tensor<2x4xf32>", "{\"y\"}, {\"x\"}", passed, "dense<[[0.0, 0.0, 10.0, 11.0], [0.0, 0.0, 0.0, 1.0]]>");
+    // A loop over what a device has, for a number of times that is its own.
+    let counted = "%n = stablehlo.partition_id : tensor<ui32>
+         %z = stablehlo.constant dense<0> : tensor<ui32>
+         %s = stablehlo.slice %v [0:1, 0:1] : (tensor<2x2xf32>) -> tensor<1x1xf32>
+         %w:2 = stablehlo.while(%k = %z, %t = %s) : tensor<ui32>, tensor<1x1xf32>
+          cond { %c = stablehlo.compare LT, %k, %n : (tensor<ui32>, tensor<ui32>) -> tensor<i1> stablehlo.return %c : tensor<i1> }
+          do { %o = stablehlo.constant dense<1> : tensor<ui32> %k2 = stablehlo.add %k, %o : tensor<ui32>
+               %t2 = stablehlo.add %t, %t : tensor<1x1xf32> stablehlo.return %k2, %t2 : tensor<ui32>, tensor<1x1xf32> }
+         sdy.return %w#1 : tensor<1x1xf32>";
+    on_devices("tensor<2x2xf32>", "{\"y\"}, {\"x\"}", counted, "dense<[[0.0, 4.0], [32.0, 80.0]]>");
+}
+
+#[test]
+fn a_factor_of_lapack_is_the_factor() {
+    holds(
+        "%a = stablehlo.constant dense<[[4.0, 2.0], [2.0, 5.0]]> : tensor<2x2xf32>
+         %r:2 = stablehlo.custom_call @lapack_spotrf_ffi(%a) {backend_config = \"\", mhlo.backend_config = {uplo = 76 : ui8}} :
+           (tensor<2x2xf32>) -> (tensor<2x2xf32>, tensor<i32>)
+         %l = stablehlo.slice %r#0 [0:2, 0:1] : (tensor<2x2xf32>) -> tensor<2x1xf32>
+         check.expect_almost_eq_const %l, dense<[[2.0], [1.0]]> : tensor<2x1xf32>
+         check.expect_eq_const %r#1, dense<0> : tensor<i32>",
+    );
+}

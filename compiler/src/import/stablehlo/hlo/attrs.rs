@@ -53,6 +53,8 @@ pub fn kind(instruction: &HloInstructionProto) -> Result<Kind, Problem> {
     let renamed = match opcode {
         "parameter" | "tuple" | "get-tuple-element" | "call" | "while" | "conditional" | "constant" => return Ok(Kind::Structural),
         "copy" | "add-dependency" | "domain" => return Ok(Kind::Identity),
+        // Between them values have the shapes that one device has.
+        "custom-call" if matches!(target, "xla.sdy.GlobalToLocalShape" | "xla.sdy.LocalToGlobalShape") => "stablehlo.custom_call",
         "custom-call" if target == "Sharding" || target.starts_with("xla.sdy.") || target == "annotate_device_placement" => {
             return Ok(Kind::Identity);
         }
@@ -204,6 +206,10 @@ fn rarer(a: &mut Out, i: &HloInstructionProto) -> Result<(), Problem> {
             a.put("call_target_name", ModuleAttr::Text(i.custom_call_target.clone()));
             a.put("backend_config", ModuleAttr::Text(String::from_utf8_lossy(&i.backend_config).into_owned()));
             a.bool("has_side_effect", i.custom_call_has_side_effect);
+            if let Some(front) = i.frontend_attributes.as_ref().filter(|_| i.custom_call_target.starts_with("xla.sdy.")) {
+                let texts = front.map.iter().map(|(key, text)| (key.clone(), ModuleAttr::Text(text.clone())));
+                a.put("mhlo.frontend_attributes", ModuleAttr::Fields(texts.collect()));
+            }
         }
         "all-reduce" | "reduce-scatter" | "all-gather" | "all-to-all" | "collective-broadcast" => collective(a, i)?,
         "collective-permute" => {
