@@ -282,6 +282,12 @@ impl<'a> Converter<'a> {
         let list = match shardings {
             Some(ModuleAttr::List(list)) => list,
             None if count == 0 => &none,
+            // The portable bytecode encodes them in a form of its own.
+            Some(ModuleAttr::Other(_)) => {
+                return unsupported(
+                    "a computation that is written for one device of a mesh, in bytecode; give the text of the module instead",
+                );
+            }
             _ => return malformed("a manual computation needs the shardings of its values"),
         };
         if list.len() != count {
@@ -299,9 +305,10 @@ impl<'a> Converter<'a> {
 
     fn enter_mesh(&mut self, sharding: &Attrs) -> Res<()> {
         let Some(name) = attrs::word(sharding, "mesh") else { return unsupported("a manual computation on a mesh without a name") };
-        let Some(axes) = self.module.meshes.get(name) else {
-            return malformed(format!("the module has no mesh `{name}`, or its devices are in another order than 0, 1, …"));
-        };
+        let Some(axes) = self.module.meshes.get(name) else { return malformed(format!("the module has no mesh `{name}`")) };
+        if axes.is_empty() {
+            return unsupported("a computation that is written for one device of a mesh whose devices are not in the order 0, 1, …");
+        }
         let devices = Devices { axes: axes.clone() };
         if devices.count() > MOST_DEVICES {
             return unsupported(format!(

@@ -1,7 +1,7 @@
 //! Ops about other ops: calls, custom calls, collectives, shardings, and the checks of conformance files.
 
 use super::super::expand::Number;
-use super::super::expand::linalg::cholesky;
+use super::super::expand::linalg::{Transpose, cholesky, triangular_solve};
 use super::super::module::{ModuleAttr, ModuleValue, Operation};
 use super::super::text::read_attribute;
 use super::attrs::Attrs;
@@ -72,6 +72,7 @@ impl<'a> Converter<'a> {
             _ if target.starts_with("check.") => self.check_op(frame, op, target),
             "mhlo.topk" => self.top_k_call(frame, op),
             "lapack_spotrf_ffi" | "lapack_dpotrf_ffi" => self.lapack_cholesky(frame, op),
+            "lapack_strsm_ffi" | "lapack_dtrsm_ffi" => self.lapack_triangular(frame, op),
             _ => match target.strip_prefix("mhlo.").or_else(|| target.strip_prefix("chlo.")) {
                 Some(name) => self.chlo(frame, op, name),
                 None => unsupported(format!("a custom call of `{target}`")),
@@ -82,19 +83,37 @@ impl<'a> Converter<'a> {
     /// LAPACK's `potrf`, which JAX lowers Cholesky factors to for processors: the factor, and 0 for success. A matrix that is not positive
     /// definite gives NaN, as it does in JAX.
     fn lapack_cholesky(&mut self, frame: &Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
-        let text = attrs::word(&op.attrs, "backend_config").and_then(|t| read_attribute(t, &self.options.limits).ok());
-        let config = op.attrs.get("mhlo.backend_config").or(text.as_ref());
-        let Some(ModuleAttr::Fields(fields)) = config else { return malformed("`potrf` needs a configuration") };
-        let lower = match attrs::int(fields, "uplo")? {
-            Some(c) if c == i64::from(b'L') => true,
-            Some(c) if c == i64::from(b'U') => false,
-            other => return malformed(format!("`uplo` of `potrf` is {other:?}")),
-        };
+        let lower = self.lapack_letter(op, "uplo", "UL")? == 1;
         let a = self.operand(frame, op, 0)?;
         let Some(factor) = cholesky(&mut self.graph, Number::real(a), lower) else { return unsupported("`potrf` of this type") };
         let info = self.result(frame, op, 1)?;
         let done = self.graph.splat(&info, 0.0);
         Ok(vec![Parts::from_slice(&[factor.re]), Parts::from_slice(&[done])])
+    }
+
+    /// LAPACK's `trsm`: a triangular system.
+    fn lapack_triangular(&mut self, frame: &Frame<'a>, op: &'a Operation) -> Res<Vec<Parts>> {
+        let flag = |name, letters| self.lapack_letter(op, name, letters).map(|at| at == 1);
+        let (left, lower, unit) = (flag("side", "RL")?, flag("uplo", "UL")?, flag("diag", "NU")?);
+        let transpose = [Transpose::None, Transpose::Plain, Transpose::Adjoint][self.lapack_letter(op, "trans_x", "NTC")?];
+        let [a, b] = self.exactly(frame, op)?;
+        match triangular_solve(&mut self.graph, Number::real(a), Number::real(b), left, lower, unit, transpose) {
+            Some(x) => Ok(one(x.re)),
+            None => unsupported("`trsm` of these types"),
+        }
+    }
+
+    /// Which of these letters a setting of a LAPACK call is.
+    fn lapack_letter(&self, op: &Operation, name: &str, letters: &str) -> Res<usize> {
+        let text = attrs::word(&op.attrs, "backend_config").and_then(|t| read_attribute(t, &self.options.limits).ok());
+        let Some(ModuleAttr::Fields(fields)) = op.attrs.get("mhlo.backend_config").or(text.as_ref()) else {
+            return malformed("a call of LAPACK needs a configuration");
+        };
+        let code = attrs::int(fields, name)?.and_then(|c| u8::try_from(c).ok());
+        match code.and_then(|c| letters.bytes().position(|l| l == c)) {
+            Some(at) => Ok(at),
+            None => malformed(format!("`{name}` of a call of LAPACK is {code:?}")),
+        }
     }
 
     fn keeps_shape(&self, frame: &Frame<'a>, op: &Operation) -> bool {

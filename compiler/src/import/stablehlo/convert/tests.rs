@@ -510,6 +510,11 @@ fn a_factor_of_lapack_is_the_factor() {
            (tensor<2x2xf32>) -> (tensor<2x2xf32>, tensor<i32>)
          %l = stablehlo.slice %r#0 [0:2, 0:1] : (tensor<2x2xf32>) -> tensor<2x1xf32>
          check.expect_almost_eq_const %l, dense<[[2.0], [1.0]]> : tensor<2x1xf32>
-         check.expect_eq_const %r#1, dense<0> : tensor<i32>",
+         check.expect_eq_const %r#1, dense<0> : tensor<i32>
+         %y = stablehlo.constant dense<[[2.0], [5.0]]> : tensor<2x1xf32>
+         %x = stablehlo.custom_call @lapack_strsm_ffi(%r#0, %y)
+           {mhlo.backend_config = {diag = 78 : ui8, side = 76 : ui8, trans_x = 78 : ui8, uplo = 76 : ui8}} :
+           (tensor<2x2xf32>, tensor<2x1xf32>) -> tensor<2x1xf32>
+         check.expect_almost_eq_const %x, dense<[[1.0], [2.0]]> : tensor<2x1xf32>",
     );
 }

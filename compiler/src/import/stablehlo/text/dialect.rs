@@ -198,7 +198,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `<["dp"=2, "tp"=2]>` as fields, axis by axis; further parts (device ids) are left out.
+    /// `<["dp"=2, "tp"=2]>` as fields, axis by axis; none when device ids follow that are not 0, 1, ….
     pub(super) fn mesh_axes(&mut self) -> Step<ModuleAttr> {
         self.at.expect("<")?;
         let axes = self.list_of("[", "]", |r| {
@@ -206,13 +206,19 @@ impl Reader<'_> {
             r.at.expect("=")?;
             Ok((name, ModuleAttr::Int(r.at.int()?)))
         })?;
+        let mut in_order = true;
         while self.at.eat_byte(b',') {
             self.at.name("`device_ids`")?;
             self.at.expect("=")?;
-            self.attr()?;
+            let ids = match self.attr()? {
+                ModuleAttr::Ints(ids) => ids,
+                ModuleAttr::List(ids) => ids.iter().map(|i| if let ModuleAttr::Int(i) = i { *i } else { -1 }).collect(),
+                _ => Vec::new(),
+            };
+            in_order &= (0..).zip(&ids).all(|(at, id)| at == *id);
         }
         self.at.expect(">")?;
-        Ok(ModuleAttr::Fields(axes.into_iter().collect()))
+        Ok(ModuleAttr::Fields(axes.into_iter().filter(|_| in_order).collect()))
     }
 
     /// `<@mesh, [{"dp"}, {}], replicated={"tp"}>` as the fields `mesh`, `dim_shardings` (a list of axes for each dimension; `?` and
