@@ -20,7 +20,10 @@ const COLS: usize = 256;
 /// Bytes of panels that serve several blocks of rows.
 const PANEL_BYTES: usize = 2 << 20;
 /// Bytes of rows that are copied for all columns at once.
-const COPY_BYTES: usize = 8 << 20;
+const COPY_BYTES: usize = 16 << 20;
+/// Elements between rows that are better copied, and columns that repay it.
+const CLASH: usize = 2048;
+const MANY_COLS: usize = 256;
 /// Rows that are over soon.
 const FEW_ROWS: usize = 64;
 /// Most terms: the panels of a few columns would fill the memory that is kept for them.
@@ -139,7 +142,9 @@ impl<A: Narrow, B: Narrow> Pairs<'_, A, B> {
             false if packed || rows == m => n,
             false => kept,
         };
-        let in_place = self.a.step == 1 && A::DTYPE == DType::BF16 && k.is_multiple_of(2);
+        // Rows a multiple of a page apart share the sets of the first-level cache: a tile of them would not stay there.
+        let clash = self.a.stride.unsigned_abs().is_multiple_of(CLASH) && n >= MANY_COLS;
+        let in_place = self.a.step == 1 && A::DTYPE == DType::BF16 && k.is_multiple_of(2) && !clash;
         let copy = match self.a.step {
             1 if in_place => 0,
             1 => rows * odd_lines(units),

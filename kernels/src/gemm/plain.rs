@@ -7,7 +7,7 @@ use super::KC;
 use super::plan::{Chosen, Tiles, terms_at_once};
 use crate::arch::block::{Ahead, Block, Next, Packing, Panels, Step, Strips, block, block_packing, lanes_of, most_rows};
 use crate::arch::pack::{Plane, pack};
-use crate::arch::transpose16;
+use crate::arch::{copy, transpose16};
 use crate::isa::Isa;
 use crate::scratch::{Buffer, Scratch};
 
@@ -23,6 +23,10 @@ const FEW_STRIPS: usize = 6;
 const SHORT_TERMS: usize = 16;
 /// Rows that make high strips worth their narrower panels.
 const MANY_ROWS: usize = 128;
+/// Terms of a full vector of idle lanes that are worth turning a result.
+const NARROW_TERMS: usize = 16;
+/// Rows of a result that are turned at a time where its columns do not fill a vector.
+const SOME_ROWS: usize = 64;
 /// Terms that are worth copying a panel a share at a time.
 const CARRIED_TERMS: usize = 192;
 /// Elements of a cache line.
@@ -171,14 +175,16 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The product of the transposed operands, whose result is the transposed one, when that moves fewer elements: the columns are not
-    /// neighbors but their terms are, and there are few rows. Its result is dense, and is turned when it is done.
+    /// The product of the transposed operands, whose result is the transposed one and is turned when it is done: where the columns are not
+    /// neighbors but their terms are, and there are few rows, so that fewer elements move; and where the columns do not fill a vector but the
+    /// rows are neighbors and do.
     fn turned(&self) -> Option<Product<'a>> {
         let Right::Plain(b) = self.b else { return None };
         let [m, n, k] = self.extents;
-        let fewer = m * k + 2 * m * n < n * k && m >= LINE && m * n <= MOST_TURNED;
-        let fits = b.step == 1 && b.stride != 1 && self.a.step == 1 && self.out_row > 0 && !self.accumulate;
-        (fewer && fits).then_some(Product { extents: [n, m, k], a: b, b: Right::Plain(self.a), out: 0, out_row: m as isize, ..*self })
+        let fewer = b.step == 1 && b.stride != 1 && self.a.step == 1 && m * k + 2 * m * n < n * k && m >= LINE;
+        let narrow = self.a.stride == 1 && m >= MANY_ROWS && n < LINE && k * (LINE - n) >= NARROW_TERMS * LINE;
+        let fits = (fewer || narrow) && m * n <= MOST_TURNED && self.out_row > 0 && !self.accumulate;
+        fits.then_some(Product { extents: [n, m, k], a: b, b: Right::Plain(self.a), out: 0, out_row: m as isize, ..*self })
     }
 
     fn run_turned(&self, isa: Isa, turned: &Product<'_>, out: &mut [f32], scratch: &mut Scratch) {
@@ -191,9 +197,12 @@ impl<'a> Product<'a> {
         for j in (0..whole).step_by(LINE) {
             transpose16(isa, dense, j * m, m as isize, LINE, m, &mut out[self.out + j..], row);
         }
-        for i in 0..m {
-            for j in whole..n {
-                out[self.out + i * row + j] = dense[j * m + i];
+        let mut lines = [0.0; SOME_ROWS * LINE];
+        for i in (0..m).step_by(SOME_ROWS).filter(|_| whole < n) {
+            let rows = SOME_ROWS.min(m - i);
+            transpose16(isa, dense, whole * m + i, m as isize, n - whole, rows, &mut lines, LINE);
+            for (r, line) in lines.chunks_exact(LINE).enumerate().take(rows) {
+                copy(isa, &line[..n - whole], &mut out[self.out + (i + r) * row + whole..][..n - whole]);
             }
         }
         scratch.tile = result;

@@ -219,8 +219,8 @@ fn splits_of_a_dense_output_are_contiguous_balanced_and_in_order() {
 
 #[test]
 fn products_keep_their_bits_in_every_transposition() {
-    // Tall, with few rows and many columns, and with several blocks of rows and of terms.
-    for extents in [[70, 130, 530], [20, 150, 300], [300, 70, 1100]] {
+    // Tall, with few rows and many columns, with several blocks of rows and of terms, and with columns that do not fill a vector.
+    for extents in [[70, 130, 530], [20, 150, 300], [300, 70, 1100], [150, 10, 300]] {
         every_transposition(extents);
     }
 }
@@ -449,4 +449,26 @@ fn packed_operands_keep_the_bits_and_their_memory() {
     assert!(gemm_packed(&wrong, &[1.0; 6], &packed, &mut [0.0; 8], &mut scratch).is_err());
     let fine = Gemm::new(Layout::dense(&[2, 2]), Layout::dense(&[2, 3]), Layout::dense(&[2, 3]));
     assert!(gemm_packed(&fine, &[1.0; 4], &PackedB::new(), &mut [0.0; 6], &mut scratch).is_err());
+}
+
+/// Rows a page apart are copied before they are used.
+#[test]
+fn bf16_products_of_rows_a_page_apart_are_their_contract() {
+    let mut rng = Rng(10);
+    let mut scratch = Scratch::new();
+    for (m, n, k) in [(15, 260, 2048), (300, 256, 2048)] {
+        let narrow = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let (a, b) = (narrow(rng.floats(m * k)), narrow(rng.floats(k * n)));
+        let g = Gemm::new(Layout::dense(&[m, k]), Layout::dense(&[k, n]), Layout::dense(&[m, n]));
+        let want: Vec<f32> = bf16_reference(&g, &a, &b, &[]).into_iter().map(|(_, value)| value).collect();
+        for isa in Isa::available().filter(|isa| packs_pairs(*isa) && *isa != Isa::Scalar) {
+            let (mut wide, mut rounded) = (vec![0.0f32; m * n], vec![bf16::ZERO; m * n]);
+            gemm_bf16(isa, &g, &a, &b, &mut wide, &mut scratch).unwrap();
+            for piece in g.split(2).iter().flatten() {
+                gemm_bf16(isa, piece, &a, &b, &mut rounded, &mut scratch).unwrap();
+            }
+            assert_eq!(bits(&want), bits(&wide), "{m} x {n} x {k} on {}", isa.name());
+            assert_eq!(narrow(want.clone()), rounded, "{m} x {n} x {k} on {}", isa.name());
+        }
+    }
 }
