@@ -90,7 +90,11 @@ fn weighted(items: &Items, item: u32, weights: Ref) -> Option<(usize, Rows, Made
         return None;
     }
     let DotGeneral { lhs_batch, rhs_batch, lhs_contract, rhs_contract } = d;
-    let (own, theirs) = if at == 0 { ((lhs_batch, lhs_contract), (rhs_batch, rhs_contract)) } else { ((rhs_batch, rhs_contract), (lhs_batch, lhs_contract)) };
+    let (own, theirs) = if at == 0 {
+        ((lhs_batch, lhs_contract), (rhs_batch, rhs_contract))
+    } else {
+        ((rhs_batch, rhs_contract), (lhs_batch, lhs_contract))
+    };
     let n = items.ty(weights).rank() - 2;
     let ([sum], [from]) = (&own.1[..], &theirs.1[..]) else { return None };
     let free = girih_ir::ops::dot_general::free_dims(items.ty(other).rank(), theirs.0, theirs.1);
@@ -201,7 +205,14 @@ impl Found {
             let ty: Vec<TensorType> = g.made.iter().map(|m| items.ty(m.value).clone()).collect();
             debug_assert!(ty.iter().all(|t| t.dtype == dtype));
             let like = items.get(item);
-            let new = Item { op: op.into(), args, ty: Type::Tuple(ty), origin: items.get(g.made[0].value.item).origin, inside: like.inside, sums: false };
+            let new = Item {
+                op: op.into(),
+                args,
+                ty: Type::Tuple(ty),
+                origin: items.get(g.made[0].value.item).origin,
+                inside: like.inside,
+                sums: false,
+            };
             let new = items.push(new);
             for (part, m) in g.made.iter().enumerate() {
                 items.redirect(m.value, Ref { item: new, part: part as u32 });
@@ -246,7 +257,11 @@ impl Gradient {
         }
         let forms: Vec<Ref> = it.args.iter().copied().filter(|a| a.item == rows && *a != weights).collect();
         let mut parts = vec![weights];
-        forms.into_iter().for_each(|r| if !parts.contains(&r) { parts.push(r) });
+        forms.into_iter().for_each(|r| {
+            if !parts.contains(&r) {
+                parts.push(r)
+            }
+        });
         let numbers: Vec<u32> = parts.iter().map(|r| r.part).collect();
         let forward = items.get(rows);
         let (made, args) = with_results(forward.fused()?, &forward.args, &numbers);

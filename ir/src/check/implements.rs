@@ -27,6 +27,16 @@ pub enum Order {
     Rows(Vec<Vec<usize>>),
 }
 
+/// The order in which an instruction lists the dimensions of result `k` of an op, where it is not their own.
+pub fn result_order(op: &Op, k: usize) -> Option<&[usize]> {
+    match op {
+        Op::Convolution(c) => Some(&c.out_dims),
+        Op::Attention(a) => a.layouts.get(3).map(Vec::as_slice),
+        Op::AttentionGrad(a) => a.layouts.get(4 + k).map(Vec::as_slice),
+        _ => None,
+    }
+}
+
 /// A claim to compute a share of a node.
 #[derive(Debug)]
 pub struct Share<'a> {

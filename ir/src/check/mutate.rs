@@ -302,7 +302,9 @@ fn regions(instr: &mut Instr) -> Vec<&mut Region> {
     match instr {
         Instr::Gemm { out, a, b, .. } => vec![out, a, b],
         Instr::Conv { out, lhs, rhs, .. } => vec![out, lhs, rhs],
-        Instr::Map { ins, outs, .. } | Instr::Sort { ins, outs, .. } | Instr::Attention { ins, outs, .. } => ins.iter_mut().chain(outs).collect(),
+        Instr::Map { ins, outs, .. } | Instr::Sort { ins, outs, .. } | Instr::Attention { ins, outs, .. } => {
+            ins.iter_mut().chain(outs).collect()
+        }
         Instr::Random { out, ins, .. } | Instr::Concat { out, ins, .. } => ins.iter_mut().chain([out]).collect(),
         Instr::Reduce { out, input, .. }
         | Instr::ArgReduce { out, input, .. }

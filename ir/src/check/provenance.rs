@@ -517,12 +517,7 @@ impl<'a> State<'a> {
         }
         for (c, (region, part)) in writes.into_iter().zip(results).enumerate() {
             let key = self.key(node, c as u32)?;
-            let order = match &self.graph.node(node).op {
-                Op::Convolution(conv) => Some(&conv.out_dims),
-                Op::Attention(a) => a.layouts.get(3),
-                Op::AttentionGrad(a) => a.layouts.get(4 + c),
-                _ => None,
-            };
+            let order = implements::result_order(&self.graph.node(node).op, c);
             let mut shaped = region.clone();
             for (i, d) in order.into_iter().flatten().enumerate().filter(|_| region.dims.len() == part.len()) {
                 shaped.dims[*d] = region.dims[i];

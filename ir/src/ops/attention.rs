@@ -142,7 +142,15 @@ pub(super) fn work(p: &FusedProgram) -> u64 {
 /// The nest: batch loops and, if they may be cut, queries are parallel; keys stay whole.
 pub(super) fn nest(e: &Extents, queries: LoopKind, ops_per_point: u64) -> Axes {
     let n = e.batch.len();
-    let kind = |l: usize| if l < n { LoopKind::Parallel } else if l == n { queries } else { LoopKind::Whole };
+    let kind = |l: usize| {
+        if l < n {
+            LoopKind::Parallel
+        } else if l == n {
+            queries
+        } else {
+            LoopKind::Whole
+        }
+    };
     let loops = e.loops().iter().enumerate().map(|(l, extent)| LoopDim { extent: *extent, kind: kind(l) }).collect();
     Axes { loops, operands: Vec::new(), results: Vec::new(), ops_per_point }
 }

@@ -16,7 +16,10 @@ use super::reduce_window::ReduceWindow;
 use super::scatter::{Combiner, Scatter};
 use super::select_and_scatter::SelectAndScatter;
 use super::slice::Slice;
-use super::{Op, attention, attention_grad, broadcast, concat, constant, cumulative, dynamic_slice, dynamic_update_slice, fused, iota, random, reduce, reshape};
+use super::{
+    Op, attention, attention_grad, broadcast, concat, constant, cumulative, dynamic_slice, dynamic_update_slice, fused, iota, random,
+    reduce, reshape,
+};
 use super::{gelu, gelu_grad, layer_norm, layer_norm_grad, log_softmax, log_softmax_grad, rms_norm, rms_norm_grad};
 use super::{reverse, silu, silu_grad, softmax, softmax_grad, sort, top_k, transpose};
 use crate::attr::Real;

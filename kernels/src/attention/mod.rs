@@ -151,10 +151,14 @@ fn check(chain: &Chain, origin: &[usize], ins: &[View<'_>], outs: &[ViewMut<'_>]
         check_type("q", dtype, DType::F32)?;
     }
     let (q, k, v) = (ins[0].dims(), ins[1].dims(), ins[2].dims());
-    let e = Extents { batch: girih_ir::types::Dims::from_slice(&q[..n]), queries: q[n], keys: k[n], width: q[n + 1], value_width: v[n + 1] };
+    let e =
+        Extents { batch: girih_ir::types::Dims::from_slice(&q[..n]), queries: q[n], keys: k[n], width: q[n + 1], value_width: v[n + 1] };
     let shape = |rows: usize, width: usize| -> Vec<usize> { e.batch.iter().copied().chain([rows, width]).collect() };
-    let (of_k, of_v, of_o, of_q) = (shape(e.keys, e.width), shape(e.keys, e.value_width), shape(e.queries, e.value_width), shape(e.queries, e.width));
-    for (name, view, want) in [("k", &ins[1], &of_k), ("v", &ins[2], &of_v)].into_iter().chain(chain.is_gradient().then(|| ("g", &ins[3], &of_o))) {
+    let (of_k, of_v, of_o, of_q) =
+        (shape(e.keys, e.width), shape(e.keys, e.value_width), shape(e.queries, e.value_width), shape(e.queries, e.width));
+    for (name, view, want) in
+        [("k", &ins[1], &of_k), ("v", &ins[2], &of_v)].into_iter().chain(chain.is_gradient().then(|| ("g", &ins[3], &of_o)))
+    {
         check_type(name, view.dtype(), dtype)?;
         check_shape("rows of one attention", name, view.dims(), want)?;
     }

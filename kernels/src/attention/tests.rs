@@ -136,7 +136,11 @@ impl Case {
             program.outputs.truncate(1);
         }
         let program = Arc::new(program);
-        let mut ins = vec![rng.tensor(dtype, &[heads, queries, width]), rng.tensor(dtype, &[heads, keys, width]), rng.tensor(dtype, &[heads, keys, value])];
+        let mut ins = vec![
+            rng.tensor(dtype, &[heads, queries, width]),
+            rng.tensor(dtype, &[heads, keys, width]),
+            rng.tensor(dtype, &[heads, keys, value]),
+        ];
         if gradient {
             ins.push(rng.tensor(dtype, &[heads, queries, value]));
         }

@@ -100,7 +100,13 @@ impl<'c, 'a, T: Element> Call<'c, 'a, T> {
     }
 
     /// Weights of a tile, and the keys that have any that are not 0.
-    fn weights(&self, t: &Tile<'_>, own: &mut AttentionScratch, gemm: &mut Scratch, map: &mut MapScratch) -> Result<Range<usize>, KernelError> {
+    fn weights(
+        &self,
+        t: &Tile<'_>,
+        own: &mut AttentionScratch,
+        gemm: &mut Scratch,
+        map: &mut MapScratch,
+    ) -> Result<Range<usize>, KernelError> {
         let keys = self.e.keys;
         let seen = self.seen(t, &mut own.seen, map)?;
         let scores = elements::<T>(&mut own.scores, t.count * self.pitch);
@@ -259,7 +265,10 @@ impl<'c, 'a, T: Element> Call<'c, 'a, T> {
             return l.clone();
         }
         let ones = self.e.batch.iter().map(|_| 1);
-        let (dims, strides) = (ones.chain(l.dims.iter().copied()).collect(), self.e.batch.iter().map(|_| l.strides[0]).chain(l.strides.iter().copied()).collect());
+        let (dims, strides) = (
+            ones.chain(l.dims.iter().copied()).collect(),
+            self.e.batch.iter().map(|_| l.strides[0]).chain(l.strides.iter().copied()).collect(),
+        );
         Layout { base: l.base, dims, strides }
     }
 
