@@ -11,7 +11,6 @@ use crate::axes::{Box, LoopKind, box_dims};
 use crate::check::implements::result_order;
 use crate::check::report::Place;
 use crate::check::trace::{QUEUES, Trace, queue_index};
-use crate::ops::Op;
 use crate::program::{Claim, HostUse, Instr, Program, Region};
 use crate::tensor::Tensor;
 use crate::types::{DType, Dims, Type};
