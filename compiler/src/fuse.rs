@@ -6,6 +6,7 @@
 //! A group lies within one loop, and the nodes of a loop come out next to each other, right before its end.
 //! Reductions over leading or all dimensions stay `reduce` ops, because those must be splittable over dies.
 
+mod attention;
 mod emit;
 mod flat;
 mod group;
@@ -101,6 +102,7 @@ fn try_fuse(graph: &Graph, one_die: bool) -> Result<(Graph, FuseReport), InferEr
         let mut items = items::Items::of(&fused);
         sums::collect(&mut items);
         traffic::recompute(&mut items);
+        attention::collect(&mut items);
         fused = items.into_graph(&fused)?;
         report.count(&fused);
     }

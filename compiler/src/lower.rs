@@ -78,6 +78,11 @@ impl Tables {
         }
         let id = match op {
             Op::Fused(f) => self.fused.insert_full(f.program.clone()).0,
+            Op::Attention(a) => self.fused.insert_full(a.weights.clone()).0,
+            Op::AttentionGrad(a) => {
+                self.fused.insert_full(a.scores.clone());
+                self.fused.insert_full(a.weights.clone()).0
+            }
             Op::Constant(c) => self.literals.insert_full(c.value.clone()).0,
             _ => return,
         };
@@ -85,6 +90,10 @@ impl Tables {
     }
     pub(crate) fn fused(&self, node: ValueId) -> FusedId {
         FusedId(self.of_node.get(&node).copied().unwrap_or(u32::MAX))
+    }
+    /// The number of a program that was entered with its node.
+    pub(crate) fn program(&self, program: &Arc<FusedProgram>) -> FusedId {
+        FusedId(self.fused.get_index_of(program).map_or(u32::MAX, |i| i as u32))
     }
     pub(crate) fn literal(&self, node: ValueId) -> LiteralId {
         LiteralId(self.of_node.get(&node).copied().unwrap_or(u32::MAX))

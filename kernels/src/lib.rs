@@ -10,6 +10,7 @@
 
 #[allow(unsafe_code)]
 mod arch;
+pub mod attention;
 pub mod buffer;
 pub mod conv;
 pub mod copy;

@@ -14,6 +14,7 @@ use girih_ir::interp;
 use girih_ir::ops::dot_general::DotGeneral;
 use girih_ir::ops::iota::Iota;
 use girih_ir::ops::softmax::Softmax;
+use girih_ir::ops::transpose::Transpose;
 use girih_ir::program::{Instr, Program};
 use girih_ir::scalar::{CompareFn, Monoid};
 use girih_ir::step::TrainStep;
@@ -127,6 +128,89 @@ fn keys_in_uneven_parts_give_what_the_interpreter_gives() {
                     assert!((a - b).abs() <= within * scale, "{what}, {}: {a} instead of {b}", o.name);
                 }
             }
+        }
+    }
+}
+
+/// Attention of several heads of a batch, written as models write it: heads are taken out of wide rows and put back, masks are one bool tensor.
+fn of_a_model(dtype: DType, seen: fn(usize, usize) -> bool) -> TrainStep {
+    let (batch, rows, heads, width) = (2, 96, 3, 16);
+    let mut g = Graph::new("model");
+    let all = TensorType::new(dtype, [batch, rows, heads * width]);
+    let [q, k, v, w] = ["q", "k", "v", "w"].map(|name| g.input(name, all.clone(), Role::Data));
+    let mask = (0..rows * rows).map(|i| i64::from(seen(i / rows, i % rows))).collect();
+    let mask = g.constant(&Tensor::new_int(TensorType::new(DType::Bool, [rows, rows]), mask));
+    let split = |g: &mut Graph, x: ValueId| {
+        let x = g.reshape(x, &[batch, rows, heads, width]);
+        g.emit(Transpose { permutation: vec![0, 2, 1, 3] }, &[x])
+    };
+    let (hq, hk, hv) = (split(&mut g, q), split(&mut g, k), split(&mut g, v));
+    let dot = |g: &mut Graph, a: ValueId, b: ValueId, to: usize| {
+        let both = vec![0, 1];
+        g.emit(DotGeneral { lhs_batch: both.clone(), rhs_batch: both, lhs_contract: vec![3], rhs_contract: vec![to] }, &[a, b])
+    };
+    let convert = |g: &mut Graph, x: ValueId, to: DType| if g.tensor_ty(x).dtype == to { x } else { g.convert(x, to) };
+    let scores = dot(&mut g, hq, hk, 3);
+    let scores = convert(&mut g, scores, DType::F32);
+    let scores = g.scaled(scores, 0.25);
+    let mask = g.broadcast(mask, &[batch, heads, rows, rows], &[2, 3]);
+    let never = g.splat_like(scores, -1e9);
+    let scores = g.select(mask, scores, never);
+    let p = g.emit(Softmax { dim: 3 }, &[scores]);
+    let p = convert(&mut g, p, dtype);
+    let o = dot(&mut g, p, hv, 2);
+    let o = g.emit(Transpose { permutation: vec![0, 2, 1, 3] }, &[o]);
+    let o = g.reshape(o, &[batch, rows, heads * width]);
+    let weighted = g.times(o, w);
+    let weighted = convert(&mut g, weighted, DType::F32);
+    let loss = g.sum(weighted, &[0, 1, 2]);
+    let found = gradients(&g, loss, &[q, k, v]).unwrap();
+    let mut g = found.graph;
+    g.output("o", o);
+    found.gradients.iter().zip(["dq", "dk", "dv"]).for_each(|(v, name)| g.output(name, *v));
+    TrainStep::inference(g)
+}
+
+#[test]
+fn on_one_die_attention_is_one_instruction_forward_and_one_backward() {
+    let masks: [(&str, fn(usize, usize) -> bool); 4] = [
+        ("all", |_, _| true),
+        ("causal", |q, k| k <= q),
+        ("window", |q, k| k <= q && k + 20 > q),
+        ("padding, and a query that sees nothing", |q, k| k < 30 && q != 7),
+    ];
+    let host = Target::builtin("host").unwrap();
+    for ((what, seen), dtype) in masks.into_iter().flat_map(|m| [(m, DType::F32), (m, DType::BF16)]) {
+        let step = of_a_model(dtype, seen);
+        let values: Vec<Tensor> = Shape { heads: 0, queries: 0, keys: 0, width: 0, causal: false, dtype }.inputs(&step.graph);
+        let want = interp::eval(&step.graph, &values).unwrap();
+        let given = step.graph.inputs.iter().zip(&values).map(|(i, v)| (i.name.clone(), v.to_literal())).collect();
+        let program = compile(step, &host, &CompileOptions::default()).unwrap().0;
+        let count = |gradient: bool| {
+            let is = |i: &&Instr| matches!(i, Instr::Attention { scores, .. } if scores.is_some() == gradient);
+            program.streams.iter().flatten().filter(is).count()
+        };
+        let large = |i: &&Instr| i.writes().iter().any(|r| r.elements() >= 2 * 3 * 96 * 96 && r.dtype != DType::Bool);
+        assert_eq!((count(false), count(true)), (1, 1), "{what} {dtype}");
+        assert_eq!(program.streams.iter().flatten().filter(large).count(), 0, "{what} {dtype}: scores are written");
+        let first = outputs(&program, &given, 1);
+        for threads in [2, 3, 8] {
+            assert!(first == outputs(&program, &given, threads), "{what} {dtype}: {threads} threads give other bits");
+        }
+        for (o, want) in program.step.graph.outputs.iter().zip(&want) {
+            let (got, want) = (Tensor::from_literal(&first[&o.name]).floats(), want.floats());
+            let scale = want.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+            let within = if dtype == DType::F32 { 1e-5 } else { 6e-2 };
+            for (a, b) in got.iter().zip(&want) {
+                assert!((a - b).abs() <= within * scale, "{what} {dtype}, {}: {a} instead of {b}", o.name);
+            }
+        }
+        if what == "causal" {
+            let options = girih_ir::check::field::FieldOptions::default();
+            girih_ir::check::field::check(&check(program.clone()).unwrap(), options).unwrap();
+            let all = mutants(&program, 5, 200);
+            let survivors: Vec<&str> = all.iter().filter(|m| check(m.program.clone()).is_ok()).map(|m| m.what.as_str()).collect();
+            assert!(survivors.len() * 10 <= all.len(), "{} of {}: {survivors:?}", survivors.len(), all.len());
         }
     }
 }

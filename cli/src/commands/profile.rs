@@ -109,6 +109,10 @@ fn flops(program: &Program, instr: &Instr) -> f64 {
             let k: usize = a.dims[a.dims.len().saturating_sub(*contract as usize)..].iter().product();
             2.0 * out.elements() as f64 * k as f64
         }
+        Instr::Attention { ins, scores, .. } => {
+            let products = girih_runtime::simulate::cost::attention_products(ins, scores.is_some());
+            products.iter().map(|p| 2.0 * (p.batch * p.m * p.n) as f64 * p.k as f64).sum()
+        }
         Instr::Conv { out, rhs, .. } => 2.0 * out.elements() as f64 * rhs.dims.iter().skip(1).product::<usize>() as f64,
         Instr::Map { program: id, loops, .. } => {
             let body = program.fused.get(id.index()).map_or(0, |f| f.body.len().saturating_sub(f.inputs.len()));

@@ -90,6 +90,14 @@ impl Items {
         }
     }
 
+    /// Adds an item.
+    pub fn push(&mut self, item: Item) -> u32 {
+        self.list.push(item);
+        let at = self.list.len() as u32 - 1;
+        self.enter(at);
+        at
+    }
+
     fn leave(&mut self, item: u32) {
         for a in std::mem::take(&mut self.list[item as usize].args) {
             self.users.entry(a).or_default().retain(|u| *u != item);

@@ -90,6 +90,8 @@ pub(super) fn compute(
         }
         Op::Iota(i) => Instr::Iota { out: s.out(), dim: i.dim as u32, start: s.result()[i.dim].start as u64 },
         Op::Fused(f) => fused(s, f, tables.fused(node)),
+        Op::Attention(a) => attention(s, tables.fused(node), None, &a.layouts, &a.masks),
+        Op::AttentionGrad(a) => attention(s, tables.fused(node), Some(tables.program(&a.scores)), &a.layouts, &a.masks),
         Op::DotGeneral(d) => {
             let (ra, rb) = (s.ins[0].dims.len(), s.ins[1].dims.len());
             let order = |batch: &[usize], free: Vec<usize>, contract: &[usize]| -> Vec<usize> {
@@ -209,13 +211,32 @@ pub(super) fn compute(
     })
 }
 
+/// Rows in the order batch, row, width; masks with one dimension a loop.
+fn attention(s: &Share<'_>, weights: FusedId, scores: Option<FusedId>, layouts: &[Vec<usize>], masks: &[Vec<usize>]) -> Instr {
+    let loops: Dims = s.ranges.iter().map(|r| r.end - r.start).collect();
+    let (rows, outs) = layouts.split_at(layouts.len() - s.outs.len());
+    let laid = |(r, layout): (&Region, &Vec<usize>)| permuted(r, layout.iter().copied());
+    let mask = |(r, dims): (&Region, &Vec<usize>)| along(r, dims, &loops);
+    let (first, rest) = s.ins.split_at(rows.len());
+    Instr::Attention {
+        weights,
+        scores,
+        origin: s.ranges.iter().map(|r| r.start).collect(),
+        ins: first.iter().zip(rows).map(laid).chain(rest.iter().zip(masks).map(mask)).collect(),
+        outs: s.outs.iter().zip(outs).map(laid).collect(),
+    }
+}
+
+/// The region with one dimension a loop, of which its own move with `dims`.
+fn along(r: &Region, dims: &[usize], loops: &Dims) -> Region {
+    let mut strides: SmallVec<[i64; 6]> = SmallVec::from_elem(0, loops.len());
+    dims.iter().enumerate().for_each(|(i, l)| strides[*l] = r.strides[i]);
+    Region { offset: r.offset, dtype: r.dtype, dims: loops.clone(), strides }
+}
+
 fn fused(s: &Share<'_>, f: &girih_ir::ops::fused::Fused, program: FusedId) -> Instr {
     let loops: Dims = s.ranges.iter().map(|r| r.end - r.start).collect();
-    let ins = s.ins.iter().zip(&f.operands).map(|(r, dims)| {
-        let mut strides: SmallVec<[i64; 6]> = SmallVec::from_elem(0, loops.len());
-        dims.iter().enumerate().for_each(|(i, l)| strides[*l] = r.strides[i]);
-        Region { offset: r.offset, dtype: r.dtype, dims: loops.clone(), strides }
-    });
+    let ins = s.ins.iter().zip(&f.operands).map(|(r, dims)| along(r, dims, &loops));
     Instr::Map {
         program,
         loops: loops.clone(),

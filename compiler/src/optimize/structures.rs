@@ -1,6 +1,7 @@
 //! Structures that stay groups of ops: attention, dropout and Adam's update are recognized and counted, not made composite.
 //!
-//! As one op, attention would hide the products that the partitioner splits by batch and head, and the other two would hide elementwise
+//! As one op, attention would hide the products that the partitioner splits by batch and head (on one die, where nothing is split, `fuse` makes it
+//! one), and the other two would hide elementwise
 //! arithmetic that fusion joins to its surroundings. So the report says how many there are, and the graph keeps its parts.
 
 use girih_ir::graph::{Graph, Node, ValueId};

@@ -23,6 +23,18 @@ pub enum Order {
     Dims(Vec<Option<Vec<usize>>>),
     /// By the flat index, as a reshape does.
     Flat,
+    /// The first operands by their dimensions in these orders, the others one dimension a loop.
+    Rows(Vec<Vec<usize>>),
+}
+
+/// The order in which an instruction lists the dimensions of result `k` of an op, where it is not their own.
+pub fn result_order(op: &Op, k: usize) -> Option<&[usize]> {
+    match op {
+        Op::Convolution(c) => Some(&c.out_dims),
+        Op::Attention(a) => a.layouts.get(3).map(Vec::as_slice),
+        Op::AttentionGrad(a) => a.layouts.get(4 + k).map(Vec::as_slice),
+        _ => None,
+    }
 }
 
 /// A claim to compute a share of a node.
@@ -103,6 +115,20 @@ pub fn check(s: &Share<'_>, instr: &Instr) -> Result<Order, String> {
             let got = [product(&a.dims[..bt]), product(&a.dims[bt..ea]), product(&b.dims[bt..eb]), product(&a.dims[ea..])];
             debug_assert_eq!(nc, d.rhs_contract.len());
             same("the size in batch, m, n, k", &got, &want).map(|()| Order::UsedLoops)
+        }
+        (Op::Attention(a), Instr::Attention { weights, scores, origin, .. }) => {
+            if scores.is_some() || *s.program.fused[weights.index()] != *a.weights {
+                return Err(format!("{weights} is another program than that of {}", s.node));
+            }
+            same("the origin", origin, &s.ranges.iter().map(|r| r.start).collect())?;
+            Ok(Order::Rows(a.layouts[..3].to_vec()))
+        }
+        (Op::AttentionGrad(a), Instr::Attention { weights, scores: Some(scores), origin, .. }) => {
+            if *s.program.fused[weights.index()] != *a.weights || *s.program.fused[scores.index()] != *a.scores {
+                return Err(format!("{weights} and {scores} are other programs than those of {}", s.node));
+            }
+            same("the origin", origin, &s.ranges.iter().map(|r| r.start).collect())?;
+            Ok(Order::Rows(a.layouts[..4].to_vec()))
         }
         (Op::Convolution(c), Instr::Conv { window, feature_groups, batch_groups, lhs, .. }) => {
             convolution(s, c, window)?;

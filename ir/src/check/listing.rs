@@ -56,6 +56,10 @@ impl Node<'_> {
         match order {
             Order::Dims(per_operand) => Ok(m.in_order(per_operand.get(self.operand).and_then(|o| o.as_deref()))),
             Order::Flat => self.flat(m),
+            Order::Rows(layouts) => match layouts.get(self.operand) {
+                Some(layout) => Ok(m.in_order(Some(layout))),
+                None => self.loops(m, true),
+            },
             Order::Loops | Order::UsedLoops => self.loops(m, *order == Order::Loops),
         }
     }

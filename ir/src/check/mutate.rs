@@ -302,7 +302,9 @@ fn regions(instr: &mut Instr) -> Vec<&mut Region> {
     match instr {
         Instr::Gemm { out, a, b, .. } => vec![out, a, b],
         Instr::Conv { out, lhs, rhs, .. } => vec![out, lhs, rhs],
-        Instr::Map { ins, outs, .. } | Instr::Sort { ins, outs, .. } => ins.iter_mut().chain(outs).collect(),
+        Instr::Map { ins, outs, .. } | Instr::Sort { ins, outs, .. } | Instr::Attention { ins, outs, .. } => {
+            ins.iter_mut().chain(outs).collect()
+        }
         Instr::Random { out, ins, .. } | Instr::Concat { out, ins, .. } => ins.iter_mut().chain([out]).collect(),
         Instr::Reduce { out, input, .. }
         | Instr::ArgReduce { out, input, .. }
@@ -421,6 +423,13 @@ fn change_parameter(p: &mut Program, r: &mut Dice) -> Option<String> {
         Instr::Map { program, origin, .. } => {
             if at.is_multiple_of(2) && many > 1 {
                 program.0 = (program.0 + 1) % many;
+            } else {
+                nudge(origin)?;
+            }
+        }
+        Instr::Attention { weights, origin, .. } => {
+            if at.is_multiple_of(2) && many > 1 {
+                weights.0 = (weights.0 + 1) % many;
             } else {
                 nudge(origin)?;
             }

@@ -517,17 +517,12 @@ impl<'a> State<'a> {
         }
         for (c, (region, part)) in writes.into_iter().zip(results).enumerate() {
             let key = self.key(node, c as u32)?;
-            let shaped = match &self.graph.node(node).op {
-                Op::Convolution(conv) => {
-                    let mut plain = region.clone();
-                    for (i, d) in conv.out_dims.iter().enumerate() {
-                        plain.dims[*d] = region.dims[i];
-                        plain.strides[*d] = region.strides[i];
-                    }
-                    plain
-                }
-                _ => region.clone(),
-            };
+            let order = implements::result_order(&self.graph.node(node).op, c);
+            let mut shaped = region.clone();
+            for (i, d) in order.into_iter().flatten().enumerate().filter(|_| region.dims.len() == part.len()) {
+                shaped.dims[*d] = region.dims[i];
+                shaped.strides[*d] = region.strides[i];
+            }
             match instr {
                 Instr::Copy { input, .. } if input.offset == region.offset && super::runs::overlap(input, region) => {
                     let Some(form) = Form::of(key, part, &shaped) else {

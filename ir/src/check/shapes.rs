@@ -1,12 +1,14 @@
 //! Shapes: the regions and parameters of each instruction fit each other, by the rules of the op that it does.
 
 use crate::axes::box_dims;
-use crate::ops::OpDef;
+use crate::ops::attention::Attention;
+use crate::ops::attention_grad::AttentionGrad;
 use crate::ops::window::WindowDim;
+use crate::ops::{Op, OpDef};
 use crate::program::instr::WindowDims;
-use crate::program::{Instr, Program, Region};
+use crate::program::{FusedId, Instr, Program, Region};
 use crate::scalar::Monoid;
-use crate::types::{DType, TensorType};
+use crate::types::{DType, TensorType, Type};
 use smallvec::SmallVec;
 
 type Verdict = Result<(), String>;
@@ -52,6 +54,7 @@ pub fn check(program: &Program, instr: &Instr) -> Verdict {
             conv(out, lhs, rhs, window, *feature_groups as usize, *batch_groups as usize)
         }
         Instr::Map { .. } => map(program, instr),
+        Instr::Attention { origin, ins, outs, .. } => attention(program, instr, origin, ins, outs),
         Instr::Reduce { monoid, out, input } => {
             carries(out, input, *monoid)?;
             combines(*monoid, out.dtype)?;
@@ -232,6 +235,28 @@ fn conv(out: &Region, lhs: &Region, rhs: &Region, window: &WindowDims, fg: usize
     let features = lhs.dims[1] == rhs.dims[1].saturating_mul(fg) && rhs.dims[0] == out.dims[1];
     let groups = out.dims[1].is_multiple_of(fg) && out.dims[1].is_multiple_of(bg) && lhs.dims[0] == out.dims[0].saturating_mul(bg);
     need(features && groups, || format!("{} and {} do not make {} with {fg} feature and {bg} batch groups", ty(lhs), ty(rhs), ty(out)))
+}
+
+/// The op that an attention instruction does on its regions.
+pub(super) fn attention_op(program: &Program, instr: &Instr) -> Option<Op> {
+    let Instr::Attention { weights, scores, ins, .. } = instr else { return None };
+    let fused = |id: &FusedId| program.fused.get(id.index()).cloned();
+    let plain: Vec<usize> = (0..ins.first()?.dims.len()).collect();
+    let (rows, all) = if scores.is_some() { (4, 7) } else { (3, 4) };
+    let masks = vec![plain.clone(); ins.len().checked_sub(rows)?];
+    let (weights, layouts) = (fused(weights)?, vec![plain; all]);
+    Some(match scores {
+        Some(scores) => AttentionGrad { weights, scores: fused(scores)?, layouts, masks }.into(),
+        None => Attention { weights, layouts, masks }.into(),
+    })
+}
+
+fn attention(program: &Program, instr: &Instr, origin: &[usize], ins: &[Region], outs: &[Region]) -> Verdict {
+    let op = attention_op(program, instr).ok_or("it has too few operands, or a program that is not there")?;
+    let given: Vec<Type> = ins.iter().map(|r| ty(r).into()).collect();
+    let made = op.infer(&given.iter().collect::<Vec<_>>()).map_err(|e| e.to_string())?;
+    need(origin.len() == ins[0].dims.len(), || "the origin needs one entry a loop".to_string())?;
+    need(outs.iter().map(ty).eq(made.components().iter().cloned()), || format!("it makes {made}, and its regions are others"))
 }
 
 fn map(program: &Program, instr: &Instr) -> Verdict {

@@ -34,6 +34,22 @@ pub fn eval_wide<C: Composite>(op: &C, ins: &[&Tensor], out: &Type) -> Vec<Tenso
     outs.iter().zip(out.components()).map(|(v, t)| values[v.index()][0].convert(t.dtype)).collect()
 }
 
+/// Evaluates the expansion as it is, every op in its own type.
+pub fn eval_parts<C: Composite>(op: &C, ins: &[&Tensor], out: &Type) -> Vec<Tensor> {
+    let types: Vec<TensorType> = ins.iter().map(|t| t.ty().clone()).collect();
+    let (graph, outs) = expansion(op, &types);
+    let mut values: Vec<Vec<Tensor>> = ins.iter().map(|t| vec![(*t).clone()]).collect();
+    for node in &graph.nodes()[types.len()..] {
+        let made = {
+            let args: SmallVec<[&Tensor; 4]> = node.operands.iter().flat_map(|v| &values[v.index()]).collect();
+            node.op.eval(&args, &node.ty)
+        };
+        values.push(made);
+    }
+    debug_assert_eq!(outs.len(), out.components().len());
+    outs.iter().map(|v| values[v.index()][0].clone()).collect()
+}
+
 /// Differentiates the expansion, node by node in reverse.
 pub fn vjp_through<C: Composite>(op: &C, cx: &mut Vjp<'_>) -> Result<Vec<Option<ValueId>>, NoVjp> {
     let types: Vec<TensorType> = cx.operands.iter().map(|v| cx.graph.tensor_ty(*v).clone()).collect();

@@ -165,6 +165,8 @@ macro_rules! ops {
 
 pub mod all_reduce;
 pub mod arg_reduce;
+pub mod attention;
+pub mod attention_grad;
 pub mod bitcast_convert;
 pub mod broadcast;
 pub mod carry;
@@ -249,6 +251,8 @@ ops! {
         silu_grad::SiluGrad,
         reduce_precision::ReducePrecision,
         round_to::RoundTo,
+        attention::Attention,
+        attention_grad::AttentionGrad,
     }
 }
 

@@ -16,7 +16,10 @@ use super::reduce_window::ReduceWindow;
 use super::scatter::{Combiner, Scatter};
 use super::select_and_scatter::SelectAndScatter;
 use super::slice::Slice;
-use super::{Op, broadcast, concat, constant, cumulative, dynamic_slice, dynamic_update_slice, fused, iota, random, reduce, reshape};
+use super::{
+    Op, attention, attention_grad, broadcast, concat, constant, cumulative, dynamic_slice, dynamic_update_slice, fused, iota, random,
+    reduce, reshape,
+};
 use super::{gelu, gelu_grad, layer_norm, layer_norm_grad, log_softmax, log_softmax_grad, rms_norm, rms_norm_grad};
 use super::{reverse, silu, silu_grad, softmax, softmax_grad, sort, top_k, transpose};
 use crate::attr::Real;
@@ -381,7 +384,42 @@ fn made(all: &mut Vec<Sample>) {
     add(all, op, &[real(&[3, 4])]);
 }
 
+/// softmax(scores + mask), and the cotangents of the scores.
+fn attentions(all: &mut Vec<Sample>) {
+    let body = vec![
+        Expr::Input(0),
+        Expr::Input(1),
+        Expr::Binary(BinaryFn::Add, 0, 1),
+        Expr::Reduce(Monoid::Max, 2),
+        Expr::Binary(BinaryFn::Sub, 2, 3),
+        Expr::Unary(UnaryFn::Exp, 4),
+        Expr::Reduce(Monoid::Sum, 5),
+        Expr::Binary(BinaryFn::Div, 5, 6),
+    ];
+    let weights = Arc::new(FusedProgram { inputs: vec![DType::F64; 2], body, outputs: vec![7] });
+    let body = vec![
+        Expr::Input(0),
+        Expr::Input(1),
+        Expr::Binary(BinaryFn::Mul, 0, 1),
+        Expr::Reduce(Monoid::Sum, 2),
+        Expr::Binary(BinaryFn::Sub, 1, 3),
+        Expr::Binary(BinaryFn::Mul, 0, 4),
+    ];
+    let scores = Arc::new(FusedProgram { inputs: vec![DType::F64; 2], body, outputs: vec![5] });
+    // q lies as batch, row, width, k with the width first, v and all others with the rows first.
+    let (plain, turned, rows) = (vec![0, 1, 2], vec![1, 2, 0], vec![1, 0, 2]);
+    let layouts = vec![plain.clone(), turned.clone(), rows.clone(), rows.clone()];
+    let (q, k, v, mask) = (real(&[2, 3, 2]), real(&[2, 2, 4]), real(&[4, 2, 5]), real(&[4, 3]));
+    let masks = vec![vec![2, 1]];
+    let op = attention::Attention { weights: weights.clone(), layouts, masks: masks.clone() };
+    add(all, op, &[q.clone(), k.clone(), v.clone(), mask.clone()]);
+    let layouts = vec![plain, turned.clone(), rows.clone(), rows.clone(), rows.clone(), turned, rows];
+    let op = attention_grad::AttentionGrad { weights, scores, layouts, masks };
+    add(all, op, &[q, k, v, real(&[3, 2, 5]), mask]);
+}
+
 fn composites(all: &mut Vec<Sample>) {
+    attentions(all);
     let x = real(&[2, 3, 4]);
     for dim in [1, 2] {
         add(all, softmax::Softmax { dim }, std::slice::from_ref(&x));

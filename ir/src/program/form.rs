@@ -278,6 +278,8 @@ impl Form {
             Instr::RecvAdd { port, monoid, .. } => fields![port, monoid],
             Instr::Load { host, part, .. } | Instr::Store { host, part, .. } => fields![host, part],
             Instr::Wait { queue, count } => fields![queue, count],
+            Instr::Attention { weights, scores: Some(scores), origin, .. } => fields![weights, scores, origin],
+            Instr::Attention { weights, origin, .. } => fields![weights, origin],
             Instr::Loop { trips, .. } => fields![trips],
             Instr::DynamicSlice { .. }
             | Instr::DynamicUpdateSlice { .. }
@@ -362,6 +364,13 @@ impl Form {
                 program: self.get("program")?,
                 loops: self.get("loops")?,
                 cols: self.get("cols")?,
+                origin: self.get("origin")?,
+                ins: self.ins.clone(),
+                outs: self.outs.clone(),
+            },
+            "attention" | "attention_grad" => Instr::Attention {
+                weights: self.get("weights")?,
+                scores: if self.name == "attention" { None } else { Some(self.get("scores")?) },
                 origin: self.get("origin")?,
                 ins: self.ins.clone(),
                 outs: self.outs.clone(),

@@ -20,9 +20,11 @@ macro_rules! read_only {
         match $instr {
             Instr::Gemm { a, b, .. } => smallvec![a, b],
             Instr::Conv { lhs, rhs, .. } => smallvec![lhs, rhs],
-            Instr::Map { ins, .. } | Instr::Sort { ins, .. } | Instr::Random { ins, .. } | Instr::Concat { ins, .. } => {
-                ins.$iter().collect()
-            }
+            Instr::Map { ins, .. }
+            | Instr::Sort { ins, .. }
+            | Instr::Random { ins, .. }
+            | Instr::Concat { ins, .. }
+            | Instr::Attention { ins, .. } => ins.$iter().collect(),
             Instr::Reduce { input, .. }
             | Instr::ArgReduce { input, .. }
             | Instr::ReduceWindow { input, .. }
@@ -56,7 +58,7 @@ macro_rules! read_only {
 macro_rules! written {
     ($instr:expr, $iter:ident) => {
         match $instr {
-            Instr::Map { outs, .. } | Instr::Sort { outs, .. } => outs.$iter().collect(),
+            Instr::Map { outs, .. } | Instr::Sort { outs, .. } | Instr::Attention { outs, .. } => outs.$iter().collect(),
             Instr::TopK { values, positions, .. } => smallvec![values, positions],
             Instr::Gemm { out, .. }
             | Instr::Conv { out, .. }
@@ -444,6 +446,21 @@ pub enum Instr {
         /// Operand.
         input: Region,
     },
+    /// Products with row programs between them, without their results in memory: see [`attention`](crate::ops::attention) and
+    /// [`attention_grad`](crate::ops::attention_grad). Regions list batch, rows and width; masks one dimension a loop (batch, queries, keys),
+    /// stride 0 where they do not move.
+    Attention {
+        /// From scores and masks to weights.
+        weights: FusedId,
+        /// From weights and their cotangents to the cotangents of the scores; with it, the instruction is the gradient.
+        scores: Option<FusedId>,
+        /// Global index of the first batch, query and key, for `Index`.
+        origin: Dims,
+        /// q, k, v, of the gradient also g; then the masks.
+        ins: Vec<Region>,
+        /// The result, or dq, dk and dv.
+        outs: Vec<Region>,
+    },
 }
 
 impl Instr {
@@ -483,6 +500,8 @@ impl Instr {
             Instr::EndLoop => "end_loop",
             Instr::AllReduce { .. } => "all_reduce",
             Instr::End => "end",
+            Instr::Attention { scores: None, .. } => "attention",
+            Instr::Attention { .. } => "attention_grad",
         }
     }
 

@@ -114,6 +114,7 @@ fn numbers(place: &dyn Fn() -> String, instr: &Instr) -> Verdict {
                 && w.pad_low.iter().chain(&w.pad_high).all(signed)
         }
         Instr::Map { loops, origin, .. } => loops.len() <= MAX_RANK && loops.iter().chain(origin).all(unsigned),
+        Instr::Attention { origin, .. } => origin.iter().all(unsigned),
         Instr::Pad { low, interior, .. } => low.iter().all(signed) && interior.iter().all(unsigned),
         Instr::Constant { starts, .. } => starts.iter().all(unsigned),
         Instr::Iota { start, .. } | Instr::ArgReduce { origin: start, .. } => small(*start),

@@ -5,6 +5,7 @@ use super::strided::{self, Block};
 use super::task::{Feed, Packable, Spot, Task, Work};
 use girih_ir::ops::random::Stream;
 use girih_ir::types::{DType, Layout};
+use girih_kernels::attention::{self, AttentionScratch};
 use girih_kernels::buffer::{Buf, BufMut, View, ViewMut};
 use girih_kernels::conv::{Conv, conv, conv_bf16, conv_bf16_sums, conv_reference};
 use girih_kernels::element::Element;
@@ -24,6 +25,7 @@ pub struct Bench {
     stage: Vec<Block>,
     runs: Block,
     packed: Vec<PackedB>,
+    attention: AttentionScratch,
 }
 
 impl Bench {
@@ -106,6 +108,11 @@ pub fn run(task: &Task, mut access: Access<'_>, isa: Isa, bench: &mut Bench) -> 
         outs.push(view_mut(spot, bytes)?);
     }
     let ins: SmallVec<[map::Operand<'_>; 4]> = task.ins.iter().map(|f| feed_view(f, &reads, &bench.stage)).collect::<Result<_, _>>()?;
+    if let Work::Attention { chain, origin } = &task.work {
+        let ins: SmallVec<[View<'_>; 6]> = (0..ins.len()).map(|k| input(&ins, k).cloned()).collect::<Result<_, _>>()?;
+        let mut memory = attention::Memory { own: &mut bench.attention, gemm: &mut bench.gemm, map: &mut bench.map };
+        return attention::run(isa, chain, origin, &ins, &mut outs, &mut memory);
+    }
     if let Work::Map { program, loops, origin } = &task.work {
         return map::run(isa, program, loops, origin, &ins, &mut outs, &mut bench.map);
     }
@@ -319,7 +326,7 @@ fn starting(v: &View<'_>) -> Result<i64, KernelError> {
 fn run_plain(work: &Work, isa: Isa, ins: &[map::Operand<'_>], outs: &mut [ViewMut<'_>]) -> Result<(), KernelError> {
     let Some((out, more)) = outs.split_first_mut() else { return Ok(()) };
     match work {
-        Work::Gemm(_) | Work::GemmPacked(..) | Work::Conv(_) | Work::ConvRuns(_) | Work::Map { .. } => Ok(()),
+        Work::Gemm(_) | Work::GemmPacked(..) | Work::Conv(_) | Work::ConvRuns(_) | Work::Map { .. } | Work::Attention { .. } => Ok(()),
         Work::Reduce(monoid) => reduce::reduce(isa, *monoid, false, input(ins, 0)?, out),
         Work::ArgReduce { max, last, origin } => reduce::arg_reduce(*max, *last, *origin, input(ins, 0)?, out),
         Work::ReduceWindow { monoid, windows } => window::reduce_window(isa, *monoid, windows, input(ins, 0)?, out),

@@ -7,6 +7,7 @@
 use super::task;
 use girih_ir::program::instr::WindowDims;
 use girih_ir::program::{Instr, Program, Region};
+use girih_kernels::attention::tile;
 use girih_kernels::conv::TRANSFORM_TILE;
 use std::ops::Range;
 
@@ -20,6 +21,7 @@ pub fn split(instr: &Instr, program: &Program, parts: usize) -> Vec<Instr> {
     }
     let Some((dim, extent)) = best_dim(instr, parts) else { return vec![instr.clone()] };
     let unit = match instr {
+        Instr::Attention { ins, .. } if dim + 2 == ins[0].dims.len() => tile(keys(ins)),
         Instr::Gemm { .. } if extent >= 16 * parts => 8,
         Instr::Conv { .. } if dim >= 2 => TRANSFORM_TILE,
         Instr::Conv { .. } if extent >= 32 * parts => 16,
@@ -39,6 +41,7 @@ pub fn work(instr: &Instr, program: &Program) -> u64 {
             count(out).saturating_mul(k as u64) / 4
         }
         Instr::Conv { out, rhs, .. } => count(out).saturating_mul(rhs.dims.get(1..).map_or(1, |d| d.iter().product::<usize>() as u64)) / 4,
+        Instr::Attention { ins, .. } => count(&ins[0]).saturating_mul(keys(ins) as u64),
         Instr::Map { program: id, loops, .. } => {
             let body = program.fused.get(id.index()).map_or(1, |f| f.body.len() as u64);
             loops.iter().product::<usize>() as u64 * body
@@ -49,6 +52,11 @@ pub fn work(instr: &Instr, program: &Program) -> u64 {
         Instr::Sort { ins, .. } => ins.first().map_or(0, |r| count(r) * 8),
         _ => instr.reads().into_iter().chain(instr.writes()).map(count).max().unwrap_or(0) / 2,
     }
+}
+
+/// How many keys an attention has.
+fn keys(ins: &[Region]) -> usize {
+    ins.get(1).and_then(|k| k.dims.len().checked_sub(2).map(|d| k.dims[d])).unwrap_or(0)
 }
 
 /// The dimension to cut: the outermost in memory with enough extent for every part, else the one with the largest extent.
@@ -131,6 +139,17 @@ fn part(instr: &Instr, dim: usize, range: Range<usize>) -> Option<Instr> {
             }
             _ => return None,
         },
+        Instr::Attention { scores, origin, ins, outs, .. } => {
+            let n = ins.first()?.dims.len().checked_sub(2)?;
+            if dim > n || dim == n && (scores.is_some() || !range.start.is_multiple_of(tile(keys(ins)))) {
+                return None;
+            }
+            let rows = if scores.is_some() { 4 } else { 3 };
+            let moves = |k: usize| dim < n || k == 0 || k >= rows;
+            ins.iter_mut().enumerate().filter(|(k, _)| moves(*k)).try_for_each(|(_, r)| narrow(r, dim))?;
+            outs.iter_mut().try_for_each(|r| narrow(r, dim))?;
+            *origin.get_mut(dim)? += range.start;
+        }
         Instr::Map { loops, cols, origin, ins, outs, .. } => {
             if dim >= loops.len().checked_sub(*cols as usize)? {
                 return None;

@@ -15,6 +15,7 @@ use girih_ir::program::{Instr, Program, Region};
 use girih_ir::scalar::Monoid;
 use girih_ir::types::{DType, Dims, Layout};
 use girih_kernels::Isa;
+use girih_kernels::attention::Chain;
 use girih_kernels::conv::{Conv, ConvDims, ConvWindow, winograd_pays, winograd_pays_bf16};
 use girih_kernels::gemm::{Gemm, packs_pairs};
 use girih_kernels::map::Compiled;
@@ -55,6 +56,10 @@ pub enum Work {
     Map {
         program: Arc<Compiled>,
         loops: Dims,
+        origin: Dims,
+    },
+    Attention {
+        chain: Arc<Chain>,
         origin: Dims,
     },
     Reduce(Monoid),
@@ -178,7 +183,7 @@ pub fn squeezed(g: &Gemm) -> Gemm {
 
 /// Fused programs made ready, so that instructions share them.
 #[derive(Debug, Default)]
-pub struct Programs(Vec<((u32, u32), Arc<Compiled>)>);
+pub struct Programs(Vec<((u32, u32), Arc<Compiled>)>, Vec<((u32, Option<u32>), Arc<Chain>)>);
 
 impl Programs {
     fn get(&mut self, program: &Program, id: u32, cols: u32) -> Result<Arc<Compiled>, String> {
@@ -191,6 +196,20 @@ impl Programs {
                 Ok(made)
             }
         }
+    }
+}
+
+impl Programs {
+    fn chain(&mut self, program: &Program, weights: u32, scores: Option<u32>) -> Result<Arc<Chain>, String> {
+        let key = (weights, scores);
+        if let Some((_, known)) = self.1.iter().find(|e| e.0 == key) {
+            return Ok(known.clone());
+        }
+        let get = |id: u32| program.fused.get(id as usize).ok_or_else(|| format!("there is no fused program f{id}"));
+        let scores = scores.map(get).transpose()?;
+        let made = Arc::new(Chain::new(get(weights)?, scores.map(|p| &**p)).map_err(|e| e.to_string())?);
+        self.1.push((key, made.clone()));
+        Ok(made)
     }
 }
 
@@ -317,6 +336,10 @@ pub fn prepare(instr: &Instr, motion: &Motion, program: &Program, programs: &mut
             ins.iter().try_for_each(|r| o.read(r, true, false))?;
             let program = programs.get(program, id.0, *cols)?;
             o.task(Work::Map { program, loops: loops.clone(), origin: origin.clone() })
+        }
+        Instr::Attention { weights, scores, origin, .. } => {
+            let chain = programs.chain(program, weights.0, scores.map(|s| s.0))?;
+            simple(o, Work::Attention { chain, origin: origin.clone() })
         }
         Instr::Reduce { monoid, .. } => simple(o, Work::Reduce(*monoid)),
         Instr::ArgReduce { max, last, origin, .. } => simple(o, Work::ArgReduce { max: *max, last: *last, origin: *origin }),

@@ -469,12 +469,13 @@ fn moving(region: &Region, step: isize) -> Option<Moving> {
 /// Whether any region will do as an operand.
 fn readable(instr: &Instr) -> bool {
     let plain = matches!(instr, Instr::Map { .. } | Instr::Gemm { .. } | Instr::Copy { .. } | Instr::Concat { .. } | Instr::Reduce { .. });
-    plain || matches!(instr, Instr::DynamicUpdateSlice { .. } | Instr::DynamicSlice { .. })
+    plain || matches!(instr, Instr::DynamicUpdateSlice { .. } | Instr::DynamicSlice { .. } | Instr::Attention { .. })
 }
 
 /// Whether any region will do as a result.
 fn writable(instr: &Instr) -> bool {
-    matches!(instr, Instr::Map { .. } | Instr::Gemm { .. } | Instr::Copy { .. } | Instr::Concat { .. } | Instr::Reduce { .. })
+    let products = matches!(instr, Instr::Gemm { .. } | Instr::Attention { .. });
+    products || matches!(instr, Instr::Map { .. } | Instr::Copy { .. } | Instr::Concat { .. } | Instr::Reduce { .. })
 }
 
 /// A part of `from`, said in terms of `to`, which shows the same elements elsewhere. `None` when they do not lie in long enough runs, or not

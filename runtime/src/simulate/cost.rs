@@ -145,6 +145,24 @@ fn touched(instr: &Instr) -> Option<u64> {
     })
 }
 
+/// Batch, queries and keys of an attention.
+fn attention_points(ins: &[Region]) -> [usize; 3] {
+    let (Some(q), Some(k)) = (ins.first(), ins.get(1)) else { return [0; 3] };
+    let Some(n) = q.dims.len().checked_sub(2).filter(|n| k.dims.len() == n + 2) else { return [0; 3] };
+    [q.dims[..n].iter().product(), q.dims[n], k.dims[n]]
+}
+
+/// The products of an attention, or of its gradient; what masks save is not known before it runs.
+pub fn attention_products(ins: &[Region], gradient: bool) -> Vec<Product> {
+    let [batch, queries, keys] = attention_points(ins);
+    let width = |k: usize| ins.get(k).and_then(|r| r.dims.last()).copied().unwrap_or(0);
+    let (wide, value) = (width(0), width(2));
+    let shape = |m: usize, n: usize, k: usize| Product { batch, m, n, k, column_major: false };
+    let forward = [shape(queries, keys, wide), shape(queries, value, keys)];
+    let backward = [shape(queries, keys, value), shape(queries, wide, keys), shape(keys, wide, queries), shape(keys, value, queries)];
+    if gradient { forward[..1].iter().chain(&backward).cloned().collect() } else { forward.into() }
+}
+
 /// The cost of an instruction. Waits and `end` cost nothing; transfers cost what their region moves through SRAM.
 pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
     let bytes = |r: &Region| count(r).saturating_mul(r.dtype.size() as u64);
@@ -171,6 +189,16 @@ pub fn cost(instr: &Instr, program: &Program, target: &Target) -> Cost {
             c.matrix_flops = product(&[2, product(&out.dims) as usize, terms]);
             c.dtype = Some(lhs.dtype);
             engine = target.conv_seconds(lhs.dtype, &conv_shape(out, lhs, rhs, window, conv_groups(instr)));
+        }
+        Instr::Attention { weights, scores, ins, .. } => {
+            let points = attention_points(ins);
+            let programs = body_ops(program, weights.0) + scores.map_or(0, |s| body_ops(program, s.0));
+            c.vector_flops = points.iter().product::<usize>() as u64 * programs;
+            c.dtype = ins.first().map(|q| q.dtype);
+            for shape in attention_products(ins, scores.is_some()) {
+                c.matrix_flops = c.matrix_flops.saturating_add(product(&[2, shape.batch, shape.m, shape.n, shape.k]));
+                engine += target.gemm_seconds(ins[0].dtype, shape);
+            }
         }
         Instr::Map { program: id, loops, .. } => c.vector_flops = product(loops).saturating_mul(body_ops(program, id.0)),
         Instr::Reduce { input, .. } | Instr::ArgReduce { input, .. } | Instr::Scan { input, .. } => c.vector_flops = count(input),

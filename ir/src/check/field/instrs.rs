@@ -3,6 +3,8 @@
 use super::arrays::{self, Conv};
 use super::ops::{self, values};
 use super::scalar::{combine, convert, literal};
+use crate::check::shapes;
+use crate::fused::Expr;
 use crate::literal::Literal;
 use crate::ops::Op;
 use crate::ops::arg_reduce::ArgReduce;
@@ -78,6 +80,13 @@ pub fn run(program: &Program, instr: &Instr, ins: &[Vec<i64>]) -> Result<Vec<Vec
         }
         Instr::Map { program: id, loops, cols, origin, .. } => {
             arrays::fused(&program.fused[id.index()], loops, *cols as usize, origin, ins)?
+        }
+        Instr::Attention { origin, ins: regions, outs, .. } => {
+            if origin.iter().any(|o| *o != 0) && program.fused.iter().any(|f| f.body.iter().any(|e| matches!(e, Expr::Index(..)))) {
+                return Err("attention that begins inside its loops and asks for an index is not executed over integers".to_string());
+            }
+            let does = shapes::attention_op(program, instr).ok_or("it has too few operands, or a program that is not there")?;
+            op(does, &regions.iter().collect::<Vec<_>>(), &outs.iter().collect::<Vec<_>>())?
         }
         Instr::Reduce { monoid, out, .. } => vec![arrays::reduce_rows(*monoid, out.dtype, &ins[0], out.elements())],
         Instr::AllReduce { monoid, out, .. } if replicas => {

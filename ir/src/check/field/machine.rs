@@ -8,9 +8,9 @@ use super::memory::Memory;
 use super::ops::values;
 use super::scalar::combine;
 use crate::axes::{Box, LoopKind, box_dims};
+use crate::check::implements::result_order;
 use crate::check::report::Place;
 use crate::check::trace::{QUEUES, Trace, queue_index};
-use crate::ops::Op;
 use crate::program::{Claim, HostUse, Instr, Program, Region};
 use crate::tensor::Tensor;
 use crate::types::{DType, Dims, Type};
@@ -296,8 +296,8 @@ impl<'a> Machine<'a> {
         for (k, (want, made)) in want.iter().zip(made).enumerate() {
             let part = axes.result_box(k, want.shape(), ranges);
             let mut expect = part_of(values(want), want.shape(), &part)?;
-            if let Op::Convolution(c) = &n.op {
-                expect = super::arrays::permuted(&expect, &box_dims(&part), &c.out_dims);
+            if let Some(order) = result_order(&n.op, k) {
+                expect = super::arrays::permuted(&expect, &box_dims(&part), order);
             }
             if expect.len() != made.len() {
                 continue;
