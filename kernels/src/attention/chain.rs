@@ -77,7 +77,7 @@ fn seen(p: &FusedProgram, types: &[DType]) -> Option<FusedProgram> {
             around.push(s != at && reached);
         }
         let leaks = p.outputs.iter().any(|o| around[*o as usize])
-            || p.body.iter().enumerate().any(|(s, e)| around[s] && s > at || around[s] && matches!(e, Expr::Reduce(..)));
+            || p.body.iter().enumerate().any(|(s, e)| around[s] && (s > at || matches!(e, Expr::Reduce(..))));
         (!leaks).then(|| condition(p, types, side)).flatten()
     })
 }

@@ -165,12 +165,12 @@ impl<'c, 'a, T: Element> Call<'c, 'a, T> {
         let weights = elements::<T>(&mut memory.own.scores, t.count * self.pitch);
         let (v, v_rows) = self.side(2, t.head);
         let (out, layout) = out.parts::<T>();
-        self.from_keys(t, weights, (v, v_rows), self.e.value_width, &used, (out, Rows::of(layout, t.head)), memory.gemm)
+        self.sum_of_keys(t, weights, (v, v_rows), self.e.value_width, &used, (out, Rows::of(layout, t.head)), memory.gemm)
     }
 
     /// Σ over keys of weight times row of the key: rows of queries.
     #[allow(clippy::too_many_arguments)]
-    fn from_keys(
+    fn sum_of_keys(
         &self,
         t: &Tile<'_>,
         weights: &[T],
@@ -189,7 +189,7 @@ impl<'c, 'a, T: Element> Call<'c, 'a, T> {
     }
 
     /// Adds, for every key, Σ over the queries of weight times row of the query.
-    fn from_queries(
+    fn sum_of_queries(
         &self,
         t: &Tile<'_>,
         weights: &[T],
@@ -228,10 +228,10 @@ impl<'c, 'a, T: Element> Call<'c, 'a, T> {
         let weights = elements::<T>(&mut own.scores, len);
         let ds = elements::<T>(&mut own.toward, len);
         let (out, out_layout) = dq.parts::<T>();
-        self.from_keys(t, ds, k, e.width, &needed, (out, Rows::of(out_layout, t.head)), memory.gemm)?;
+        self.sum_of_keys(t, ds, k, e.width, &needed, (out, Rows::of(out_layout, t.head)), memory.gemm)?;
         let [dk, dv] = &mut own.sums;
-        self.from_queries(t, ds, q, e.width, &needed, dk.take(e.keys * e.width), memory.gemm)?;
-        self.from_queries(t, weights, g, e.value_width, &used, dv.take(e.keys * e.value_width), memory.gemm)
+        self.sum_of_queries(t, ds, q, e.width, &needed, dk.take(e.keys * e.width), memory.gemm)?;
+        self.sum_of_queries(t, weights, g, e.value_width, &used, dv.take(e.keys * e.value_width), memory.gemm)
     }
 
     /// The keys that some query of a tile sees, in whole blocks; all of them where nothing is known.
