@@ -66,7 +66,7 @@ fn imported(model: &ModelProto) -> Imported {
 
 fn ones() -> Literal {
     let all = vec![1.0f32; ROWS * COLUMNS].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    Literal::new(girih_ir::types::TensorType::new(girih_ir::types::DType::F32, &[ROWS, COLUMNS]), all).unwrap()
+    Literal::new(girih_ir::types::TensorType::new(girih_ir::types::DType::F32, [ROWS, COLUMNS]), all).unwrap()
 }
 
 /// The outputs `y` of three training steps.

@@ -13,6 +13,7 @@ use girih_ir::graph::ValueId;
 use girih_ir::tensor::Tensor;
 use girih_ir::types::DType;
 use rustc_hash::FxHashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
 /// More devices than this are not written out.
@@ -246,10 +247,9 @@ impl<'a> Converter<'a> {
             let mut all = Vec::new();
             for d in 0..if outermost { 1 } else { devices.count() } {
                 let first = split.iter().fold(d, |d, axes| devices.with_part(axes, d, 0));
-                if !made.contains_key(&first) {
+                if let Entry::Vacant(place) = made.entry(first) {
                     let parts = value.of(first)?.len();
-                    let joined = (0..parts).map(|p| self.joined(&value, p, &devices, &split, 0, first)).collect::<Res<Parts>>()?;
-                    made.insert(first, joined);
+                    place.insert((0..parts).map(|p| self.joined(&value, p, &devices, &split, 0, first)).collect::<Res<Parts>>()?);
                 }
                 all.push(made[&first].clone());
             }
