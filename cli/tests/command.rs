@@ -503,7 +503,7 @@ fn splits_are_explained_with_and_without_stages() {
         let mut args = vec!["compile", MLP, "--dies", "6", "--stages", stages, "-o", &program];
         args.extend(TRAIN);
         ok(&args);
-        json(&["simulate", &program])["makespan_s"].as_f64().unwrap()
+        json(&["simulate", &program])["makespan"].as_f64().unwrap()
     };
     let (auto, off, two) = (step_time("auto"), step_time("off"), step_time("2"));
     assert!(auto <= off && auto <= two, "{auto} {off} {two}");

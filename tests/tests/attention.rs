@@ -58,7 +58,8 @@ impl Shape {
         }
         let p = g.emit(Softmax { dim: 2 }, &[scores]);
         let o = dot(&mut g, p, v, [2, 1]);
-        let weighted = g.times(o, w);
+        let off = g.minus(o, w);
+        let weighted = g.times(off, off);
         let loss = g.sum(weighted, &[0, 1, 2]);
         let found = gradients(&g, loss, &[q, k, v]).unwrap();
         let mut g = found.graph;
@@ -161,7 +162,8 @@ fn of_a_model(dtype: DType, seen: fn(usize, usize) -> bool) -> TrainStep {
     let o = dot(&mut g, p, hv, 2);
     let o = g.emit(Transpose { permutation: vec![0, 2, 1, 3] }, &[o]);
     let o = g.reshape(o, &[batch, rows, heads * width]);
-    let weighted = g.times(o, w);
+    let off = g.minus(o, w);
+    let weighted = g.times(off, off);
     let weighted = convert(&mut g, weighted, DType::F32);
     let loss = g.sum(weighted, &[0, 1, 2]);
     let found = gradients(&g, loss, &[q, k, v]).unwrap();
