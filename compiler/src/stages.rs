@@ -172,11 +172,15 @@ mod tests {
             .collect();
         assert_eq!(dots.iter().filter(|s| **s == 0).count(), 8, "{dots:?}");
         assert_eq!((dots.len(), dots[0], &dots[2..4]), (20, 0, &[0, 0][..]), "{dots:?}");
-        // Every die computes the nodes of its own stage, and no others.
+        // Every die computes the products of its own stage, and no others.
         let placed = crate::place::place(plain.clone(), &mesh, &target).unwrap();
         let mut computing = [0usize; 2];
         for task in &placed.tasks {
             let TaskKind::Compute { node, .. } = &task.kind else { continue };
+            // Constants are made wherever they are needed.
+            if !matches!(plain.step.graph.node(*node).op, Op::DotGeneral(_)) {
+                continue;
+            }
             let region = plain.stages.region(*node, shape);
             assert!(region.local(shape, task.die as usize).is_some(), "{node} on die {} outside of {region:?}", task.die);
             plain.stages.stage(*node).into_iter().for_each(|s| computing[s] += 1);
