@@ -45,7 +45,7 @@ pub enum StageOption {
     /// None: every op has all dies.
     #[default]
     Off,
-    /// As many as make the fastest program, none among them. Plans the step several times (see [`Pipeline::clock`]).
+    /// As many as make the fastest program, none among them. Plans the step several times (see [`Pipeline::clock`](super::Pipeline::clock)).
     Auto,
     /// Exactly so many.
     Exactly(usize),
