@@ -58,8 +58,7 @@ impl Shape {
         }
         let p = g.emit(Softmax { dim: 2 }, &[scores]);
         let o = dot(&mut g, p, v, [2, 1]);
-        let off = g.minus(o, w);
-        let weighted = g.times(off, off);
+        let weighted = g.times(o, w);
         let loss = g.sum(weighted, &[0, 1, 2]);
         let found = gradients(&g, loss, &[q, k, v]).unwrap();
         let mut g = found.graph;
