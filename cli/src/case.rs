@@ -28,9 +28,8 @@ struct Manifest {
     kept_inputs: Option<Vec<usize>>,
     #[serde(default)]
     labels: Vec<Port>,
-    /// What the framework trains.
     #[serde(default)]
-    params: Vec<Named>,
+    params: Option<Params>,
     /// Other names of parameters.
     #[serde(default)]
     tied_params: BTreeMap<String, String>,
@@ -59,6 +58,15 @@ struct Loss {
 
 fn labels() -> String {
     "labels".to_string()
+}
+
+/// What the framework trains.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Params {
+    Listed(Vec<Named>),
+    /// Of a lowered step, how many numbers.
+    Counted(#[expect(dead_code, reason = "only read, so that the form is accepted")] u64),
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,8 +136,8 @@ impl Case {
 
     /// The names of what a model trains, when the case lists them: in the file, floating-point buffers look like parameters.
     pub fn trainable(&self) -> Option<BTreeSet<String>> {
-        let (params, tied) = (&self.manifest.params, &self.manifest.tied_params);
-        let names = params.iter().map(|p| p.name.clone()).chain(tied.keys().cloned());
+        let Some(Params::Listed(params)) = &self.manifest.params else { return None };
+        let names = params.iter().map(|p| p.name.clone()).chain(self.manifest.tied_params.keys().cloned());
         (!self.lowered && !params.is_empty()).then(|| names.collect())
     }
 

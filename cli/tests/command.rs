@@ -378,7 +378,7 @@ fn case_folder(dir: &Path) -> String {
 }"#;
     let manifest = r#"{"inputs": [{"name": "unused", "shape": []}, {"name": "w", "shape": [4]}, {"name": "t", "shape": []}, {"name": "batch/x", "shape": [4]}],
         "outputs": [{"name": "w", "feeds_input": 1}, {"name": "t", "feeds_input": 2}, {"name": "loss"}],
-        "kept_inputs": [1, 2, 3], "useful_flops_per_step": 12}"#;
+        "kept_inputs": [1, 2, 3], "params": 4, "useful_flops_per_step": 12}"#;
     file(dir, "train_step.mlir", module);
     file(dir, "case.json", manifest);
     let pair = |name: &str, shape: &[usize], k: usize| (name.to_string(), shape.to_vec(), k);
