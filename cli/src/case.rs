@@ -12,7 +12,7 @@ use girih_ir::types::TensorType;
 use girih_runtime::Inputs;
 use girih_runtime::tensors::Reader;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -135,7 +135,7 @@ impl Case {
     }
 
     /// The names of what a model trains, when the case lists them: in the file, floating-point buffers look like parameters.
-    pub fn trainable(&self) -> Option<BTreeSet<String>> {
+    pub fn trainable(&self) -> Option<Vec<String>> {
         let Some(Params::Listed(params)) = &self.manifest.params else { return None };
         let names = params.iter().map(|p| p.name.clone()).chain(self.manifest.tied_params.keys().cloned());
         (!self.lowered && !params.is_empty()).then(|| names.collect())

@@ -78,6 +78,7 @@ impl Subject {
             self.program.path = case.model();
             self.program.model.state.extend(case.carried());
             self.program.model.loss = self.program.model.loss.take().or_else(|| case.loss());
+            self.program.model.trainable = self.program.model.trainable.take().or_else(|| case.trainable());
             self.program.model.batch = self.program.model.batch.or(case.batch());
             self.program.pipeline.precision = self.program.pipeline.precision.or(case.precision());
         }

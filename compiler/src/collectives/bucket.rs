@@ -230,16 +230,16 @@ fn emit(target: &Target, messages: &[Message], elements: usize, pieces: usize) -
     }
     let begins = |piece: usize| elements * piece / pieces;
     // What arrives at a time is expected before anything leaves at that time.
-    for now in messages.chunk_by(|a, b| a.time == b.time) {
+    for together in messages.chunk_by(|a, b| a.time == b.time) {
         let side = |m: &Message| target.mesh.link_start(links[&(m.from, m.to)]).1;
         let region = |m: &Message| {
             let extent = begins(m.piece + 1) - begins(m.piece);
             Region::dense(begins(m.piece) as u64 * 4, &TensorType::new(DType::F32, [extent]))
         };
-        for m in now {
+        for m in together {
             dies.get_mut(&m.to)?.receive(Queue::In(side(m).opposite()), m.piece, region(m), m.adds);
         }
-        for m in now {
+        for m in together {
             dies.get_mut(&m.from)?.send(Queue::Out(side(m)), m.piece, region(m));
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn collect(items: &mut Items) {
     }
 }
 
-/// Rows of a value: where batch, row and width are among its dimensions. Transposes are looked through.
+/// Rows of a value: where batch, row and width are among its dimensions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Rows {
     value: Ref,
@@ -36,6 +36,7 @@ struct Rows {
 }
 
 impl Rows {
+    /// Those of an operand, seen through its transposes.
     fn of(items: &Items, mut value: Ref, mut layout: Vec<usize>) -> Rows {
         while let Op::Transpose(t) = &items.get(value.item).op {
             layout.iter_mut().for_each(|d| *d = t.permutation[*d]);
@@ -43,27 +44,18 @@ impl Rows {
         }
         Rows { value, layout }
     }
-}
 
-/// A result, and where batch, rows and width are among its dimensions.
-#[derive(Clone, Debug)]
-struct Made {
-    value: Ref,
-    layout: Vec<usize>,
-}
-
-impl Made {
-    /// The transposed result when nobody needs the other one.
-    fn turned(items: &Items, value: Ref, layout: Vec<usize>) -> Made {
+    /// Those of a result: the transposed one when nobody needs the other.
+    fn turned(items: &Items, value: Ref, layout: Vec<usize>) -> Rows {
         if let ([user], false) = (items.users(value), items.is_output(value))
             && let Op::Transpose(t) = &items.get(*user).op
         {
             let at = |d: &usize| t.permutation.iter().position(|p| p == d);
             if let Some(layout) = layout.iter().map(at).collect() {
-                return Made { value: Ref { item: *user, part: 0 }, layout };
+                return Rows { value: Ref { item: *user, part: 0 }, layout };
             }
         }
-        Made { value, layout }
+        Rows { value, layout }
     }
 }
 
@@ -81,7 +73,7 @@ fn pair(items: &Items, item: u32) -> Option<[Rows; 2]> {
 }
 
 /// A product of weights (batch, queries, keys) with rows: the dimension that it sums over, the rows, the result.
-fn weighted(items: &Items, item: u32, weights: Ref) -> Option<(usize, Rows, Made)> {
+fn weighted(items: &Items, item: u32, weights: Ref) -> Option<(usize, Rows, Rows)> {
     let it = items.get(item);
     let Op::DotGeneral(d) = &it.op else { return None };
     let at = it.args.iter().position(|a| *a == weights)?;
@@ -106,7 +98,7 @@ fn weighted(items: &Items, item: u32, weights: Ref) -> Option<(usize, Rows, Made
     let rows = Rows::of(items, other, places.iter().map(|p| theirs.0[*p]).chain([*from, width]).collect());
     let result = Ref { item, part: 0 };
     let layout = places.into_iter().chain([n + at, n + 1 - at]).collect();
-    Some((*sum - n, rows, Made::turned(items, result, layout)))
+    Some((*sum - n, rows, Rows::turned(items, result, layout)))
 }
 
 /// A row program whose first operands are given values, in this order; masks follow.
@@ -145,7 +137,7 @@ struct Found {
     k: Rows,
     v: Rows,
     weights: Program,
-    out: Made,
+    out: Rows,
     gradient: Option<Gradient>,
     item: u32,
 }
@@ -156,7 +148,7 @@ struct Gradient {
     weights: Program,
     scores: Program,
     /// dq, dk, dv.
-    made: [Made; 3],
+    made: [Rows; 3],
 }
 
 impl Found {

@@ -11,7 +11,7 @@ use girih_ir::program::Program;
 use girih_ir::step::TrainStep;
 use std::time::Instant;
 
-/// So many slices a stage are tried: fewer make again less for a weight's use, more fill the pipeline better.
+/// So many slices a stage are tried: with more of them the stages wait less, and read their weights more often.
 const SLICES: [usize; 2] = [2, 4];
 
 /// The fastest way so far.

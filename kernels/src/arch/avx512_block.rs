@@ -36,6 +36,7 @@ struct Job {
     /// What to fetch, a line a term.
     ahead: *const f32,
     ahead_step: isize,
+    ahead_jump: isize,
     c: *mut f32,
     rows: *const isize,
     /// Lanes of the last vector.
@@ -167,16 +168,21 @@ macro_rules! microkernels {
                     let (mut job, all, vectors) = of_panel(t, panel, c.as_mut_ptr());
                     let ahead = t.ahead.or_else(|| t.panel_ahead(panel + 1));
                     // The last strips fetch it, so that it is not long in the cache before it is used.
-                    let fetches = ahead.map_or(0, |ahead| ahead.len.div_ceil(LANES));
+                    let last = ahead.map_or(0, |ahead| ahead.strips);
+                    let fetched = |left: usize| match (&ahead, &t.room) {
+                        (Some(ahead), _) if left < last => Some((ahead, left)),
+                        (_, Some(room)) if (last..last + room.strips).contains(&left) => Some((room, left - last)),
+                        _ => None,
+                    };
                     for strip in 0..strips {
                         let height = to_strip(t, &mut job, strip);
                         let left = strips - 1 - strip;
                         let rows_ahead = if t.fresh && panel == 0 { t.rows_ahead(height) } else { None };
-                        (job.ahead, job.ahead_step) = match (&ahead, rows_ahead) {
-                            (Some(ahead), _) if left < fetches => (ahead.start.wrapping_add(left * ahead.next), ahead.step),
+                        (job.ahead, job.ahead_step, job.ahead_jump) = match (fetched(left), rows_ahead) {
+                            (Some((ahead, at)), _) => (ahead.start.wrapping_offset(at as isize * ahead.next), ahead.step, ahead.jump),
                             // The rows that come next, when this is their first use.
-                            (_, Some((from, step))) => (job.a.wrapping_offset(from), step),
-                            _ => (t.rows.as_ptr().cast(), 0),
+                            (_, Some((from, step))) => (job.a.wrapping_offset(from), step, 0),
+                            _ => (t.rows.as_ptr().cast(), 0, 0),
                         };
                         let shares = packing.as_mut().filter(|_| strip < busy);
                         let Some(shares) = shares else {
@@ -214,6 +220,7 @@ macro_rules! microkernels {
                     soon: 0,
                     ahead: t.rows.as_ptr().cast(),
                     ahead_step: 0,
+                    ahead_jump: 0,
                     c: c.wrapping_offset(t.base + at as isize),
                     rows: t.rows.as_ptr(),
                     edge: mask(cols - (vectors - 1) * LANES),
@@ -338,6 +345,7 @@ macro_rules! microkernels {
                         return;
                     }
                     accumulate = true;
+                    ahead = ahead.wrapping_offset(job.ahead_jump);
                 }
             }
         }

@@ -31,17 +31,26 @@ pub(crate) struct Panels<'a> {
     pub step: Option<isize>,
 }
 
-/// Memory that will be read after a block, a run of `len` elements every `step`. It is only ever a hint.
+/// Memory that will be used after a block, of which its strips fetch a line a term. It is only ever a hint.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     /// First element.
     pub start: *const f32,
-    /// Distance between runs; a run is fetched for every term of the block.
+    /// How far a strip goes on after a term.
     pub step: isize,
-    /// Elements of a run.
-    pub len: usize,
-    /// Distance between what the strips of a block fetch, a line a term each.
-    pub next: usize,
+    /// How far it goes on besides after a chain of terms.
+    pub jump: isize,
+    /// Strips that it takes.
+    pub strips: usize,
+    /// Distance between what they fetch.
+    pub next: isize,
+}
+
+impl Ahead {
+    /// A packed panel, term after term.
+    pub(crate) fn packed(start: *const f32, width: usize, k: usize) -> Ahead {
+        Ahead { start, step: 16, jump: 0, strips: width.div_ceil(16), next: 16 * k as isize }
+    }
 }
 
 /// Multiplies and adds of one step of a microkernel.
@@ -76,8 +85,10 @@ pub(crate) struct Block<'a> {
     pub alpha: f32,
     /// Whether the block adds to the output (`fma(alpha, sum, c)`) or replaces it (`alpha · sum`).
     pub accumulate: bool,
-    /// What to fetch on the way.
+    /// What to fetch on the way, last.
     pub ahead: Option<Ahead>,
+    /// What to fetch before that.
+    pub room: Option<Ahead>,
     /// Whether all columns of a strip of rows come before the next strip; else all rows of a panel come before the next panel.
     pub by_rows: bool,
     /// Whether its first panel is the first to use the rows, which have to be fetched.
@@ -146,7 +157,7 @@ impl Block<'_> {
     pub(super) fn panel_ahead(&self, index: usize) -> Option<Ahead> {
         let exists = self.b.step.is_none() && index * self.b.width < self.cols;
         let start = self.b.data.as_ptr().wrapping_add(self.panel(index).0);
-        exists.then_some(Ahead { start, step: 16, len: self.b.width, next: 16 * self.k })
+        exists.then_some(Ahead::packed(start, self.b.width, self.k))
     }
 
     /// Where panel `index` starts in `b`, and its term stride.
@@ -320,6 +331,7 @@ mod tests {
                 alpha: if rng.below(2) == 0 { 1.0 } else { -0.75 },
                 accumulate: rng.below(2) == 0,
                 ahead: None,
+                room: None,
                 by_rows: rng.below(3) == 0,
                 fresh: rng.below(2) == 0,
             };
@@ -364,6 +376,7 @@ mod tests {
             alpha: 1.0,
             accumulate: false,
             ahead: None,
+            room: None,
             by_rows: false,
             fresh: false,
         };

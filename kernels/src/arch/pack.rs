@@ -25,17 +25,23 @@ impl<'a> Plane<'a> {
 }
 
 impl Plane<'_> {
-    /// Where the terms of `count` indices lie, for fetching, when an index goes on where the one before it ends.
-    pub(crate) fn lines_ahead(&self, count: usize, k: usize) -> Option<Ahead> {
+    /// Where `k` terms of `count` indices lie, for fetching by blocks with chains of `chain` terms, when the terms are neighbors.
+    pub(crate) fn lines_ahead(&self, count: usize, k: usize, chain: usize) -> Option<Ahead> {
         let start = self.data.as_ptr().wrapping_add(self.base);
-        let whole = self.step == 1 && self.stride == k as isize;
-        whole.then_some(Ahead { start, step: 16, len: count, next: 16 * k })
+        if self.step != 1 || self.stride == k as isize {
+            // One index goes on where the one before it ends.
+            return (self.step == 1).then(|| Ahead::packed(start, count, k));
+        }
+        // An index a chain.
+        let (chains, step) = (k.div_ceil(chain), k.div_ceil(chain).min(16) as isize);
+        let jump = self.stride - step * chain as isize;
+        Some(Ahead { start, step, jump, strips: count.div_ceil(chains), next: self.stride * chains as isize })
     }
 
     /// Where the terms of `count` indices lie, for fetching, when the indices are neighbors.
     pub(crate) fn ahead(&self, count: usize) -> Option<Ahead> {
         let start = self.data.as_ptr().wrapping_add(self.base);
-        (self.stride == 1).then_some(Ahead { start, step: self.step, len: count, next: 16 })
+        (self.stride == 1).then_some(Ahead { start, step: self.step, jump: 0, strips: count.div_ceil(16), next: 16 })
     }
 }
 

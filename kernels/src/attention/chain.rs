@@ -131,16 +131,13 @@ fn fades(p: &FusedProgram, weights: usize) -> bool {
             _ => false,
         });
     }
-    let mut todo = p.outputs.clone();
-    if todo.iter().any(|o| !zero[*o as usize]) {
-        return false;
-    }
     // What matters elsewhere in the row: sums, to which a 0 adds nothing.
-    todo = (0..p.body.len() as Slot).filter(|s| matches!(p.body[*s as usize], Expr::Reduce(..))).collect();
-    todo.iter().all(|s| match p.body[*s as usize] {
-        Expr::Reduce(Monoid::Sum, a) => zero[a as usize],
-        _ => false,
-    })
+    let adds_nothing = |e: &Expr| match e {
+        Expr::Reduce(Monoid::Sum, a) => zero[*a as usize],
+        Expr::Reduce(..) => false,
+        _ => true,
+    };
+    p.outputs.iter().all(|o| zero[*o as usize]) && p.body.iter().all(adds_nothing)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::map::MapScratch;
 use crate::scratch::{Buffer, Scratch};
-use girih_ir::types::{DType, Layout};
+use girih_ir::types::{DType, Dims, Layout};
 use half::bf16;
 
 /// Keys that are seen or not as one.
@@ -97,7 +97,7 @@ impl Rows {
     }
 
     fn layout(self, rows: usize, columns: usize) -> Layout {
-        let dims = girih_ir::types::Dims::from_slice(&[rows, columns]);
+        let dims = Dims::from_slice(&[rows, columns]);
         // Only a layout without elements may lie before its slice.
         Layout { base: self.base.max(0) as usize, dims, strides: smallvec::smallvec![self.down, self.along] }
     }
@@ -129,7 +129,7 @@ pub fn run(
 /// Extents of a call.
 #[derive(Clone, Debug)]
 struct Extents {
-    batch: girih_ir::types::Dims,
+    batch: Dims,
     queries: usize,
     keys: usize,
     width: usize,
@@ -151,8 +151,7 @@ fn check(chain: &Chain, origin: &[usize], ins: &[View<'_>], outs: &[ViewMut<'_>]
         check_type("q", dtype, DType::F32)?;
     }
     let (q, k, v) = (ins[0].dims(), ins[1].dims(), ins[2].dims());
-    let e =
-        Extents { batch: girih_ir::types::Dims::from_slice(&q[..n]), queries: q[n], keys: k[n], width: q[n + 1], value_width: v[n + 1] };
+    let e = Extents { batch: Dims::from_slice(&q[..n]), queries: q[n], keys: k[n], width: q[n + 1], value_width: v[n + 1] };
     let shape = |rows: usize, width: usize| -> Vec<usize> { e.batch.iter().copied().chain([rows, width]).collect() };
     let (of_k, of_v, of_o, of_q) =
         (shape(e.keys, e.width), shape(e.keys, e.value_width), shape(e.queries, e.value_width), shape(e.queries, e.width));

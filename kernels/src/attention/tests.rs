@@ -13,7 +13,7 @@ use girih_ir::ops::attention::Attention;
 use girih_ir::ops::attention_grad::AttentionGrad;
 use girih_ir::scalar::{BinaryFn, CompareFn, Monoid, UnaryFn};
 use girih_ir::tensor::Tensor;
-use girih_ir::types::{DType, Layout, TensorType};
+use girih_ir::types::{DType, Dims, Layout, TensorType};
 use std::sync::Arc;
 
 /// What says which keys a query sees.
@@ -167,7 +167,7 @@ impl Case {
 
     fn mask_view(&self) -> Option<View<'_>> {
         let [heads, queries, keys] = self.loops;
-        let dims = girih_ir::types::Dims::from_slice(&[heads, queries, keys]);
+        let dims = Dims::from_slice(&[heads, queries, keys]);
         self.mask.as_ref().map(|m| m.view_as(Layout { base: 0, dims, strides: smallvec::smallvec![0, keys as isize, 1] }))
     }
 

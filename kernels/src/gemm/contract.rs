@@ -263,6 +263,7 @@ impl Contract<'_> {
                 alpha: self.alpha,
                 accumulate: self.accumulate || terms.start > 0,
                 ahead: None,
+                room: None,
                 by_rows: false,
                 fresh: false,
             };

@@ -366,6 +366,7 @@ impl<A: Narrow, B: Narrow> Product<'_, A, B> {
                     alpha: self.alpha,
                     accumulate: accumulate || q > 0,
                     ahead: None,
+                    room: None,
                     by_rows: false,
                     fresh: false,
                 };

@@ -144,11 +144,12 @@ impl<'a> Product<'a> {
                 kept[slot * size..].split_at_mut(size)
             };
             if !turn.first {
-                let ahead = (at + cols < all).then_some(Ahead { start: next.as_ptr(), step: LINE as isize, len: width, next: kc * LINE });
+                let ahead = (at + cols < all).then_some(Ahead::packed(next.as_ptr(), width, kc));
                 let panels = Panels { data: panel, base: 0, width, step: None };
                 block(isa, &Block { ahead, fresh: at == 0, ..self.block((strips, panels), (q, kc), (j, cols), rows) }, out);
                 continue;
             }
+            let beside = next.as_ptr();
             let carries = on_the_way && kc >= CARRIED_TERMS && at + 2 * width <= all && rows.len() > strips.height;
             let next = carries.then_some(Next { data: after.data, base: after.base, step: after.step, to: next });
             let done = std::mem::replace(&mut packed, carries);
@@ -160,9 +161,10 @@ impl<'a> Product<'a> {
                 () if carries => None,
                 () if reads && at + cols < all => after.ahead(cols),
                 // Behind the last columns come those of the next matrix of a batch.
-                () => after.lines_ahead(cols, kc),
+                () => after.lines_ahead(cols, kc, KC),
             };
-            let mut one = Block { ahead, fresh: at == 0, ..self.block((strips, in_place), (q, kc), (j, cols), rows) };
+            let room = (!reads && at + cols < all).then(|| Ahead::packed(beside, width, kc));
+            let mut one = Block { ahead, room, fresh: at == 0, ..self.block((strips, in_place), (q, kc), (j, cols), rows) };
             if !done && reads {
                 block_packing(isa, &one, Packing { own: Some(panel), next }, out);
                 continue;
@@ -254,6 +256,7 @@ impl<'a> Product<'a> {
             alpha: self.alpha,
             accumulate: self.accumulate || q > 0,
             ahead: None,
+            room: None,
             by_rows: false,
             fresh: false,
         }

@@ -183,32 +183,35 @@ pub fn squeezed(g: &Gemm) -> Gemm {
 
 /// Fused programs made ready, so that instructions share them.
 #[derive(Debug, Default)]
-pub struct Programs(Vec<((u32, u32), Arc<Compiled>)>, Vec<((u32, Option<u32>), Arc<Chain>)>);
+pub struct Programs {
+    /// By program and columns, in order.
+    maps: Vec<((u32, u32), Arc<Compiled>)>,
+    /// By the programs of the weights and of the scores.
+    chains: Vec<((u32, Option<u32>), Arc<Chain>)>,
+}
 
 impl Programs {
     fn get(&mut self, program: &Program, id: u32, cols: u32) -> Result<Arc<Compiled>, String> {
-        match self.0.binary_search_by_key(&(id, cols), |e| e.0) {
-            Ok(at) => Ok(self.0[at].1.clone()),
+        match self.maps.binary_search_by_key(&(id, cols), |e| e.0) {
+            Ok(at) => Ok(self.maps[at].1.clone()),
             Err(at) => {
                 let fused = program.fused.get(id as usize).ok_or_else(|| format!("there is no fused program f{id}"))?;
                 let made = Arc::new(Compiled::new(fused, cols as usize).map_err(|e| e.to_string())?);
-                self.0.insert(at, ((id, cols), made.clone()));
+                self.maps.insert(at, ((id, cols), made.clone()));
                 Ok(made)
             }
         }
     }
-}
 
-impl Programs {
     fn chain(&mut self, program: &Program, weights: u32, scores: Option<u32>) -> Result<Arc<Chain>, String> {
         let key = (weights, scores);
-        if let Some((_, known)) = self.1.iter().find(|e| e.0 == key) {
+        if let Some((_, known)) = self.chains.iter().find(|e| e.0 == key) {
             return Ok(known.clone());
         }
         let get = |id: u32| program.fused.get(id as usize).ok_or_else(|| format!("there is no fused program f{id}"));
         let scores = scores.map(get).transpose()?;
         let made = Arc::new(Chain::new(get(weights)?, scores.map(|p| &**p)).map_err(|e| e.to_string())?);
-        self.1.push((key, made.clone()));
+        self.chains.push((key, made.clone()));
         Ok(made)
     }
 }

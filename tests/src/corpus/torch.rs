@@ -47,7 +47,8 @@ impl Case<'_> {
         let first = self.json["inputs"][0]["shape"][0].as_u64();
         options.batch = first.map(|n| n as usize);
         if file == "model.onnx" {
-            options.trainable = girih::case::Case::open(self.dir).map_err(|e| fail(e.to_string()))?.trainable();
+            let case = girih::case::Case::open(self.dir).map_err(|e| fail(e.to_string()))?;
+            options.trainable = case.trainable().map(|names| names.into_iter().collect());
         }
         import_file(&self.dir.join(file), &options).map_err(|e| match e {
             girih_compiler::import::error::ImportError::Unsupported { .. } => Outcome::Unsupported(format!("{file}: {e}")),
