@@ -216,9 +216,25 @@ impl Drafting<'_> {
 }
 
 /// The fastest draft that stays below the goal, and if none does, the smallest.
-fn best(drafts: &[Draft], goal: u64) -> Option<usize> {
-    let fitting = (0..drafts.len()).filter(|i| drafts[*i].peak <= goal).min_by_key(|i| (drafts[*i].time, drafts[*i].peak, *i));
-    fitting.or_else(|| (0..drafts.len()).min_by_key(|i| (drafts[*i].peak, *i)))
+fn best<'d>(drafts: impl IntoIterator<Item = &'d Draft>, goal: u64) -> Option<usize> {
+    // What is too large comes behind all that fits, the smallest first.
+    let rank = |d: &Draft| if d.peak <= goal { (false, d.time, d.peak) } else { (true, d.peak, 0) };
+    drafts.into_iter().enumerate().min_by_key(|(i, d)| (rank(d), *i)).map(|(i, _)| i)
+}
+
+/// The prices halfway from that of the best draft to the next first prices, where the drafts differ.
+fn around_best(all: &[Draft], goal: u64) -> Vec<f64> {
+    let first: Vec<&Draft> = all.iter().filter(|d| PRICES.contains(&d.price.lambda) || d.price.lambda == HIGH_PRICE).collect();
+    let Some(at) = best(first.iter().copied(), goal) else { return Vec::new() };
+    // Between two prices with the same split there is no other, and nothing to gain between two that fit and take as long.
+    let alike = |a: &Draft, b: &Draft| a.time.abs_diff(b.time) < a.time / ALIKE && a.peak.max(b.peak) <= goal;
+    let between = |a: &Draft, b: &Draft| {
+        let differ = (a.kept.peak != b.kept.peak || a.alone != b.alone) && !alike(a, b);
+        differ.then(|| between(a.price.lambda, b.price.lambda))
+    };
+    let below = at.checked_sub(1).and_then(|b| between(first[b], first[at]));
+    let above = first.get(at + 1).and_then(|a| between(first[at], a));
+    below.into_iter().chain(above).collect()
 }
 
 impl Pipeline<'_> {
@@ -303,7 +319,11 @@ impl Pipeline<'_> {
             all.sort_by(|a, b| a.price.lambda.total_cmp(&b.price.lambda));
             Ok(())
         };
-        more(self, &mut all, &PRICES[1..])?;
+        let [_, second, third, last] = PRICES;
+        more(self, &mut all, &[second, third])?;
+        // Two at a time: where the third price is enough already, what lies below it is looked at beside the last one.
+        let early = if all.iter().any(|d| d.peak <= goal) { around_best(&all, goal) } else { Vec::new() };
+        more(self, &mut all, &early.into_iter().chain([last]).collect::<Vec<_>>())?;
         let saturated = |all: &[Draft]| match all {
             [.., lower, last] => last.kept.peak as f64 > lower.kept.peak as f64 * SATURATED,
             _ => true,
@@ -311,18 +331,8 @@ impl Pipeline<'_> {
         if all.iter().all(|d| d.peak > goal) && !saturated(&all) {
             more(self, &mut all, &[HIGH_PRICE])?;
         }
-        if let Some(at) = best(&all, goal) {
-            // Between two prices with the same split there is no other, and nothing to gain between two that fit and take as long.
-            let alike = |a: &Draft, b: &Draft| a.time.abs_diff(b.time) < a.time / ALIKE && a.peak.max(b.peak) <= goal;
-            let differ = |a: usize, b: usize| {
-                let (a, b) = (&all[a], &all[b]);
-                (a.kept.peak != b.kept.peak || a.alone != b.alone) && !alike(a, b)
-            };
-            let below = at.checked_sub(1).filter(|b| differ(*b, at)).map(|b| between(all[b].price.lambda, all[at].price.lambda));
-            let above = all.get(at + 1).filter(|_| differ(at, at + 1)).map(|a| between(all[at].price.lambda, a.price.lambda));
-            let prices: Vec<f64> = below.into_iter().chain(above).collect();
-            more(self, &mut all, &prices)?;
-        }
+        let prices: Vec<f64> = around_best(&all, goal).into_iter().filter(|p| all.iter().all(|d| d.price.lambda != *p)).collect();
+        more(self, &mut all, &prices)?;
         Ok(all)
     }
 
